@@ -1,0 +1,1 @@
+#ifndef SLUICE_PLUGIN_H
