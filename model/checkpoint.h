@@ -1,0 +1,44 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Hugging Face checkpoint folders: read, made anew, written, and named by their content.
+ *
+ * Nothing here keeps state between calls; any thread may call, two threads may not save to one folder at a time.
+ */
+#ifndef MODEL_CHECKPOINT_H
+#define MODEL_CHECKPOINT_H
+
+#include "model/weights.h"
+
+typedef struct sm_checkpoint {
+    sm_layout layout; /* and layout.config */
+    float *params;    /* layout.count floats, 64-byte aligned */
+    kn_dtype stored;  /* the dtype of the file's matrices (KN_F32 for a new model) */
+    char *note;       /* NULL, or one line for the log: tensors of the file that this model has no use for */
+} sm_checkpoint;
+
+/* Reads config and weights: model.safetensors, or the shards that model.safetensors.index.json names (plain file names
+ * in the same folder only). Every tensor must be there in its expected shape, F32, BF16 or F16, and finite. A tied
+ * model may carry an lm_head.weight if it equals the embedding. *out is NULL on failure; free it with
+ * sm_checkpoint_free. */
+int sm_checkpoint_load(sm_checkpoint **out, const char *dir, sm_error *error);
+
+/* A new random model for the config.json in `dir`: matrices normal with standard deviation initializer_range, norms 1,
+ * biases 0. The values depend on seed, tensor name and place alone. */
+int sm_checkpoint_create(sm_checkpoint **out, const char *dir, uint64_t seed, sm_error *error);
+
+void sm_checkpoint_free(sm_checkpoint *checkpoint);
+
+/* Writes params as a folder at `to`: model.safetensors in `dtype` (rounded to nearest, ties to even), config.json of
+ * `source` with its dtype fields changed and not a byte else, and `source`'s other plain files (tokenizer, chat
+ * template, generation_config, …; not weights, hidden files or subfolders). The folder is built beside `to` under a
+ * hidden name, flushed, and renamed, so `to` is never half-written; it must not exist yet, unless empty. `layout` must
+ * have the shapes of source's config. A parameter that is not finite, or too large for `dtype`, is refused by tensor
+ * name. */
+int sm_checkpoint_save(const char *to, const sm_layout *layout, const float *params, kn_dtype dtype, const char *source,
+                       sm_error *error);
+
+/* XXH3-128 of what determines the model's behaviour: names and bytes of the weights that load would read, config,
+ * generation config, tokenizer and chat template files; not of the path, README or times. hash[0] is the high half. */
+int sm_checkpoint_hash(uint64_t hash[2], const char *dir, sm_error *error);
+
+#endif
