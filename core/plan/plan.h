@@ -1,0 +1,106 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The checked plan: a pipeline file with every name resolved, every parameter typed and in range, every model version known.
+ *
+ * Reading goes file → tree of settings (libconfig, plus `--set`) → plan. Every mistake is collected, not only the first.
+ * A plan is immutable once made; one thread makes it, any thread reads it.
+ */
+#ifndef SL_PLAN_H
+#define SL_PLAN_H
+
+#include <stdio.h>
+#include <sluice/sluice.h>
+#include "core/registry/registry.h"
+
+/* A parameter's resolved value. Strings and lists belong to the plan. */
+typedef struct sl_value {
+    const sluice_param *param;
+    bool given;           /* set in the file or by --set; otherwise the default */
+    double number;        /* bool, int, double, choice index (ints beyond 2^53 in `integer`) */
+    int64_t integer;
+    const char *text;     /* string, stage, file (absolute), class id; model and slot as written */
+    double *numbers;      /* doubles */
+    const char **texts;   /* strings; models as written */
+    size_t count;         /* of numbers or texts */
+    struct sl_model_use *models; /* model, slot: 1; models: count. One set an iteration: [iteration * count + i] */
+    int line;             /* 0 where defaulted or from --set */
+} sl_value;
+
+/* A model reference resolved for one iteration. */
+typedef struct sl_model_use {
+    size_t slot;      /* index into plan->slots */
+    int64_t version;
+    int64_t next;     /* what a SLOT parameter will publish; -1 otherwise */
+} sl_model_use;
+
+/* A stage's class with its resolved parameters, or a part's (a trainer's loss). */
+typedef struct sl_object {
+    const sl_registered *type;
+    sl_value *values; /* one a parameter of the class, in its order */
+    size_t value_count;
+} sl_object;
+
+typedef struct sl_stage {
+    const char *name;
+    const char *id; /* of the class */
+    sl_object object;
+    sl_object *parts; /* one for each CLASS parameter, in order */
+    size_t part_count;
+    struct sl_stage **from; /* producers whose streams it reads (0 or 1 for most; `from = ["a", "b"]` joins by record id is refused) */
+    size_t from_count;
+    struct sl_stage **after; /* stages that must be finished before it starts */
+    size_t after_count;
+    struct sl_phase *phase;
+    size_t index;  /* within the phase, file order */
+    int line;
+    const char *file;
+} sl_stage;
+
+typedef struct sl_phase {
+    const char *name;
+    int64_t repeat;
+    sl_stage *stages;
+    size_t stage_count;
+    size_t index;
+    int line;
+} sl_phase;
+
+typedef struct sl_slot {
+    const char *name;
+    const char *path;  /* absolute folder of version 0 */
+    const char *dtype;
+    bool random;       /* init = "random" */
+    int64_t keep_versions; /* 0 = all */
+    int64_t last;      /* highest version the plan publishes */
+    int line;
+} sl_slot;
+
+typedef struct sl_plan {
+    const char *file;  /* as given */
+    const char *name;
+    uint64_t seed;
+    const char *out;   /* run folder from the file, NULL = runs/<name> */
+    sl_slot *slots;
+    size_t slot_count;
+    sl_phase *phases;
+    size_t phase_count;
+    sl_object *runtime;  /* parameters of service classes, by class */
+    size_t runtime_count;
+    struct sl_arena *arena;
+} sl_plan;
+
+/* Reads and checks. overrides: "stage.param=value", "models.policy.path=DIR", "phases.align.repeat=3", "seed=7".
+ * Mistakes go to `out`, one line each (file:line: stage 'x': what; how to mend). Returns the plan, or NULL when there was
+ * any mistake. `resolve_files` = false leaves the existence of files and models unchecked. */
+sl_plan *sl_plan_read(const char *file, const char *const *overrides, size_t count, sl_registry *, FILE *out, bool resolve_files,
+                      size_t *mistakes);
+void sl_plan_free(sl_plan *);
+
+/* The plan as a table with every model version resolved. */
+void sl_plan_print(const sl_plan *, FILE *);
+/* The resolved pipeline file: reading it again gives the same plan. */
+int sl_plan_write(const sl_plan *, FILE *);
+/* The graph in Graphviz' language. */
+void sl_plan_graph(const sl_plan *, FILE *);
+
+#endif

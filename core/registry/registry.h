@@ -1,0 +1,47 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The registry: which plugins there are, from where, and which were refused and why.
+ *
+ * Search path: each folder of SLUICE_PLUGIN_PATH (colon-separated), $XDG_DATA_HOME/sluice/plugins, then the installation's
+ * (next to the program when it runs from its build folder). Absolute folders only; world-writable ones are refused. An
+ * object stays loaded until the registry is freed. Two plugins with one class id are an error that names both files.
+ */
+#ifndef SL_REGISTRY_H
+#define SL_REGISTRY_H
+
+#include <stdio.h>
+#include <sluice/sluice.h>
+
+typedef struct sl_registry sl_registry;
+
+/* A class as found. */
+typedef struct sl_registered {
+    const sluice_class *type;
+    const sluice_plugin *plugin;
+    const char *file;      /* the shared object */
+    uint64_t file_hash[2]; /* of its content: part of content keys */
+} sl_registered;
+
+/* Something that was found and not taken. */
+typedef struct sl_refused {
+    const char *file;
+    const char *why; /* one line: what differs, both values, how to mend */
+} sl_refused;
+
+/* NULL only when out of memory. Refusals are kept, not printed. */
+sl_registry *sl_registry_open(void);
+void sl_registry_close(sl_registry *);
+
+const sl_registered *sl_registry_find(const sl_registry *, const char *class_id);
+/* The provider of a service id. */
+const sl_registered *sl_registry_service(const sl_registry *, const char *service_id);
+size_t sl_registry_count(const sl_registry *);
+const sl_registered *sl_registry_at(const sl_registry *, size_t);
+size_t sl_registry_refused(const sl_registry *, const sl_refused **);
+/* The registered class id nearest to a mistyped one (of a kind, or any when kind < 0); NULL when none is near. */
+const char *sl_registry_near(const sl_registry *, const char *class_id, int kind);
+
+/* Parameter i of a class, stepping by the class's own param_size; NULL past the end. */
+const sluice_param *sl_class_param(const sluice_class *, size_t i);
+
+#endif
