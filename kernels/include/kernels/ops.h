@@ -5,17 +5,17 @@
  * One contract, several implementations: kernels/reference (plain scalar C, the definition), kernels/cpu (vector code
  * chosen at run time), later kernels/cuda. The model runtime knows nothing else of a device.
  *
- * Conventions. Matrices are row-major and dense. T is the number of packed token rows: sequences lie end to end, nothing
- * is padded. Sizes are counts of elements unless a name says bytes. Pointers are memory of the device (`alloc`), except
- * index arrays (tokens, positions, segments, page tables), which are host memory. Every argument is borrowed for the call.
- * Activations are float32 in this version: `dtype` in kn_shape and kn_matrix_new is KN_F32, others are refused with
- * KN_UNSUPPORTED.
+ * Conventions. Matrices are row-major and dense. T is the number of packed token rows: sequences lie end to end,
+ * nothing is padded. Sizes are counts of elements unless a name says bytes. Pointers are memory of the device
+ * (`alloc`), except index arrays (tokens, positions, segments, page tables), which are host memory. Every argument is
+ * borrowed for the call. Activations are float32 in this version: `dtype` in matrix_new and cache_new is KN_F32; they
+ * return NULL for others.
  *
  * One answer. Each output row depends on its own inputs alone and its sums run in one fixed order, so a result is
  * bit-identical whatever the number of rows in the call, the place of a row among them, and the number of threads.
  * Weight gradients accumulate row by row in row order onto what the buffer already holds, so cutting a batch into
- * several calls does not change them either. Softmax sums run by absolute key index, so packed and cached attention agree
- * to the bit.
+ * several calls does not change them either. Softmax sums run by absolute key index, so packed and cached attention
+ * agree to the bit.
  *
  * Threads. A device may be used from several threads; calls are serialized or share its one pool. Functions return
  * KN_OK or a negative kn_status, and never print or exit.
@@ -38,9 +38,9 @@ typedef struct kn_cache kn_cache;   /* pages of keys and values for generation *
 /* Shape of attention. group = heads / kv_heads query heads share one key/value head. */
 typedef struct kn_attention {
     uint32_t heads, kv_heads, head_dim;
-    uint32_t window;  /* sliding window in tokens, 0 = none */
-    float softcap;    /* cap · tanh(score / cap), 0 = none */
-    float scale;      /* multiplies q·k, usually 1/sqrt(head_dim) */
+    uint32_t window; /* sliding window in tokens, 0 = none */
+    float softcap;   /* cap · tanh(score / cap), 0 = none */
+    float scale;     /* multiplies q·k, usually 1/sqrt(head_dim) */
 } kn_attention;
 
 /* Consecutive query rows [row, row + count) of one sequence. They see the prefix rows [prefix, prefix + prefix_count)
@@ -62,30 +62,31 @@ typedef struct kn_cached_rows {
 /* How a row of logits becomes a token (all fields apply in this order: repetition penalty, temperature, top-k, top-p,
  * min-p; then Gumbel-max keyed by token id). temperature 0 means greedy: the largest logit, ties to the smallest id. */
 typedef struct kn_choice {
-    float temperature;        /* ≥ 0 */
-    float top_p;              /* (0, 1], 1 = off */
-    float min_p;              /* [0, 1), 0 = off */
-    uint32_t top_k;           /* 0 = off */
-    float repetition_penalty; /* 1 = off; as in Keskar et al. 2019 (CTRL): positive logits divided, negative multiplied */
-    const uint32_t *seen;     /* ids the penalty applies to (prompt and answer so far), may repeat */
+    float temperature; /* ≥ 0 */
+    float top_p;       /* (0, 1], 1 = off */
+    float min_p;       /* [0, 1), 0 = off */
+    uint32_t top_k;    /* 0 = off */
+    float
+        repetition_penalty; /* 1 = off; as in Keskar et al. 2019 (CTRL): positive logits divided, negative multiplied */
+    const uint32_t *seen;   /* ids the penalty applies to (prompt and answer so far), may repeat */
     size_t seen_count;
-    const uint32_t *banned;   /* ids that may not be chosen */
+    const uint32_t *banned; /* ids that may not be chosen */
     size_t banned_count;
-    uint64_t key[2];          /* Philox key and counter base of this position: see kernels/philox.h */
-    uint64_t counter[2];
+    uint64_t key[2];     /* where the draw stands: sluice_draw_place of sluice/random.h. Token v draws with */
+    uint64_t counter[2]; /* sluice_random_item(key, counter, v); the low 32 bits of counter[0] are left to it. */
 } kn_choice;
 
 typedef struct kn_chosen {
     uint32_t token;
-    float logprob;   /* natural log-probability of the token under the untruncated logits at temperature 1: bit-equal to
-                        what logprob_forward gives for the same hidden row and token */
+    float logprob; /* natural log-probability of the token under the untruncated logits at temperature 1: bit-equal to
+                      what logprob_forward gives for the same hidden row and token */
     float kept_logprob; /* under the distribution it was really drawn from */
 } kn_chosen;
 
 /* AdamW (Loshchilov & Hutter 2019, algorithm 2), PyTorch's order: decay first, then the bias-corrected step. */
 typedef struct kn_adamw {
     float lr, beta1, beta2, eps, weight_decay;
-    uint64_t step;   /* 1 for the first update */
+    uint64_t step;    /* 1 for the first update */
     float grad_scale; /* the gradient is multiplied by this first (clipping, averaging) */
 } kn_adamw;
 
@@ -100,7 +101,8 @@ typedef struct kn_ops {
     void (*free)(kn_device *, void *);
     int (*threads)(const kn_device *);
     int (*set_threads)(kn_device *, int threads); /* 0 = one a processor this process may use */
-    /* Runs task over [0, n) cut into ranges on the pool; returns when all are done. For host-side loops of the runtime. */
+    /* Runs task over [0, n) cut into ranges on the pool; returns when all are done. For host-side loops of the runtime.
+     */
     void (*parallel)(kn_device *, size_t n, size_t grain, kn_task task, void *arg);
 
     /* --- matrix products ---------------------------------------------------------------------------------------- */
@@ -110,11 +112,13 @@ typedef struct kn_ops {
     int (*matrix_set)(kn_device *, kn_matrix *, const float *w);
     void (*matrix_free)(kn_device *, kn_matrix *);
     /* y[T,out] = x[T,in] · Wᵀ (+ bias[out]) (+ residual[T,out]); y may be residual. */
-    int (*linear)(kn_device *, float *y, const float *x, const kn_matrix *, const float *bias, const float *residual, size_t T);
+    int (*linear)(kn_device *, float *y, const float *x, const kn_matrix *, const float *bias, const float *residual,
+                  size_t T);
     /* dx[T,in] = dy[T,out] · W, or += when accumulate. */
     int (*linear_backward_input)(kn_device *, float *dx, const float *dy, const kn_matrix *, size_t T, bool accumulate);
     /* dw[out,in] += dyᵀ · x over rows in order; db[out] += column sums of dy when db is given. */
-    int (*linear_backward_weight)(kn_device *, float *dw, float *db, const float *dy, const float *x, size_t T, size_t out, size_t in);
+    int (*linear_backward_weight)(kn_device *, float *dw, float *db, const float *dy, const float *x, size_t T,
+                                  size_t out, size_t in);
 
     /* --- rows --------------------------------------------------------------------------------------------------- */
     /* y[t] = x[t] / sqrt(mean(x[t]²) + eps) · w. rstd[T] is kept for the backward pass (may be NULL). */
@@ -122,52 +126,56 @@ typedef struct kn_ops {
     /* dx[T,d] += …; dw[d] += … */
     int (*rms_norm_backward)(kn_device *, float *dx, float *dw, const float *dy, const float *x, const float *w,
                              const float *rstd, size_t T, size_t d);
-    /* In place on x[T, heads, head_dim] with row stride `stride` floats; halves rotated as Hugging Face does (pairs i and
-     * i + head_dim/2). cos/sin are tables [max position + 1, head_dim/2]. inverse = the backward pass. */
-    int (*rope)(kn_device *, float *x, size_t stride, const uint32_t *position, const float *cos, const float *sin, size_t T,
-                size_t heads, size_t head_dim, bool inverse);
+    /* In place on x[T, heads, head_dim] with row stride `stride` floats; halves rotated as Hugging Face does (pairs i
+     * and i + head_dim/2). cos/sin are tables [max position + 1, head_dim/2]. inverse = the backward pass. */
+    int (*rope)(kn_device *, float *x, size_t stride, const uint32_t *position, const float *cos, const float *sin,
+                size_t T, size_t heads, size_t head_dim, bool inverse);
     /* y[T,f] = silu(gate) · up, where gate_up[T, 2f] holds gate then up in each row. */
     int (*swiglu)(kn_device *, float *y, const float *gate_up, size_t T, size_t f);
     int (*swiglu_backward)(kn_device *, float *dgate_up, const float *dy, const float *gate_up, size_t T, size_t f);
     /* y[t] = table[token[t]]; backward: dtable[token[t]] += dy[t], rows in order. */
     int (*embed)(kn_device *, float *y, const float *table, const uint32_t *token, size_t T, size_t d);
-    int (*embed_backward)(kn_device *, float *dtable, const float *dy, const uint32_t *token, size_t T, size_t d, size_t vocab);
-    /* Inverted dropout in place: keeps element e of row t with probability 1 - rate by Philox(key, row_id[t], e). The same
-     * call on the gradient is the backward pass. */
-    int (*dropout)(kn_device *, float *x, size_t T, size_t d, float rate, const uint64_t key[2], const uint64_t *row_id);
-    int (*add)(kn_device *, float *y, const float *x, size_t n);                   /* y += x */
-    int (*axpy)(kn_device *, float *y, float a, const float *x, size_t n);         /* y += a·x, each element one fma or its rounding */
+    int (*embed_backward)(kn_device *, float *dtable, const float *dy, const uint32_t *token, size_t T, size_t d,
+                          size_t vocab);
+    /* Inverted dropout in place: keeps element e of row t with probability 1 - rate by sluice_random_item(key,
+     * {0, row_id[t]}, e). The same call on the gradient is the backward pass. */
+    int (*dropout)(kn_device *, float *x, size_t T, size_t d, float rate, const uint64_t key[2],
+                   const uint64_t *row_id);
+    int (*add)(kn_device *, float *y, const float *x, size_t n);           /* y += x */
+    int (*axpy)(kn_device *, float *y, float a, const float *x, size_t n); /* y += a·x, element by element */
 
     /* --- attention ---------------------------------------------------------------------------------------------- */
     /* qkv[T, (heads + 2·kv_heads)·head_dim]: q, k, v of a row side by side, rotary already applied.
-     * out[T, heads·head_dim]; lse[T, heads] = log Σ exp(score), kept for the backward pass (may be NULL). Segments do not
-     * overlap, and a prefix belongs to an earlier segment. */
-    int (*attention)(kn_device *, float *out, float *lse, const float *qkv, const kn_segment *, size_t segments, size_t T,
-                     const kn_attention *);
+     * out[T, heads·head_dim]; lse[T, heads] = log Σ exp(score), kept for the backward pass (may be NULL). Segments do
+     * not overlap, and a prefix belongs to an earlier segment. */
+    int (*attention)(kn_device *, float *out, float *lse, const float *qkv, const kn_segment *, size_t segments,
+                     size_t T, const kn_attention *);
     /* dqkv[T, …] is overwritten. */
-    int (*attention_backward)(kn_device *, float *dqkv, const float *dout, const float *qkv, const float *out, const float *lse,
-                              const kn_segment *, size_t segments, size_t T, const kn_attention *);
+    int (*attention_backward)(kn_device *, float *dqkv, const float *dout, const float *qkv, const float *out,
+                              const float *lse, const kn_segment *, size_t segments, size_t T, const kn_attention *);
 
     /* --- generation --------------------------------------------------------------------------------------------- */
     kn_cache *(*cache_new)(kn_device *, kn_dtype, size_t layers, size_t pages, const kn_attention *);
     void (*cache_free)(kn_device *, kn_cache *);
     /* Copies the first `count` positions of a page (all layers): the shared prompt's unfinished last page. */
     int (*cache_copy_page)(kn_device *, kn_cache *, uint32_t to, uint32_t from, size_t count);
-    /* Writes k and v of these rows into their pages (one thread of control owns a cache), then attends. Several entries may
-     * name the same full pages. */
+    /* Writes k and v of these rows into their pages (one thread of control owns a cache), then attends. Several entries
+     * may name the same full pages. */
     int (*attention_cached)(kn_device *, float *out, const float *qkv, kn_cache *, size_t layer, const kn_cached_rows *,
                             size_t sequences, size_t T);
 
     /* --- the vocabulary, some rows at a time: a T × V matrix never exists ----------------------------------------- */
-    /* logprob[t] = log softmax(h[t]·Wᵀ)[target[t]]; lse[T] kept for backward (may be NULL); entropy[T] in nats (may be NULL). */
-    int (*logprob)(kn_device *, float *logprob, float *lse, float *entropy, const float *h, const kn_matrix *, const uint32_t *target,
-                   size_t T);
+    /* logprob[t] = log softmax(h[t]·Wᵀ)[target[t]]; lse[T] kept for backward (may be NULL); entropy[T] in nats (may be
+     * NULL). */
+    int (*logprob)(kn_device *, float *logprob, float *lse, float *entropy, const float *h, const kn_matrix *,
+                   const uint32_t *target, size_t T);
     /* Given dlogprob[T]: dh[T,in] = …; dw[out,in] += … (both required). */
     int (*logprob_backward)(kn_device *, float *dh, float *dw, const float *dlogprob, const float *h, const kn_matrix *,
                             const float *lse, const uint32_t *target, size_t T);
     /* logits[T, V], for those who must see them (hooks, `--top`). */
     int (*logits)(kn_device *, float *logits, const float *h, const kn_matrix *, size_t T);
-    /* One token a row of logits [T, V]; logits are overwritten. No full sort of the vocabulary. */
+    /* One token a row of logits [T, V], one kn_choice a row; logits are overwritten. No full sort of the vocabulary.
+     * KN_BAD_ARGUMENT when a row has no token that may be chosen (all banned, or no finite logit). */
     int (*choose)(kn_device *, kn_chosen *chosen, float *logits, const kn_choice *, size_t T, size_t vocab);
 
     /* --- the optimizer -------------------------------------------------------------------------------------------- */
@@ -181,12 +189,13 @@ struct kn_device {
     const kn_ops *ops;
 };
 
-/* --- backends -------------------------------------------------------------------------------------------------------- */
+/* --- backends --------------------------------------------------------------------------------------------------------
+ */
 /* The plain scalar one, single-threaded. Never fails but for memory. */
 kn_device *kn_reference_new(void);
 void kn_reference_free(kn_device *);
-/* The CPU one. threads 0 = one a processor this process may use; isa NULL = the best this machine has, or one of "plain",
- * "avx2", "avx512", "neon" (NULL returned and *why set when the machine lacks it). */
+/* The CPU one. threads 0 = one a processor this process may use; isa NULL = the best this machine has, or one of
+ * "plain", "avx2", "avx512", "neon" (NULL returned and *why set when the machine lacks it). */
 kn_device *kn_cpu_new(int threads, const char *isa, const char **why);
 void kn_cpu_free(kn_device *);
 

@@ -1,0 +1,59 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The gradient of attention, probabilities computed again from the kept log-sum-exp (Dao et al. 2022, "FlashAttention",
+ * appendix B.4): with D = Σ dout·out, p = exp(s - lse), ds = p·(dout·v - D),
+ *   dq += scale·ds·k,  dk += scale·ds·q,  dv += p·dout.
+ */
+#include "reference.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Query row t (key position at) of head h. */
+static void query_backward(float *dqkv, const float *dout, const float *qkv, const float *out, float lse,
+                           const kn_segment *s, size_t i, size_t h, const kn_attention *a)
+{
+    const size_t hd = a->head_dim, width = (a->heads + 2 * (size_t)a->kv_heads) * hd, kv = h / (a->heads / a->kv_heads);
+    const size_t t = s->row + i, at = s->prefix_count + i;
+    const float *q = qkv + t * width + h * hd, *o = out + (t * a->heads + h) * hd, *d = dout + (t * a->heads + h) * hd;
+    float *dq = dqkv + t * width + h * hd;
+    double dot = 0;
+    for (size_t e = 0; e < hd; e++)
+        dot += (double)d[e] * o[e];
+    for (size_t j = kn_ref_first_key(a, at); j <= at; j++) {
+        const size_t row = kn_ref_key_row(s, j);
+        const float *k = qkv + row * width + (a->heads + kv) * hd, *v = k + a->kv_heads * hd;
+        float *dk = dqkv + row * width + (a->heads + kv) * hd, *dv = dk + a->kv_heads * hd;
+        double score = 0, dp = 0, slope = 1;
+        for (size_t e = 0; e < hd; e++) {
+            score += (double)q[e] * k[e];
+            dp += (double)d[e] * v[e];
+        }
+        score *= a->scale;
+        if (a->softcap > 0) {
+            const double th = tanh(score / a->softcap);
+            score = a->softcap * th;
+            slope = 1 - th * th;
+        }
+        const double p = exp(score - lse), ds = p * (dp - dot) * slope * a->scale;
+        for (size_t e = 0; e < hd; e++) {
+            dq[e] += (float)(ds * k[e]);
+            dk[e] += (float)(ds * q[e]);
+            dv[e] += (float)(p * d[e]);
+        }
+    }
+}
+
+int kn_ref_attention_backward(kn_device *device, float *dqkv, const float *dout, const float *qkv, const float *out,
+                              const float *lse, const kn_segment *segment, size_t segments, size_t T,
+                              const kn_attention *a)
+{
+    if (!kn_ref_attention_ok(a) || !kn_ref_segments_ok(segment, segments, T))
+        return KN_BAD_ARGUMENT;
+    memset(dqkv, 0, T * (a->heads + 2 * (size_t)a->kv_heads) * a->head_dim * sizeof(float));
+    for (size_t s = 0; s < segments; s++)
+        for (size_t i = 0; i < segment[s].count; i++)
+            for (size_t h = 0; h < a->heads; h++)
+                query_backward(dqkv, dout, qkv, out, lse[(segment[s].row + i) * a->heads + h], &segment[s], i, h, a);
+    return KN_OK;
+}

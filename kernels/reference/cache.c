@@ -1,0 +1,52 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/* Pages of keys and values. */
+#include "reference.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static size_t position_floats(const kn_cache *c)
+{
+    return 2 * (size_t)c->shape.kv_heads * c->shape.head_dim;
+}
+
+float *kn_ref_cache_at(const kn_cache *c, size_t layer, uint32_t page, size_t at)
+{
+    return c->data + ((layer * c->pages + page) * KN_PAGE + at) * position_floats(c);
+}
+
+kn_cache *kn_ref_cache_new(kn_device *device, kn_dtype dtype, size_t layers, size_t pages, const kn_attention *shape)
+{
+    if (dtype != KN_F32 || !kn_ref_attention_ok(shape) || layers == 0 || pages == 0)
+        return NULL;
+    kn_cache *c = malloc(sizeof(*c));
+    if (!c)
+        return NULL;
+    *c = (kn_cache){.layers = layers, .pages = pages, .shape = *shape};
+    c->data = calloc(layers * pages * KN_PAGE, position_floats(c) * sizeof(float));
+    if (!c->data) {
+        free(c);
+        return NULL;
+    }
+    return c;
+}
+
+void kn_ref_cache_free(kn_device *device, kn_cache *c)
+{
+    if (!c)
+        return;
+    free(c->data);
+    free(c);
+}
+
+int kn_ref_cache_copy_page(kn_device *device, kn_cache *c, uint32_t to, uint32_t from, size_t count)
+{
+    if (to >= c->pages || from >= c->pages || count > KN_PAGE)
+        return KN_BAD_ARGUMENT;
+    if (to == from)
+        return KN_OK;
+    for (size_t l = 0; l < c->layers; l++)
+        memcpy(kn_ref_cache_at(c, l, to, 0), kn_ref_cache_at(c, l, from, 0),
+               count * position_floats(c) * sizeof(float));
+    return KN_OK;
+}
