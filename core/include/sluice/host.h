@@ -46,6 +46,7 @@ typedef struct sluice_host_api {
     int (*publish_commit)(const sluice_host *, const sluice_model_ref *);
     const char *(*last_error)(const sluice_host *);
     int64_t (*repeat)(const sluice_host *);
+    uint64_t (*run_seed)(const sluice_host *);
 } sluice_host_api;
 
 struct sluice_host {
@@ -126,6 +127,12 @@ static inline const void *sluice_service(const sluice_host *host, const char *id
 static inline uint64_t sluice_seed(const sluice_host *host)
 {
     return host->api->seed(host);
+}
+
+/* The run's own seed, the same in every stage: for what several stages must draw alike. */
+static inline uint64_t sluice_run_seed(const sluice_host *host)
+{
+    return host->api->run_seed(host);
 }
 
 /* 0 in the first run of a phase, then 1, … below sluice_repeat. */
