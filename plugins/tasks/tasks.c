@@ -1,12 +1,13 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /* tasks: a source of short questions with known answers, the embedded world. */
 #include <sluice/sluice.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "plugins/tasks/world.h"
 
-enum form { FORM_PROMPT = 0, FORM_COMPLETION = 1 };
+enum form { FORM_PROMPT = 0, FORM_COMPLETION = 1, FORM_PREFERENCE = 2 };
 
 struct tasks {
     int split, form;
@@ -23,7 +24,8 @@ struct tasks {
     size_t mistakes;
 };
 
-static const char *const forms[] = {"prompt", "completion", NULL};
+static const char *const forms[] = {"prompt", "completion", "preference", NULL};
+static const uint32_t form_adds[] = {0, SLUICE_FIELD_CANDIDATES, SLUICE_FIELD_CANDIDATES | SLUICE_FIELD_PAIRS};
 
 static const sluice_param params[] = {
     SLUICE_CHOICE(
@@ -31,8 +33,9 @@ static const sluice_param params[] = {
         .doc = "Which questions: those of the base model's corpus, of preference training, to choose settings on, or "
                "to report on; no question is in two of them."),
     SLUICE_INT(struct tasks, count, .value = 512, .min = 1, .unit = "records", .doc = "How many questions."),
-    SLUICE_CHOICE(struct tasks, form, .choices = forms, .value = FORM_PROMPT,
-                  .doc = "The question alone, or with a completion to learn from."),
+    SLUICE_CHOICE(
+        struct tasks, form, .choices = forms, .choice_adds = form_adds, .value = FORM_PROMPT,
+        .doc = "The question alone, with a completion to learn from, or with the right answer chosen over a mistake."),
     SLUICE_DOUBLE(struct tasks, wrong, .value = 0, .min = 0, .max = 1,
                   .doc = "Share of completions that are wrong (form = completion), so that a model trained on them is "
                          "imperfect on purpose."),
@@ -91,6 +94,16 @@ static int set_completion(struct tasks *t, world_random *random, const world_que
     return rc < 0 ? rc : sluice_record_set_meta_bool(record, "right", !wrong);
 }
 
+static int set_preference(const world_question *q, sluice_record *record)
+{
+    const sluice_candidate right = {.text = q->answer, .parent = -1}, wrong = {.text = q->wrong, .parent = -1};
+    const sluice_pair pair = {.chosen = 0, .rejected = 1, .p = 1, .weight = 1, .margin = NAN};
+    int rc = sluice_record_add_candidate(record, &right);
+    if (rc >= 0)
+        rc = sluice_record_add_candidate(record, &wrong);
+    return rc < 0 ? rc : sluice_record_add_pair(record, &pair);
+}
+
 static int next(void *self, sluice_record *record)
 {
     struct tasks *t = self;
@@ -113,6 +126,8 @@ static int next(void *self, sluice_record *record)
         rc = sluice_record_set_meta_text(record, "answer", q.answer);
     if (rc >= 0 && t->form == FORM_COMPLETION)
         rc = set_completion(t, &random, &q, record);
+    if (rc >= 0 && t->form == FORM_PREFERENCE)
+        rc = set_preference(&q, record);
     return rc;
 }
 
@@ -128,7 +143,7 @@ static int finish(void *self)
 static const sluice_stage_class tasks = {
     SLUICE_STAGE_CLASS(SLUICE_SOURCE, "tasks", "Short questions with answers that a program can check", struct tasks,
                        params),
-    .base.adds = SLUICE_FIELD_PROMPT | SLUICE_FIELD_META | SLUICE_FIELD_CANDIDATES,
+    .base.adds = SLUICE_FIELD_PROMPT | SLUICE_FIELD_META,
     .base.traits = SLUICE_STATELESS,
     .base.doc =
         "Sums and differences, comparing, reversing and sorting letters, counting and copying, each worded in several "

@@ -3,13 +3,13 @@
  * Parameters: what a user may set on a stage, described as data.
  *
  * A class lists its parameters once: name, type, default, bounds, unit and one sentence. The host checks pipeline files
- * against that list, prints it (`sluice describe`), suggests near names, and writes the resolved values into the class's
- * state struct before `init` is called. The author never parses anything.
+ * against that list, prints it (`sluice describe`), suggests near names, and writes the resolved values into the
+ * class's state struct before `init` is called. The author never parses anything.
  *
  *     struct smoothing { double epsilon; };
  *     static const sluice_param params[] = {
- *         SLUICE_DOUBLE(struct smoothing, epsilon, .value = 0.1, .min = 0, .below = 0.5, .doc = "How often labels are wrong."),
- *         SLUICE_PARAMS_END
+ *         SLUICE_DOUBLE(struct smoothing, epsilon, .value = 0.1, .min = 0, .below = 0.5, .doc = "How often labels are
+ * wrong."), SLUICE_PARAMS_END
  *     };
  *
  * Ownership: strings and lists written into the state belong to the host and live until `fini` has returned.
@@ -21,18 +21,20 @@
 
 typedef enum sluice_param_type {
     SLUICE_TYPE_END = 0,
-    SLUICE_TYPE_BOOL = 1,    /* state member: bool */
-    SLUICE_TYPE_INT = 2,     /* int64_t */
-    SLUICE_TYPE_DOUBLE = 3,  /* double; an integer in the file is fine */
-    SLUICE_TYPE_STRING = 4,  /* const char *, NULL when not set */
-    SLUICE_TYPE_CHOICE = 5,  /* int: the index into `choices` */
-    SLUICE_TYPE_STAGE = 6,   /* const char *: the name of another stage of this phase (a judge whose scores are read, …) */
-    SLUICE_TYPE_MODEL = 7,   /* const sluice_model_ref *: a version of a model, resolved by the plan; NULL when not set */
-    SLUICE_TYPE_SLOT = 8,    /* const sluice_model_ref *: a slot this stage publishes the next version of; the ref names the
-                                version it starts from */
-    SLUICE_TYPE_FILE = 9,    /* const char *: a path, relative to the pipeline file; its content decides reuse; NULL when not set */
-    SLUICE_TYPE_CLASS = 10,  /* const sluice_part *: another class, by id (a trainer's loss); its parameters are set on the
-                                same stage */
+    SLUICE_TYPE_BOOL = 1,   /* state member: bool */
+    SLUICE_TYPE_INT = 2,    /* int64_t */
+    SLUICE_TYPE_DOUBLE = 3, /* double; an integer in the file is fine */
+    SLUICE_TYPE_STRING = 4, /* const char *, NULL when not set */
+    SLUICE_TYPE_CHOICE = 5, /* int: the index into `choices` */
+    SLUICE_TYPE_STAGE =
+        6, /* const char *: the name of another stage of this phase (a judge whose scores are read, …) */
+    SLUICE_TYPE_MODEL = 7, /* const sluice_model_ref *: a version of a model, resolved by the plan; NULL when not set */
+    SLUICE_TYPE_SLOT = 8,  /* const sluice_model_ref *: a slot this stage publishes the next version of; the ref names
+                              the  version it starts from */
+    SLUICE_TYPE_FILE =
+        9, /* const char *: a path, relative to the pipeline file; its content decides reuse; NULL when not set */
+    SLUICE_TYPE_CLASS = 10,   /* const sluice_part *: another class, by id (a trainer's loss); its parameters are set on
+                                 the   same stage */
     SLUICE_TYPE_DOUBLES = 11, /* sluice_doubles */
     SLUICE_TYPE_STRINGS = 12, /* sluice_strings */
     SLUICE_TYPE_MODELS = 13   /* sluice_models: several versions, e.g. for averaging */
@@ -74,18 +76,20 @@ typedef struct sluice_models {
 /* One parameter. The host steps through a table by the class's `param_size`, so this struct may grow. */
 typedef struct sluice_param {
     const char *name;
-    uint32_t type; /* sluice_param_type */
-    uint32_t offset; /* of the member in the state struct */
-    bool required; /* there is no default: the file must say */
-    double value;  /* default of bool, int, double; index of a choice */
-    double min, max;     /* inclusive bounds of int and double (and of each item of doubles) */
-    double above, below; /* exclusive bounds */
-    const char *text;    /* default of string, stage, model, slot, file and class; NULL = not set */
-    const char *const *choices; /* NULL-terminated */
-    uint32_t kind;       /* for SLUICE_TYPE_CLASS: the kind wanted (sluice_kind) */
-    const char *unit;    /* "tokens", "nats", "seconds", …; NULL where there is none */
-    const char *doc;     /* one sentence */
-    bool speed_only;     /* changes how fast, never what comes out: not part of the content key */
+    uint32_t type;               /* sluice_param_type */
+    uint32_t offset;             /* of the member in the state struct */
+    bool required;               /* there is no default: the file must say */
+    double value;                /* default of bool, int, double; index of a choice */
+    double min, max;             /* inclusive bounds of int and double (and of each item of doubles) */
+    double above, below;         /* exclusive bounds */
+    const char *text;            /* default of string, stage, model, slot, file and class; NULL = not set */
+    const char *const *choices;  /* NULL-terminated */
+    uint32_t kind;               /* for SLUICE_TYPE_CLASS: the kind wanted (sluice_kind) */
+    const char *unit;            /* "tokens", "nats", "seconds", …; NULL where there is none */
+    const char *doc;             /* one sentence */
+    bool speed_only;             /* changes how fast, never what comes out: not part of the content key */
+    const uint32_t *choice_adds; /* for CHOICE: record fields (sluice_fields) that each choice adds beside the class's
+                                    own; NULL = none. [number of choices] */
 } sluice_param;
 
 /* clang-format off */
