@@ -1,0 +1,36 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Averages of checkpoints, as WARM (Ramé et al. 2024, arXiv:2401.12187) takes of fine-tunings of one model and WARP
+ * (arXiv:2406.16768) of one training's past.
+ *
+ * Every element is computed by itself in float32, each operation rounded once, in the order written here, so a plain
+ * array library gives the same bits. With θ₀, θ₁, … the folders in order:
+ *
+ *     mean      (((θ₀ + θ₁) + θ₂) + …) / n
+ *     weighted  ((v₀·θ₀ + v₁·θ₁) + v₂·θ₂) + …          v_i = weight_i / Σ weight, in float64, then rounded to float32
+ *     running   e ← (1 − μ)·e + μ·θ_i, from e = θ₀     1 − μ in float64, then both factors rounded to float32
+ *
+ * Memory holds one block of a tensor at a time, whatever the size and number of the models.
+ */
+#ifndef MODEL_AVERAGE_H
+#define MODEL_AVERAGE_H
+
+#include "model/weights.h"
+
+typedef enum sm_average_method { SM_AVERAGE_MEAN, SM_AVERAGE_WEIGHTED, SM_AVERAGE_RUNNING } sm_average_method;
+
+typedef struct sm_average {
+    sm_average_method method;
+    const char *const *dir; /* `count` checkpoint folders, at least one */
+    size_t count;
+    const double *weight; /* weighted: `count` of them, none negative, not all 0; else unused */
+    double mu;            /* running: 0 … 1; else unused */
+    kn_dtype dtype;       /* of the result's file */
+} sm_average;
+
+/* Writes the average as a new folder at `to` (see sm_checkpoint_save), whose other files are those of the first folder.
+ * Folders are refused when their shapes, the numbers that shape their answers (rotary embedding, epsilon) or their
+ * tokenizers differ; the message names the first difference. Any thread. */
+int sm_average_write(const char *to, const sm_average *average, sm_error *error);
+
+#endif
