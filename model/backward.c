@@ -1,0 +1,173 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The backward pass. `dx` is the gradient of the residual stream: it enters at the scored rows and passes every layer
+ * from the last to the first; each half of a layer adds what flows through its branch. What is cheap to compute again
+ * (norms, the gated activation) was not kept.
+ */
+#include "model/transformer.h"
+
+#include <string.h>
+
+/* Buffers of the backward pass, T rows: one block of device memory. */
+typedef struct flow {
+    float *dx;         /* [T, d] of the residual stream */
+    float *branch;     /* [T, d] of a branch's output (a copy of dx that dropout may change) or input */
+    float *dactivated; /* [T, f] */
+    float *dgate_up;   /* [T, 2f] */
+    float *dattended;  /* [T, q] */
+    float *dqkv;       /* [T, w] */
+    float *dscored;    /* [S, d], twice: after and before the final norm */
+    float *dscored_x;
+    float *memory;
+} flow;
+
+static int flow_new(flow *b, const sm_network *n, size_t T, size_t S, sm_error *error)
+{
+    const sm_config *c = &n->layout->config;
+    const size_t d = c->hidden, f = c->intermediate, q = (size_t)c->heads * c->head_dim;
+    const size_t width = q + 2 * (size_t)c->kv_heads * c->head_dim;
+    const size_t floats[] = {T * d, T * d, T * f, T * 2 * f, T * q, T * width, S * d, S * d};
+    float **const place[] = {&b->dx,        &b->branch, &b->dactivated, &b->dgate_up,
+                             &b->dattended, &b->dqkv,   &b->dscored,    &b->dscored_x};
+    size_t total = 0;
+    for (size_t i = 0; i < sizeof(floats) / sizeof(*floats); i++)
+        total += (floats[i] + 15) / 16 * 16;
+    b->memory = n->device->ops->alloc(n->device, total * sizeof(float));
+    if (!b->memory)
+        return sm_fail(error, SM_NO_MEMORY, "out of memory for the gradients of %zu tokens; use smaller batches", T);
+    float *next = b->memory;
+    for (size_t i = 0; i < sizeof(floats) / sizeof(*floats); i++) {
+        *place[i] = next;
+        next += (floats[i] + 15) / 16 * 16;
+    }
+    return SM_OK;
+}
+
+/* What every layer's step needs. */
+typedef struct backward {
+    const sm_network *n;
+    sm_workspace *w;
+    const sm_pack *pack;
+    const sm_dropout *dropout;
+    float *gradient;
+    flow b;
+} backward;
+
+static float *into(const backward *g, size_t offset)
+{
+    return offset == SM_ABSENT ? NULL : g->gradient + offset;
+}
+
+static const float *param(const backward *g, size_t offset)
+{
+    return g->n->params + offset;
+}
+
+/* The gradient of a branch's output: that of the stream, with the same elements dropped. */
+static int enter_branch(backward *g, const float **dy, size_t layer, unsigned site)
+{
+    const size_t d = g->n->layout->config.hidden, T = g->pack->rows;
+    *dy = g->b.dx;
+    if (!g->dropout || g->dropout->rate == 0)
+        return KN_OK;
+    uint64_t key[2];
+    sm_dropout_key(g->dropout, layer, site, key);
+    memcpy(g->b.branch, g->b.dx, T * d * sizeof(float));
+    *dy = g->b.branch;
+    return g->n->device->ops->dropout(g->n->device, g->b.branch, T, d, g->dropout->rate, key, g->dropout->row_id);
+}
+
+static int feed_forward_backward(backward *g, size_t layer)
+{
+    const sm_network *n = g->n;
+    const kn_ops *ops = n->device->ops;
+    kn_device *dev = n->device;
+    const sm_layer_layout *p = &n->layout->layer[layer];
+    const sm_layer_state *s = &g->w->layer[layer];
+    const size_t T = g->pack->rows, d = n->layout->config.hidden, f = n->layout->config.intermediate;
+    const float *dy;
+    float *const dnormed = g->b.branch;
+    int kn;
+    if ((kn = enter_branch(g, &dy, layer, 1)) || (kn = ops->swiglu(dev, g->w->activated, s->gate_up, T, f)) ||
+        (kn =
+             ops->linear_backward_weight(dev, into(g, p->down), into(g, p->down_bias), dy, g->w->activated, T, d, f)) ||
+        (kn = ops->linear_backward_input(dev, g->b.dactivated, dy, n->layer[layer].down, T, false)) ||
+        (kn = ops->swiglu_backward(dev, g->b.dgate_up, g->b.dactivated, s->gate_up, T, f)))
+        return kn;
+    if ((kn = ops->rms_norm(dev, g->w->normed, NULL, s->middle, param(g, p->mlp_norm), T, d,
+                            n->layout->config.rms_eps)) ||
+        (kn = ops->linear_backward_weight(dev, into(g, p->gate_up), into(g, p->gate_up_bias), g->b.dgate_up,
+                                          g->w->normed, T, 2 * f, d)) ||
+        (kn = ops->linear_backward_input(dev, dnormed, g->b.dgate_up, n->layer[layer].gate_up, T, false)))
+        return kn;
+    return ops->rms_norm_backward(dev, g->b.dx, into(g, p->mlp_norm), dnormed, s->middle, param(g, p->mlp_norm),
+                                  s->mlp_rstd, T, d);
+}
+
+static int attention_backward(backward *g, size_t layer)
+{
+    const sm_network *n = g->n;
+    const kn_ops *ops = n->device->ops;
+    kn_device *dev = n->device;
+    const sm_config *c = &n->layout->config;
+    const sm_layer_layout *p = &n->layout->layer[layer];
+    const sm_layer_state *s = &g->w->layer[layer];
+    const size_t T = g->pack->rows, d = c->hidden, q = (size_t)c->heads * c->head_dim;
+    const size_t turned = c->heads + c->kv_heads, width = (turned + c->kv_heads) * c->head_dim;
+    const float *dy;
+    float *const dnormed = g->b.branch;
+    int kn;
+    if ((kn = enter_branch(g, &dy, layer, 0)) ||
+        (kn = ops->linear_backward_weight(dev, into(g, p->out), into(g, p->out_bias), dy, s->attended, T, d, q)) ||
+        (kn = ops->linear_backward_input(dev, g->b.dattended, dy, n->layer[layer].out, T, false)) ||
+        (kn = ops->attention_backward(dev, g->b.dqkv, g->b.dattended, s->qkv, s->attended, s->lse, g->pack->segment,
+                                      g->pack->segments, T, &n->attention)) ||
+        (kn = ops->rope(dev, g->b.dqkv, width, g->pack->position, n->cos, n->sin, T, turned, c->head_dim, true)))
+        return kn;
+    if ((kn = ops->rms_norm(dev, g->w->normed, NULL, s->x, param(g, p->attention_norm), T, d, c->rms_eps)) ||
+        (kn = ops->linear_backward_weight(dev, into(g, p->qkv), into(g, p->qkv_bias), g->b.dqkv, g->w->normed, T, width,
+                                          d)) ||
+        (kn = ops->linear_backward_input(dev, dnormed, g->b.dqkv, n->layer[layer].qkv, T, false)))
+        return kn;
+    return ops->rms_norm_backward(dev, g->b.dx, into(g, p->attention_norm), dnormed, s->x, param(g, p->attention_norm),
+                                  s->attention_rstd, T, d);
+}
+
+/* From d/d logprob to dx at the rows that were scored; rows scored several times (a prompt's last) add up. */
+static int head_backward(backward *g, const float *dlogprob, float *head_gradient)
+{
+    const sm_network *n = g->n;
+    const kn_ops *ops = n->device->ops;
+    const sm_pack *pack = g->pack;
+    const size_t d = n->layout->config.hidden, S = pack->scored;
+    int kn = ops->logprob_backward(n->device, g->b.dscored, head_gradient, dlogprob, g->w->scored_normed, n->head,
+                                   g->w->scored_lse, pack->target, S);
+    memset(g->b.dscored_x, 0, S * d * sizeof(float));
+    memset(g->b.dx, 0, pack->rows * d * sizeof(float));
+    if (kn == KN_OK)
+        kn = ops->rms_norm_backward(n->device, g->b.dscored_x, g->gradient + n->layout->norm, g->b.dscored,
+                                    g->w->scored_x, param(g, n->layout->norm), g->w->scored_rstd, S, d);
+    return kn == KN_OK ? ops->embed_backward(n->device, g->b.dx, g->b.dscored_x, pack->scored_row, S, d, pack->rows)
+                       : kn;
+}
+
+int sm_backward(const sm_network *network, sm_workspace *workspace, const sm_pack *pack, const sm_dropout *dropout,
+                const float *dlogprob, float *gradient, float *head_gradient, sm_error *error)
+{
+    const sm_config *c = &network->layout->config;
+    backward g = {.n = network, .w = workspace, .pack = pack, .dropout = dropout, .gradient = gradient};
+    const int rc = flow_new(&g.b, network, pack->rows, pack->scored, error);
+    if (rc != SM_OK)
+        return rc;
+    int kn = head_backward(&g, dlogprob, head_gradient);
+    for (size_t l = c->layers; kn == KN_OK && l-- > 0;) {
+        kn = feed_forward_backward(&g, l);
+        if (kn == KN_OK)
+            kn = attention_backward(&g, l);
+    }
+    if (kn == KN_OK)
+        kn = network->device->ops->embed_backward(network->device, gradient + network->layout->embed, g.b.dx,
+                                                  pack->token, pack->rows, c->hidden, c->vocab);
+    network->device->ops->free(network->device, g.b.memory);
+    return kn == KN_OK ? SM_OK : sm_device_fail(kn, "the backward pass", error);
+}

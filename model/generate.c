@@ -1,0 +1,505 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+#include "model/generate.h"
+
+#include <stdlib.h>
+
+#include "model/slots.h"
+
+#define DEFAULT_SLOTS   64 /* one tile of rows */
+#define MAX_SLOTS       1024
+#define PREFILL_ROWS    1024 /* prompt rows in one pass, beside one row a running candidate */
+#define LOGIT_ROWS      64   /* rows of logits at a time */
+#define MAX_CACHE_BYTES ((size_t)2 << 30)
+
+typedef struct generator {
+    const sm_network *n;
+    sm_workspace *w;
+    const sm_tokenizer *tokenizer;
+    const uint32_t *stop_ids;
+    size_t stop_count;
+    const sluice_generation *given;
+    int *result;
+    sm_error *error;
+
+    kn_cache *cache;
+    sm_pages pages;
+    sm_prompt *prompts, **last; /* in the order they came */
+    sm_prompt *current;         /* the one whose candidates are being started */
+    bool no_more;
+    sm_slot *slot;
+    size_t slots, live;
+    size_t *free_place, free_places; /* rows of prompt_hidden */
+
+    /* one pass */
+    size_t rows, sequences;
+    uint32_t *token, *position;
+    kn_cached_rows *cached;
+    sm_slot **choosing; /* the slots whose next token can be chosen */
+    uint32_t *gather;
+    kn_choice *choice;
+    kn_chosen *chosen;
+    bool *ended;            /* by the hook */
+    float *prompt_hidden;   /* [slots + 1, d] */
+    float *hidden, *normed; /* [slots, d] of the slots in choosing */
+    float *logits;          /* [LOGIT_ROWS, V] */
+    float *logprob;         /* [LOGIT_ROWS] */
+} generator;
+
+static int no_memory(const generator *g)
+{
+    return sm_fail(g->error, SM_NO_MEMORY, "out of memory for sampling; use fewer slots");
+}
+
+/* --- making and unmaking --------------------------------------------------------------------------------------------
+ */
+
+static size_t pages_of(size_t positions)
+{
+    return (positions + KN_PAGE - 1) / KN_PAGE;
+}
+
+/* Enough for all slots to run at once, within bounds; when a sequence finds no pages it waits for others to finish. */
+static size_t cache_pages(const generator *g)
+{
+    const sm_config *c = &g->n->layout->config;
+    const size_t page_bytes = (size_t)c->layers * KN_PAGE * 2 * c->kv_heads * c->head_dim * sizeof(float);
+    const size_t whole = pages_of(c->max_positions), answer = pages_of(g->given->max_tokens) + 1;
+    const size_t wanted = g->slots * (answer < whole ? answer : whole) + (g->slots / g->given->candidates + 2) * whole;
+    const size_t most = MAX_CACHE_BYTES / page_bytes, least = 2 * whole + 2;
+    const size_t bounded = wanted < most ? wanted : most;
+    return bounded > least ? bounded : least;
+}
+
+static int generator_new(generator *g)
+{
+    const sm_config *c = &g->n->layout->config;
+    kn_device *dev = g->n->device;
+    const kn_ops *ops = dev->ops;
+    const size_t d = c->hidden, rows = PREFILL_ROWS + g->slots, places = g->slots + 1;
+    g->last = &g->prompts;
+    g->slot = calloc(g->slots, sizeof(*g->slot));
+    g->free_place = malloc(places * sizeof(*g->free_place));
+    g->token = malloc(rows * sizeof(*g->token));
+    g->position = malloc(rows * sizeof(*g->position));
+    g->cached = malloc((places + g->slots) * sizeof(*g->cached));
+    g->choosing = malloc(g->slots * sizeof(sm_slot *));
+    g->gather = malloc(g->slots * sizeof(*g->gather));
+    g->choice = malloc(g->slots * sizeof(*g->choice));
+    g->chosen = malloc(g->slots * sizeof(*g->chosen));
+    g->ended = malloc(g->slots * sizeof(*g->ended));
+    if (!g->slot || !g->free_place || !g->token || !g->position || !g->cached || !g->choosing || !g->gather ||
+        !g->choice || !g->chosen || !g->ended)
+        return no_memory(g);
+    while (g->free_places < places) {
+        g->free_place[g->free_places] = g->free_places;
+        g->free_places++;
+    }
+    g->prompt_hidden = ops->alloc(dev, places * d * sizeof(float));
+    g->hidden = ops->alloc(dev, g->slots * d * sizeof(float));
+    g->normed = ops->alloc(dev, g->slots * d * sizeof(float));
+    g->logits = ops->alloc(dev, LOGIT_ROWS * (size_t)c->vocab * sizeof(float));
+    g->logprob = ops->alloc(dev, LOGIT_ROWS * sizeof(float));
+    const size_t pages = cache_pages(g);
+    g->cache = ops->cache_new(dev, KN_F32, c->layers, pages, &g->n->attention);
+    if (!g->prompt_hidden || !g->hidden || !g->normed || !g->logits || !g->logprob || !g->cache ||
+        sm_pages_new(&g->pages, pages) != SM_OK)
+        return no_memory(g);
+    return sm_workspace_reserve(g->w, g->n, rows, 0, g->error);
+}
+
+static void prompt_free(sm_prompt *p)
+{
+    free(p->pages);
+    free(p);
+}
+
+static void generator_free(generator *g)
+{
+    kn_device *dev = g->n->device;
+    const kn_ops *ops = dev->ops;
+    for (size_t i = 0; g->slot && i < g->slots; i++)
+        sm_slot_release(&g->slot[i], &g->pages);
+    while (g->prompts) {
+        sm_prompt *p = g->prompts;
+        g->prompts = p->next;
+        prompt_free(p);
+    }
+    sm_pages_free(&g->pages);
+    ops->cache_free(dev, g->cache);
+    ops->free(dev, g->prompt_hidden);
+    ops->free(dev, g->hidden);
+    ops->free(dev, g->normed);
+    ops->free(dev, g->logits);
+    ops->free(dev, g->logprob);
+    free(g->slot);
+    free(g->free_place);
+    free(g->token);
+    free(g->position);
+    free(g->cached);
+    free(g->choosing);
+    free(g->gather);
+    free(g->choice);
+    free(g->chosen);
+    free(g->ended);
+}
+
+/* --- admission ------------------------------------------------------------------------------------------------------
+ */
+
+static int check_prompt(const generator *g, const sluice_generate_prompt *p)
+{
+    const sm_config *c = &g->n->layout->config;
+    if (p->token_count == 0)
+        return sm_fail(g->error, SM_BAD_ARGUMENT, "a prompt without tokens cannot be continued; give it some text");
+    if (p->token_count >= c->max_positions)
+        return sm_fail(g->error, SM_BAD_ARGUMENT,
+                       "a prompt of %zu tokens leaves no room for an answer in the model's context of %u; shorten it",
+                       p->token_count, (unsigned)c->max_positions);
+    for (size_t i = 0; i < p->token_count; i++)
+        if (p->tokens[i] >= c->vocab)
+            return sm_fail(g->error, SM_BAD_ARGUMENT, "token id %u is not of this model's vocabulary of %u",
+                           (unsigned)p->tokens[i], (unsigned)c->vocab);
+    return SM_OK;
+}
+
+/* Asks the caller for the next prompt and makes it current. */
+static int next_prompt(generator *g)
+{
+    sluice_generate_prompt given = {0};
+    g->current = NULL;
+    *g->result = g->given->prompt(g->given->context, &given);
+    if (*g->result < 0)
+        return SM_CALLER;
+    if (*g->result == SLUICE_END) {
+        g->no_more = true;
+        return SM_OK;
+    }
+    const int rc = check_prompt(g, &given);
+    if (rc != SM_OK)
+        return rc;
+    sm_prompt *p = calloc(1, sizeof(*p));
+    uint32_t *pages = malloc(pages_of(given.token_count) * sizeof(*pages));
+    if (!p || !pages) {
+        free(p);
+        free(pages);
+        return no_memory(g);
+    }
+    p->given = given;
+    p->pages = pages;
+    *g->last = p;
+    g->last = &p->next;
+    g->current = p;
+    return SM_OK;
+}
+
+/* Gives the current prompt its pages and its place, unless it has them. */
+static void settle_prompt(generator *g, sm_prompt *p)
+{
+    if (p->page_count > 0)
+        return;
+    p->page_count = pages_of(p->given.token_count);
+    sm_pages_take(&g->pages, p->pages, p->page_count);
+    p->place = g->free_place[--g->free_places];
+}
+
+/* Starts candidates while there are free slots, pages and prompts. */
+static int admit(generator *g)
+{
+    const sm_config *c = &g->n->layout->config;
+    for (size_t i = 0; i < g->slots; i++) {
+        if (g->slot[i].prompt)
+            continue;
+        int rc = SM_OK;
+        if (!g->current || g->current->started == g->given->candidates) {
+            if (!g->no_more)
+                rc = next_prompt(g);
+            if (rc != SM_OK || g->no_more)
+                return rc;
+        }
+        sm_prompt *p = g->current;
+        const size_t own = sm_slot_pages(&p->given, g->given->max_tokens, c->max_positions);
+        const size_t needed = own + (p->page_count > 0 ? 0 : pages_of(p->given.token_count));
+        if (needed > g->pages.free_count)
+            return SM_OK;
+        settle_prompt(g, p);
+        rc = sm_slot_start(&g->slot[i], p, g->given, c->max_positions, g->tokenizer, &g->pages, g->error);
+        if (rc != SM_OK)
+            return rc;
+        g->live++;
+    }
+    return SM_OK;
+}
+
+static void retire_prompt(generator *g, sm_prompt *p)
+{
+    sm_prompt **at = &g->prompts;
+    while (*at != p)
+        at = &(*at)->next;
+    *at = p->next;
+    if (g->last == &p->next)
+        g->last = at;
+    if (g->current == p)
+        g->current = NULL;
+    sm_pages_give(&g->pages, p->pages, p->page_count);
+    g->free_place[g->free_places++] = p->place;
+    prompt_free(p);
+}
+
+static int finish_slot(generator *g, sm_slot *s, int32_t finish)
+{
+    sm_prompt *p = s->prompt;
+    const int rc = sm_slot_report(s, g->given, finish, g->result, g->error);
+    sm_slot_release(s, &g->pages);
+    g->live--;
+    if (++p->finished == g->given->candidates)
+        retire_prompt(g, p);
+    return rc;
+}
+
+/* --- a pass ---------------------------------------------------------------------------------------------------------
+ */
+
+static bool is_ready(const sm_prompt *p)
+{
+    return p->filled == p->given.token_count;
+}
+
+static void add_row(generator *g, uint32_t token, size_t position)
+{
+    g->token[g->rows] = token;
+    g->position[g->rows++] = (uint32_t)position;
+}
+
+/* Rows of this pass: what is missing of new prompts, and the last token of each running candidate. */
+static void collect(generator *g)
+{
+    g->rows = g->sequences = 0;
+    for (sm_prompt *p = g->prompts; p && g->rows < PREFILL_ROWS; p = p->next) {
+        const size_t missing = p->given.token_count - p->filled, room = PREFILL_ROWS - g->rows;
+        const size_t count = missing < room ? missing : room;
+        if (count == 0 || p->page_count == 0)
+            continue;
+        g->cached[g->sequences++] = (kn_cached_rows){g->rows, count, p->filled, p->pages};
+        for (size_t i = 0; i < count; i++)
+            add_row(g, p->given.tokens[p->filled + i], p->filled + i);
+    }
+    for (size_t i = 0; i < g->slots; i++) {
+        const sm_slot *s = &g->slot[i];
+        if (!s->prompt || s->count == 0)
+            continue;
+        const size_t position = s->prompt->given.token_count + s->count - 1;
+        g->cached[g->sequences++] = (kn_cached_rows){g->rows, 1, position, s->pages};
+        add_row(g, s->tokens[s->count - 1], position);
+    }
+}
+
+/* Keeps the last hidden state of each prompt that became ready. Prompts stand first among the pass's sequences. */
+static int keep_prompts(generator *g, size_t *sequence)
+{
+    const size_t d = g->n->layout->config.hidden;
+    for (sm_prompt *p = g->prompts; p && *sequence < g->sequences; p = p->next) {
+        const kn_cached_rows *rows = &g->cached[*sequence];
+        if (rows->pages != p->pages)
+            continue;
+        ++*sequence;
+        p->filled += rows->count;
+        const uint32_t row = (uint32_t)(rows->row + rows->count - 1);
+        const int kn =
+            is_ready(p) ? g->n->device->ops->embed(g->n->device, g->prompt_hidden + p->place * d, g->w->x, &row, 1, d)
+                        : KN_OK;
+        if (kn != KN_OK)
+            return kn;
+    }
+    return KN_OK;
+}
+
+/* Copies the prompt's unfinished page into a new candidate's first own one. */
+static int copy_page(const generator *g, const sm_slot *s)
+{
+    const size_t left = s->prompt->given.token_count % KN_PAGE;
+    if (left == 0)
+        return KN_OK;
+    return g->n->device->ops->cache_copy_page(g->n->device, g->cache, s->pages[s->shared], s->prompt->pages[s->shared],
+                                              left);
+}
+
+/* hidden[k] = the state that choosing[k]'s next token is read from. */
+static int gather_hidden(generator *g, size_t sequence, size_t *count)
+{
+    const kn_ops *ops = g->n->device->ops;
+    const size_t d = g->n->layout->config.hidden;
+    size_t running = 0, n;
+    for (size_t i = 0; i < g->slots; i++)
+        if (g->slot[i].prompt && g->slot[i].count > 0) {
+            g->choosing[running] = &g->slot[i];
+            g->gather[running++] = (uint32_t)g->cached[sequence++].row;
+        }
+    int kn = running > 0 ? ops->embed(g->n->device, g->hidden, g->w->x, g->gather, running, d) : KN_OK;
+    n = running;
+    for (size_t i = 0; kn == KN_OK && i < g->slots; i++) {
+        sm_slot *s = &g->slot[i];
+        if (s->prompt && s->count == 0 && is_ready(s->prompt)) {
+            g->choosing[n] = s;
+            g->gather[n++] = (uint32_t)s->prompt->place;
+            kn = copy_page(g, s);
+        }
+    }
+    if (kn == KN_OK && n > running)
+        kn = ops->embed(g->n->device, g->hidden + running * d, g->prompt_hidden, g->gather + running, n - running, d);
+    *count = n;
+    return kn;
+}
+
+static int compute(generator *g, size_t *count)
+{
+    const sm_attending attending = {.cache = g->cache, .cached = g->cached, .sequences = g->sequences};
+    size_t sequence = 0;
+    if (g->rows > 0) {
+        const int rc = sm_forward(g->n, g->w, g->token, g->position, g->rows, &attending, NULL, g->error);
+        if (rc != SM_OK)
+            return rc;
+    }
+    int kn = keep_prompts(g, &sequence);
+    if (kn == KN_OK)
+        kn = gather_hidden(g, sequence, count);
+    return kn == KN_OK ? SM_OK : sm_device_fail(kn, "sampling", g->error);
+}
+
+/* --- choosing -------------------------------------------------------------------------------------------------------
+ */
+
+static kn_choice choice_of(const generator *g, const sm_slot *s)
+{
+    const sluice_generation *given = g->given;
+    kn_choice choice = {.temperature = (float)given->temperature,
+                        .top_p = (float)given->top_p,
+                        .min_p = (float)given->min_p,
+                        .top_k = given->top_k,
+                        .repetition_penalty = (float)given->repetition_penalty,
+                        .key = {s->key[0], s->key[1]},
+                        .counter = {(uint64_t)s->count << 32, s->counter[1]}};
+    if (s->seen) {
+        choice.seen = s->seen;
+        choice.seen_count = s->prompt->given.token_count + s->count;
+    }
+    return choice;
+}
+
+static int call_hooks(generator *g, size_t from, size_t count)
+{
+    const size_t V = g->n->layout->config.vocab;
+    for (size_t k = 0; k < count; k++) {
+        const sm_slot *s = g->choosing[from + k];
+        float *logits = g->logits + k * V;
+        *g->result =
+            g->given->hook(g->given->context, s->prompt->given.user, s->candidate, s->tokens, s->count, logits);
+        if (*g->result < 0)
+            return SM_CALLER;
+        g->ended[from + k] = *g->result == SLUICE_END;
+        if (g->ended[from + k]) /* its token will not be used */
+            logits[0] = 0;
+    }
+    return SM_OK;
+}
+
+/* Tokens for choosing[from … from + count). */
+static int choose_rows(generator *g, size_t from, size_t count)
+{
+    const kn_ops *ops = g->n->device->ops;
+    const sm_config *c = &g->n->layout->config;
+    kn_device *dev = g->n->device;
+    float *normed = g->normed + from * c->hidden;
+    int kn = ops->logits(dev, g->logits, normed, g->n->head, count);
+    if (kn != KN_OK)
+        return sm_device_fail(kn, "sampling", g->error);
+    if (g->given->hook) {
+        const int rc = call_hooks(g, from, count);
+        if (rc != SM_OK)
+            return rc;
+    }
+    for (size_t k = 0; k < count; k++)
+        g->choice[from + k] = choice_of(g, g->choosing[from + k]);
+    kn = ops->choose(dev, g->chosen + from, g->logits, g->choice + from, count, c->vocab);
+    if (kn == KN_BAD_ARGUMENT)
+        return sm_fail(g->error, SM_BAD_ARGUMENT, "no token can be chosen: the logits are not finite or all ruled out");
+    if (kn == KN_OK && g->given->hook) { /* the recorded log-probability is the model's own */
+        for (size_t k = 0; k < count; k++)
+            g->gather[k] = g->chosen[from + k].token;
+        kn = ops->logprob(dev, g->logprob, NULL, NULL, normed, g->n->head, g->gather, count);
+        for (size_t k = 0; k < count; k++)
+            g->chosen[from + k].logprob = g->logprob[k];
+    }
+    return kn == KN_OK ? SM_OK : sm_device_fail(kn, "sampling", g->error);
+}
+
+static int choose(generator *g, size_t count)
+{
+    const sm_config *c = &g->n->layout->config;
+    const int kn = g->n->device->ops->rms_norm(g->n->device, g->normed, NULL, g->hidden,
+                                               g->n->params + g->n->layout->norm, count, c->hidden, c->rms_eps);
+    if (kn != KN_OK)
+        return sm_device_fail(kn, "sampling", g->error);
+    int rc = SM_OK;
+    for (size_t k = 0; k < count; k++)
+        g->ended[k] = false;
+    for (size_t from = 0; rc == SM_OK && from < count; from += LOGIT_ROWS)
+        rc = choose_rows(g, from, count - from < LOGIT_ROWS ? count - from : LOGIT_ROWS);
+    for (size_t k = 0; rc == SM_OK && k < count; k++) {
+        sm_slot *s = g->choosing[k];
+        int32_t finish = SLUICE_FINISH_STOP;
+        if (!g->ended[k])
+            rc = sm_slot_append(s, &g->chosen[k], g->given, g->stop_ids, g->stop_count, &finish, g->error);
+        if (rc == SM_OK && finish != SLUICE_FINISH_NONE)
+            rc = finish_slot(g, s, finish);
+    }
+    return rc;
+}
+
+/* --- the whole ------------------------------------------------------------------------------------------------------
+ */
+
+static int check_generation(const sluice_generation *given, const sm_tokenizer *tokenizer, sm_error *error)
+{
+    if (given->candidates == 0 || given->max_tokens == 0)
+        return sm_fail(error, SM_BAD_ARGUMENT, "at least one candidate of one token must be asked for");
+    if (!(given->temperature >= 0) || !(given->top_p > 0 && given->top_p <= 1) ||
+        !(given->min_p >= 0 && given->min_p < 1) || !(given->repetition_penalty > 0))
+        return sm_fail(error, SM_BAD_ARGUMENT,
+                       "temperature must be at least 0, top_p in (0, 1], min_p in [0, 1), repetition_penalty above 0");
+    if (given->stop_count > 0 && !tokenizer)
+        return sm_fail(error, SM_BAD_ARGUMENT, "stop strings need a tokenizer, and this model has none");
+    return SM_OK;
+}
+
+int sm_generate(const sm_network *network, sm_workspace *workspace, const sm_tokenizer *tokenizer,
+                const uint32_t *stop_ids, size_t stop_count, const sluice_generation *generation, int *result,
+                sm_error *error)
+{
+    int rc = check_generation(generation, tokenizer, error);
+    if (rc != SM_OK)
+        return rc;
+    generator g = {.n = network,
+                   .w = workspace,
+                   .tokenizer = tokenizer,
+                   .stop_ids = stop_ids,
+                   .stop_count = stop_count,
+                   .given = generation,
+                   .result = result,
+                   .error = error,
+                   .slots = generation->slots > 0 ? generation->slots : DEFAULT_SLOTS};
+    if (g.slots > MAX_SLOTS)
+        g.slots = MAX_SLOTS;
+    rc = generator_new(&g);
+    while (rc == SM_OK) {
+        rc = admit(&g);
+        if (rc != SM_OK || g.live == 0)
+            break;
+        size_t count = 0;
+        collect(&g);
+        rc = compute(&g, &count);
+        if (rc == SM_OK && count > 0)
+            rc = choose(&g, count);
+    }
+    generator_free(&g);
+    return rc;
+}

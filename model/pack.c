@@ -1,0 +1,163 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+#include "model/pack.h"
+
+#include <stdlib.h>
+
+#include <sluice/random.h>
+
+#define PROMPT_ROWS UINT64_MAX /* in a row id: no completion */
+
+/* Makes room for `wanted` items in an array of *capacity; false when out of memory (the old array stays valid). */
+static bool grow(void *array, size_t item, size_t wanted, size_t capacity)
+{
+    void **at = array;
+    size_t bytes;
+    if (wanted <= capacity)
+        return true;
+    if (__builtin_mul_overflow(wanted, item, &bytes))
+        return false;
+    void *larger = realloc(*at, bytes);
+    if (!larger)
+        return false;
+    *at = larger;
+    return true;
+}
+
+static size_t roomy(size_t wanted, size_t capacity)
+{
+    return wanted <= capacity ? capacity : wanted + wanted / 2 + 64;
+}
+
+static int reserve(sm_pack *p, size_t rows, size_t segments, size_t scored, sm_error *error)
+{
+    const size_t r = roomy(p->rows + rows, p->row_capacity), g = roomy(p->segments + segments, p->segment_capacity),
+                 s = roomy(p->scored + scored, p->scored_capacity);
+    if (!grow(&p->token, sizeof(*p->token), r, p->row_capacity) ||
+        !grow(&p->position, sizeof(*p->position), r, p->row_capacity) ||
+        !grow(&p->row_id, sizeof(*p->row_id), r, p->row_capacity) ||
+        !grow(&p->segment, sizeof(*p->segment), g, p->segment_capacity) ||
+        !grow(&p->scored_row, sizeof(*p->scored_row), s, p->scored_capacity) ||
+        !grow(&p->target, sizeof(*p->target), s, p->scored_capacity))
+        return sm_fail(error, SM_NO_MEMORY, "out of memory for a batch of %zu tokens; use smaller batches",
+                       p->rows + rows);
+    p->row_capacity = r;
+    p->segment_capacity = g;
+    p->scored_capacity = s;
+    return SM_OK;
+}
+
+static size_t completion_rows(const sluice_span *completion)
+{
+    return completion->count > 0 ? completion->count - 1 : 0;
+}
+
+size_t sm_pack_rows(const sluice_group *group, size_t begin, size_t end)
+{
+    size_t rows = group->prompt.count;
+    for (size_t c = begin; c < end; c++)
+        rows += completion_rows(&group->completions[c]);
+    return rows;
+}
+
+size_t sm_pack_scored(const sluice_group *group, size_t completion)
+{
+    const size_t count = group->completions[completion].count;
+    return group->prompt.count == 0 && count > 0 ? count - 1 : count;
+}
+
+static int check_span(const sluice_span *span, uint32_t vocab, sm_error *error)
+{
+    for (size_t i = 0; i < span->count; i++)
+        if (span->tokens[i] >= vocab)
+            return sm_fail(error, SM_BAD_ARGUMENT, "token id %u is not of this model's vocabulary of %u",
+                           (unsigned)span->tokens[i], (unsigned)vocab);
+    return SM_OK;
+}
+
+static int check(const sluice_group *group, size_t begin, size_t end, uint32_t vocab, uint32_t max_positions,
+                 sm_error *error)
+{
+    int rc = check_span(&group->prompt, vocab, error);
+    for (size_t c = begin; rc == SM_OK && c < end; c++) {
+        const size_t length = group->prompt.count + group->completions[c].count;
+        if (length > max_positions)
+            return sm_fail(error, SM_BAD_ARGUMENT,
+                           "a sequence of %zu tokens is longer than the model's context of %u; shorten the prompt or "
+                           "the answer",
+                           length, (unsigned)max_positions);
+        rc = check_span(&group->completions[c], vocab, error);
+    }
+    return rc;
+}
+
+/* Rows for tokens [0, count) of a span that starts at `position`. */
+static void add_rows(sm_pack *p, const uint32_t *tokens, size_t count, size_t position, uint64_t key,
+                     uint64_t completion)
+{
+    const uint64_t id = sluice_mix(sluice_mix(0, key), completion);
+    for (size_t i = 0; i < count; i++) {
+        p->token[p->rows] = tokens[i];
+        p->position[p->rows] = (uint32_t)(position + i);
+        p->row_id[p->rows] = sluice_mix(id, position + i);
+        p->rows++;
+    }
+}
+
+static void add_segment(sm_pack *p, size_t row, size_t count, size_t prefix, size_t prefix_count)
+{
+    if (count > 0)
+        p->segment[p->segments++] = (kn_segment){row, count, prefix_count > 0 ? prefix : 0, prefix_count};
+}
+
+static void add_scored(sm_pack *p, size_t row, uint32_t target)
+{
+    p->scored_row[p->scored] = (uint32_t)row;
+    p->target[p->scored++] = target;
+}
+
+int sm_pack_add(sm_pack *p, const sluice_group *group, size_t begin, size_t end, uint32_t vocab, uint32_t max_positions,
+                sm_error *error)
+{
+    const size_t prompt_count = group->prompt.count, rows = sm_pack_rows(group, begin, end);
+    size_t scored = 0;
+    for (size_t c = begin; c < end; c++)
+        scored += sm_pack_scored(group, c);
+    int rc = check(group, begin, end, vocab, max_positions, error);
+    if (rc == SM_OK && p->rows + rows > UINT32_MAX)
+        rc = sm_fail(error, SM_BAD_ARGUMENT, "a batch of %zu tokens is too large; use smaller batches", p->rows + rows);
+    if (rc == SM_OK)
+        rc = reserve(p, rows, end - begin + 1, scored, error);
+    if (rc != SM_OK || scored == 0)
+        return rc;
+
+    const size_t prompt = p->rows;
+    add_rows(p, group->prompt.tokens, prompt_count, 0, group->key, PROMPT_ROWS);
+    add_segment(p, prompt, prompt_count, 0, 0);
+    for (size_t c = begin; c < end; c++) {
+        const sluice_span *completion = &group->completions[c];
+        const size_t row = p->rows, count = completion_rows(completion);
+        add_rows(p, completion->tokens, count, prompt_count, group->key, c);
+        add_segment(p, row, count, prompt, prompt_count);
+        if (prompt_count > 0 && completion->count > 0)
+            add_scored(p, prompt + prompt_count - 1, completion->tokens[0]);
+        for (size_t i = 0; i < count; i++)
+            add_scored(p, row + i, completion->tokens[i + 1]);
+    }
+    return SM_OK;
+}
+
+void sm_pack_clear(sm_pack *p)
+{
+    p->rows = p->segments = p->scored = 0;
+}
+
+void sm_pack_free(sm_pack *p)
+{
+    free(p->token);
+    free(p->position);
+    free(p->row_id);
+    free(p->segment);
+    free(p->scored_row);
+    free(p->target);
+    *p = (sm_pack){0};
+}
