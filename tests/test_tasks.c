@@ -62,7 +62,7 @@ static void work_out(const world_question *q, char *out, size_t size)
     int numbers = 0;
     const char *p = q->prompt;
     char word[32] = "", letter = 0;
-    if (q->family == WORLD_ADD || q->family == WORLD_SUBTRACT || q->family == WORLD_LARGER || q->family == WORLD_NEXT) {
+    if (q->family == WORLD_ADD || q->family == WORLD_SUBTRACT || q->family == WORLD_LARGER) {
         while (*p && numbers < 2)
             if (*p >= '0' && *p <= '9')
                 n[numbers++] = strtol(p, (char **)&p, 10);
@@ -81,6 +81,13 @@ static void work_out(const world_question *q, char *out, size_t size)
         for (const char *c = word; *c; c++)
             count += *c == letter;
         snprintf(out, size, "%d", count);
+        return;
+    }
+    if (q->family == WORLD_LETTER) {
+        char which[8];
+        if (sscanf(p, "The %7s letter of %31[a-z]", which, word) != 2)
+            assert_int_equal(sscanf(p, "Which letter of %31[a-z] is %7[a-z]", word, which), 2);
+        snprintf(out, size, "%c", which[0] == 'f' ? word[0] : word[strlen(word) - 1]);
         return;
     }
     static const char *const before[] = {"Reverse ",    "Spell ", "Sort the letters of ", "Repeat ", "Say ",

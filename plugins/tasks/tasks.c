@@ -44,7 +44,7 @@ static const sluice_param params[] = {
                .doc = "Which questions are drawn; stages with one seed draw the same. -1 = the run's seed."),
     SLUICE_STRINGS(
         struct tasks, families,
-        .doc = "Families of questions: add, subtract, larger, reverse, sort, count, copy, next; none given = all."),
+        .doc = "Families of questions: add, subtract, larger, reverse, sort, count, copy, letter; none given = all."),
     SLUICE_PARAMS_END};
 
 static const sluice_metric_info metrics[] = {
@@ -69,7 +69,7 @@ static int init(void *self, const sluice_host *host)
         if (f < 0)
             return sluice_error(
                 host, SLUICE_BAD_PARAMETER,
-                "families: there is no family '%s'; use add, subtract, larger, reverse, sort, count, copy, next",
+                "families: there is no family '%s'; use add, subtract, larger, reverse, sort, count, copy, letter",
                 t->families.items[i]);
         for (size_t j = 0; j < t->family_count; j++)
             if (t->family[j] == f)

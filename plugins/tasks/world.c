@@ -8,7 +8,7 @@
 #include <string.h>
 
 const char *const world_family_names[WORLD_FAMILIES + 1] = {"add",   "subtract", "larger", "reverse", "sort",
-                                                            "count", "copy",     "next",   NULL};
+                                                            "count", "copy",     "letter", NULL};
 const char *const world_split_names[WORLD_SPLITS + 1] = {"corpus", "train", "validation", "test", NULL};
 
 void world_random_at(world_random *r, uint64_t seed, uint64_t purpose, uint64_t index)
@@ -124,18 +124,12 @@ static void draw_numbers(world_random *r, world_question *q)
     static const char *const adds[] = {"What is @ + #?", "Add @ and #.", "@ plus # is?"};
     static const char *const subtracts[] = {"What is @ - #?", "Take # from @.", "@ minus # is?"};
     static const char *const largers[] = {"Which is larger, @ or #?", "The larger of @ and #?"};
-    static const char *const nexts[] = {"Count on from @ by #.", "@, # more is?"};
-    char a[16], b[16], operands[40];
-    long x = 1 + (long)world_below(r, 99), y = 1 + (long)world_below(r, 99), right;
+    char a[24], b[24], operands[48];
+    long x = 1 + (long)world_below(r, 99), y = 1 + (long)world_below(r, 20), right;
     if (q->family == WORLD_LARGER) {
-        x = 10 + (long)world_below(r, 990);
-        y = 10 + (long)world_below(r, 990);
+        y = 1 + (long)world_below(r, 99);
         if (x == y)
-            y = x < 999 ? x + 1 : 10;
-    }
-    if (q->family == WORLD_NEXT) {
-        x = 10 + (long)world_below(r, 980);
-        y = 1 + (long)world_below(r, 9);
+            y = x < 99 ? x + 1 : 1;
     }
     if (q->family == WORLD_SUBTRACT && x < y) {
         long z = x;
@@ -144,12 +138,11 @@ static void draw_numbers(world_random *r, world_question *q)
     }
     snprintf(a, sizeof a, "%ld", x);
     snprintf(b, sizeof b, "%ld", y);
-    bool ordered = q->family == WORLD_SUBTRACT || q->family == WORLD_NEXT;
+    bool ordered = q->family == WORLD_SUBTRACT;
     snprintf(operands, sizeof operands, "%ld %ld", ordered || x < y ? x : y, ordered || x < y ? y : x);
     q->content = content_of(q->family, operands);
     switch (q->family) {
     case WORLD_ADD:
-    case WORLD_NEXT:
         right = x + y;
         break;
     case WORLD_SUBTRACT:
@@ -167,10 +160,8 @@ static void draw_numbers(world_random *r, world_question *q)
         ASK(r, q, adds, a, b);
     else if (q->family == WORLD_SUBTRACT)
         ASK(r, q, subtracts, a, b);
-    else if (q->family == WORLD_LARGER)
-        ASK(r, q, largers, a, b);
     else
-        ASK(r, q, nexts, a, b);
+        ASK(r, q, largers, a, b);
 }
 
 static void draw_letters(world_random *r, world_question *q)
@@ -178,15 +169,19 @@ static void draw_letters(world_random *r, world_question *q)
     static const char *const reverses[] = {"Reverse @.", "Spell @ backwards.", "@ from back to front?"};
     static const char *const sorts[] = {"Sort the letters of @.", "@ in alphabetical order?"};
     static const char *const copies[] = {"Repeat @.", "Say @ again.", "Copy this: @"};
+    static const char *const letters[] = {"The # letter of @?", "Which letter of @ is #?"};
     static const char *const counts[] = {"How many # in @?", "Count the # in @."};
     char word[16], letter[2] = {0, 0}, operands[40];
     if (q->family == WORLD_COUNT) {
-        random_letters(r, word, 4 + (int)world_below(r, 4), 3);
+        random_letters(r, word, 3 + (int)world_below(r, 4), 3);
         letter[0] = (char)('a' + world_below(r, 3));
     } else {
-        random_letters(r, word, 3 + (int)world_below(r, 4), 26);
+        random_letters(r, word, 3 + (int)world_below(r, 3), 26);
     }
-    snprintf(operands, sizeof operands, "%s %s", word, letter);
+    const char *which = letter;
+    if (q->family == WORLD_LETTER)
+        which = world_below(r, 2) ? "first" : "last";
+    snprintf(operands, sizeof operands, "%s %s", word, which);
     q->content = content_of(q->family, operands);
     size_t n = strlen(word);
     snprintf(q->answer, sizeof q->answer, "%s", word);
@@ -199,6 +194,15 @@ static void draw_letters(world_random *r, world_question *q)
         ASK(r, q, sorts, word, letter);
     } else if (q->family == WORLD_COPY) {
         ASK(r, q, copies, word, letter);
+    } else if (q->family == WORLD_LETTER) {
+        size_t right = which[0] == 'f' ? 0 : n - 1, other = (right + 1 + world_below(r, (uint32_t)n - 1)) % n;
+        snprintf(q->answer, sizeof q->answer, "%c", word[right]);
+        snprintf(q->wrong, sizeof q->wrong, "%c",
+                 word[other] != word[right] ? word[other]
+                 : word[right] == 'a'       ? 'b'
+                                            : 'a');
+        ASK(r, q, letters, word, which);
+        return;
     } else {
         int count = 0;
         for (size_t i = 0; i < n; i++)
@@ -215,8 +219,7 @@ void world_draw(world_random *r, const int *families, size_t count, enum world_s
 {
     out->family = families[world_below(r, (uint32_t)count)];
     do {
-        if (out->family == WORLD_ADD || out->family == WORLD_SUBTRACT || out->family == WORLD_LARGER ||
-            out->family == WORLD_NEXT)
+        if (out->family == WORLD_ADD || out->family == WORLD_SUBTRACT || out->family == WORLD_LARGER)
             draw_numbers(r, out);
         else
             draw_letters(r, out);

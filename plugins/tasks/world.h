@@ -21,7 +21,7 @@ enum world_family {
     WORLD_SORT = 4,
     WORLD_COUNT = 5,
     WORLD_COPY = 6,
-    WORLD_NEXT = 7,
+    WORLD_LETTER = 7,
     WORLD_FAMILIES = 8
 };
 
