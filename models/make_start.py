@@ -33,7 +33,7 @@ write("tokenizer_config.json", {
     "model_max_length": 128, "clean_up_tokenization_spaces": False, "chat_template": template})
 write("config.json", {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 96, "intermediate_size": 256,
-    "num_hidden_layers": 4, "num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 16, "vocab_size": tok.get_vocab_size(),
+    "num_hidden_layers": 4, "num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 32, "vocab_size": tok.get_vocab_size(),
     "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
     "tie_word_embeddings": True, "attention_bias": False, "mlp_bias": False, "initializer_range": 0.02,
     "bos_token_id": None, "eos_token_id": end, "pad_token_id": end, "torch_dtype": "float32"})

@@ -125,7 +125,7 @@ static void draw_numbers(world_random *r, world_question *q)
     static const char *const subtracts[] = {"What is @ - #?", "Take # from @.", "@ minus # is?"};
     static const char *const largers[] = {"Which is larger, @ or #?", "The larger of @ and #?"};
     char a[24], b[24], operands[48];
-    long x = 1 + (long)world_below(r, 99), y = 1 + (long)world_below(r, 20), right;
+    long x = 1 + (long)world_below(r, 99), y = 1 + (long)world_below(r, 9), right;
     if (q->family == WORLD_LARGER) {
         y = 1 + (long)world_below(r, 99);
         if (x == y)
