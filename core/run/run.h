@@ -2,10 +2,10 @@
 /*
  * Running a plan: phases, iterations, a thread a stage, a folder with all that came out.
  *
- * The folder (default runs/<name>) holds pipeline.cfg (resolved), metrics.jsonl (no clock in it: the same run gives the same
- * bytes), timing.jsonl, log.txt, streams/<phase>-<iteration>/<stage>.zst and models/<slot>@<version>/; iterations count from
- * 1 in names of folders and in what people read. Whatever is found there with the same content key is not computed again,
- * so running again after an interruption goes on with the stage that was interrupted.
+ * The folder (default runs/<name>) holds pipeline.cfg (resolved), metrics.jsonl (no clock in it: the same run gives the
+ * same bytes), timing.jsonl, log.txt, streams/<phase>-<iteration>/<stage>.zst and models/<slot>@<version>/; iterations
+ * count from 1 in names of folders and in what people read. Whatever is found there with the same content key is not
+ * computed again, so running again after an interruption goes on with the stage that was interrupted.
  */
 #ifndef SL_RUN_H
 #define SL_RUN_H
@@ -20,9 +20,9 @@ typedef struct sl_run_options {
 
 enum sl_run_exit { SL_RUN_DONE = 0, SL_RUN_FAILED = 1, SL_RUN_STOPPED = 130 };
 
-/* Runs to the end. Progress and the one line of an error go to stderr, the table to stdout. Takes SIGINT and SIGTERM while it
- * runs: the first finishes the records in hand and stops, the second ends the process at once. One run at a time in a
- * process. Returns the process's exit code. */
+/* Runs to the end. Progress and the one line of an error go to stderr, the table to stdout. Takes SIGINT and SIGTERM
+ * while it runs: the first finishes the records in hand and stops, the second ends the process at once. One run at a
+ * time in a process. Returns the process's exit code. */
 int sl_run(const sl_plan *, sl_registry *, const sl_run_options *);
 
 #endif

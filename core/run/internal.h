@@ -1,0 +1,243 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The runner's own structures. A *job* is one stage in one iteration of its phase; an *execution* is all jobs of a
+ * plan.
+ *
+ * Threads: the main thread walks phases and iterations, draws progress and decides; each job has a thread. What is
+ * guarded by `lock` says so; the counters that progress reads are atomic; everything else of a job belongs to its
+ * thread while that runs and to the main thread before and after.
+ */
+#ifndef SL_RUN_INTERNAL_H
+#define SL_RUN_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sluice/sluice.h>
+#include "core/plan/plan.h"
+#include "core/stream/stream.h"
+
+typedef struct sl_job sl_job;
+typedef struct sl_execution sl_execution;
+
+/* ---- folder.c: files and folders that are whole or not there. Errors: one line in `error`, a negative result. */
+enum { SL_ERROR_SIZE = 1024 };
+int sl_folder_make(const char *path, char *error);
+int sl_folder_remove(const char *path); /* with all that is in it; nothing there is fine */
+int sl_folder_sync(const char *path);   /* every file in it and the folder itself to the disk */
+int sl_parent_sync(const char *path);   /* the folder that holds PATH: a rename in it is on the disk */
+int sl_folder_lock(const char *path, int *fd, char *error);
+/* Removes what a killed run left half-written below a run folder. */
+void sl_folder_sweep(const char *path);
+/* Removes streams and published versions: only what has the form of ours. */
+int sl_folder_forget(const char *path, const sl_plan *, char *error);
+int sl_file_write(const char *path, const void *bytes, size_t size, char *error);
+int sl_file_read(const char *path, sl_buffer *); /* NUL-terminated past size */
+bool sl_path_exists(const char *path);
+
+/* ---- log.c: log.txt and the terminal, one line at a time. Any thread. */
+typedef struct sl_log {
+    pthread_mutex_t lock;
+    FILE *file;         /* NULL = none */
+    FILE *terminal;     /* NULL = none */
+    const char *prefix; /* of warnings on the terminal */
+    bool live;          /* the terminal can be redrawn; colours are not used, so NO_COLOR has nothing to forbid */
+    size_t drawn;       /* lines now standing at its foot */
+    char *foot;         /* those lines */
+} sl_log;
+
+void sl_log_init(sl_log *, FILE *terminal);
+int sl_log_open(sl_log *, const char *path, char *error);
+void sl_log_close(sl_log *);
+/* To log.txt with the time; warnings to the terminal too. */
+void sl_log_line(sl_log *, int level, const char *format, ...) SLUICE_PRINTF(3, 4);
+/* For people: to the terminal, and to log.txt. */
+void sl_log_say(sl_log *, const char *format, ...) SLUICE_PRINTF(2, 3);
+/* Replaces the lines at the terminal's foot. */
+void sl_log_draw(sl_log *, const char *lines);
+size_t sl_log_width(const sl_log *);
+/* UTC, RFC 3339, milliseconds: 24 characters and NUL. */
+enum { SL_TIME_SIZE = 32 };
+void sl_time_now(char *text);
+double sl_clock(void); /* monotonic seconds */
+
+/* ---- host.c, services.c */
+typedef struct sl_services {
+    pthread_mutex_t lock; /* recursive: a provider may ask for another service while it is made */
+    sl_registry *registry;
+    const sl_object *settings; /* parameters by class; classes without an entry have defaults */
+    size_t setting_count;
+    struct sl_provider *first;
+    sl_log *log;
+    uint64_t seed;
+} sl_services;
+
+typedef struct sl_host {
+    sluice_host public; /* first: a sluice_host is a sl_host */
+    sl_services *services;
+    sl_log *log;
+    const char *name;
+    uint64_t seed;
+    sl_job *job; /* NULL for services and commands */
+    char error[SL_ERROR_SIZE];
+} sl_host;
+
+void sl_host_init(sl_host *, const char *name, uint64_t seed, sl_services *, sl_log *, sl_job *);
+
+void sl_services_init(sl_services *, sl_registry *, const sl_object *settings, size_t count, sl_log *, uint64_t seed);
+const void *sl_services_get(sl_services *, const char *id);
+/* What the services made so far contribute to content keys: numerics and files. Appended, in the order of class ids. */
+int sl_services_numerics(sl_services *, sl_buffer *);
+void sl_services_end(sl_services *);
+
+/* ---- object.c: an object made from a class and the plan's values. */
+typedef struct sl_instance {
+    const sluice_class *type;
+    void *state;
+    bool begun; /* init was called, so fini is due */
+    struct sl_instance *parts;
+    size_t part_count;
+} sl_instance;
+
+/* Clears, sets and calls init: parts first, then the object. `job` resolves model references (NULL: there are none). On
+ * failure everything is undone and a negative result returned; the reason was given to the host. What the state points
+ * to lies in `arena`. */
+int sl_instance_begin(sl_instance *, const sl_object *, const sl_object *parts, size_t part_count, const sl_job *job,
+                      const sl_host *, sl_arena *);
+void sl_instance_end(sl_instance *);
+const char *sl_result_text(int code);
+/* An object with every parameter at its default. */
+int sl_object_defaults(const sl_registered *, sl_arena *, sl_object *);
+
+/* ---- versions.c */
+/* Folder of a slot's version, from the arena. */
+char *sl_version_path(const sl_execution *, size_t slot, int64_t version, sl_arena *);
+const sluice_model_ref *sl_version_ref(const sl_job *, const sl_model_use *, const char *text, sl_arena *);
+/* Calls `each` for every version that the job reads (what a SLOT starts from included) or, published = true, publishes.
+ */
+typedef int sl_version_visitor(void *context, const sl_model_use *);
+int sl_version_visit(const sl_job *, bool published, sl_version_visitor *each, void *context);
+/* The job that publishes a version; NULL for version 0. */
+sl_job *sl_version_publisher(const sl_execution *, size_t slot, int64_t version);
+int sl_version_index(sl_execution *); /* makes that lookup, once the jobs are there */
+int sl_version_begin(sl_job *, const sluice_model_ref *, const char **dir);
+int sl_version_commit(sl_job *, const sluice_model_ref *);
+/* After the stage's end: every slot was published, nothing half-written is left. */
+int sl_version_finish(sl_job *);
+void sl_version_discard(sl_job *);
+/* Removes versions beyond keep_versions that no unfinished job reads. */
+void sl_version_prune(sl_execution *);
+/* "policy@1": the version that the job's numbers are about; false when there is none. */
+bool sl_version_subject(const sl_job *, sl_model_use *, bool *publishes);
+
+/* ---- key.c */
+/* (Re)computes the keys of `count` jobs. Negative with a line in `error` when a file or folder cannot be read. */
+int sl_key_compute(sl_execution *, size_t first, size_t count, char *error);
+/* Decides for each of these jobs whether what lies in the folder is reused. */
+void sl_key_reuse(sl_execution *, size_t first, size_t count);
+/* Content of the files that a sink wrote: zero for other stages. */
+void sl_key_output(const sl_job *, uint8_t out[16]);
+void sl_hex(const uint8_t *bytes, size_t count, char *text);
+
+/* ---- metrics.c */
+void sl_metrics_add(sl_job *, int64_t step, const sluice_number *, size_t count);
+int sl_metrics_seal(sl_job *); /* the stage's own line, after those of its steps */
+/* Reads a job's lines back from its .done file. */
+int sl_metrics_restore(sl_job *, const char *lines);
+/* Writes the lines of finished jobs to metrics.jsonl, in the plan's order. */
+int sl_metrics_flush(sl_execution *);
+int sl_json_string(sl_buffer *, const char *);
+int sl_json_number(sl_buffer *, double); /* shortest that reads back the same; null when not finite */
+int sl_timing_write(sl_job *, const char *start, const char *end, double seconds);
+
+/* ---- stage.c: the loop of each kind of stage. */
+int sl_stage_drive(sl_job *, sl_instance *);
+int sl_stage_next(sl_job *, sl_record **);
+int sl_stage_emit(sl_job *, sl_record *);
+int sl_stage_release(sl_job *, sl_record *);
+bool sl_stage_has_output(const sl_stage *);
+
+/* ---- progress.c */
+void sl_progress_started(const sl_job *);
+void sl_progress_finished(const sl_job *, double seconds);
+void sl_progress_reused(const sl_job *);
+/* Called a few times a second by the main thread with the jobs of the running iteration. */
+void sl_progress_tick(sl_execution *, sl_job *jobs, size_t count);
+
+/* ---- phase.c: one iteration of one phase. */
+int sl_phase_run(sl_execution *, size_t first, size_t count);
+bool sl_run_interrupted(void);        /* run.c: a signal came */
+void sl_phase_cancel(sl_execution *); /* wakes everybody; any thread, without the lock */
+
+enum sl_job_state { SL_JOB_WAITING, SL_JOB_RUNNING, SL_JOB_DONE, SL_JOB_REUSED, SL_JOB_FAILED };
+
+typedef struct sl_seen sl_seen; /* ids of a source's records */
+typedef struct sl_publication sl_publication;
+
+struct sl_job {
+    sl_host host; /* first: a job's host is the job */
+    sl_execution *run;
+    const sl_stage *stage;
+    const sluice_stage_class *type;
+    int64_t iteration; /* from 0 */
+    sl_job *producer;  /* whose stream it reads; NULL */
+    _Atomic int state; /* sl_job_state; changed under run->lock */
+
+    uint8_t key[16];
+    bool keyed, reuse;
+
+    pthread_t thread;
+    bool threaded;
+    sl_arena *arena; /* what the stage's state points to */
+    sl_stream_reader *input;
+    sl_stream_writer *output; /* under run->lock while other threads may cancel it */
+    const sl_record *current; /* the record in hand, for error lines */
+    sl_seen *seen;
+    sl_publication *publications;
+
+    /* A stage with `run`: which input records were released before the first was emitted, one bit each. They count as
+     * left out only if nothing of them is emitted in a later pass. */
+    uint8_t *released;
+    size_t released_size;
+    bool emitting;
+
+    uint64_t position; /* of the next input record in this pass */
+    _Atomic uint64_t in, out, tokens, done, total;
+    char unit[16];         /* under run->lock */
+    double began, waiting; /* monotonic; seconds waited for input */
+    uint64_t bytes_raw, bytes_compressed;
+
+    sl_buffer lines;        /* of metrics.jsonl */
+    sluice_number *numbers; /* of the whole stage; names malloc'ed */
+    size_t number_count;
+    bool warned; /* that a number is not finite */
+};
+
+struct sl_execution {
+    const sl_plan *plan;
+    const char *folder;
+    bool quiet;
+    sl_log log;
+    sl_services services;
+    sl_arena *arena;
+    sl_job *jobs; /* all, in the order phase, iteration, stage */
+    size_t job_count;
+    size_t flushed; /* jobs whose metrics are in metrics.jsonl */
+    int lock_fd, metrics_fd, timing_fd;
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed; /* a job's state */
+    atomic_bool cancelled;
+    sl_job *failed;              /* the first that failed; under lock */
+    double drawn;                /* when progress was last shown */
+    struct sl_content *contents; /* hashes of files, once computed */
+    sl_buffer numerics;          /* what the services say decides numbers */
+    sl_job ***publishers;        /* [slot][version] */
+};
+
+/* Path in the run's folder, from an arena. streams/<phase>-<iteration>/<stage><suffix> */
+char *sl_job_path(const sl_job *, const char *suffix, sl_arena *);
+/* "align 2/3" */
+const char *sl_job_where(const sl_job *, char *text, size_t size);
+
+#endif

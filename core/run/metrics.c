@@ -1,0 +1,212 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/*
+ * metrics.jsonl: one line a step of training and one a stage, in the plan's order, without a clock: the same run gives
+ * the same bytes. timing.jsonl: how long what took.
+ *
+ * Lines are kept with their job until it ends, and in its .done file, from which they come back when the job is reused.
+ */
+#include "core/run/internal.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+int sl_json_string(sl_buffer *out, const char *text)
+{
+    int rc = sl_buffer_append(out, "\"", 1);
+    for (const unsigned char *c = (const unsigned char *)text; rc >= 0 && *c != '\0'; c++) {
+        if (*c == '"' || *c == '\\')
+            rc = sl_buffer_printf(out, "\\%c", *c);
+        else if (*c < 0x20)
+            rc = sl_buffer_printf(out, "\\u%04x", *c);
+        else
+            rc = sl_buffer_append(out, c, 1);
+    }
+    return rc >= 0 ? sl_buffer_append(out, "\"", 1) : rc;
+}
+
+int sl_json_number(sl_buffer *out, double value)
+{
+    char text[40];
+    if (!isfinite(value))
+        return sl_buffer_printf(out, "null");
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, value);
+        if (strtod(text, NULL) == value)
+            break;
+    }
+    return sl_buffer_printf(out, "%s", text);
+}
+
+static int open_line(sl_job *job, sl_buffer *out)
+{
+    int rc = sl_buffer_printf(out, "{\"phase\":");
+    if (rc >= 0)
+        rc = sl_json_string(out, job->stage->phase->name);
+    if (rc >= 0)
+        rc = sl_buffer_printf(out, ",\"iteration\":%lld,\"stage\":", (long long)job->iteration + 1);
+    return rc >= 0 ? sl_json_string(out, job->stage->name) : rc;
+}
+
+static int add_number(sl_job *job, const char *name, double value)
+{
+    int rc = sl_buffer_append(&job->lines, ",", 1);
+    if (rc >= 0)
+        rc = sl_json_string(&job->lines, name);
+    if (rc >= 0)
+        rc = sl_buffer_append(&job->lines, ":", 1);
+    if (!isfinite(value) && !job->warned) {
+        job->warned = true;
+        sluice_log(&job->host.public, SLUICE_LOG_WARNING, "metric '%s' is %g: null is written instead", name, value);
+    }
+    return rc >= 0 ? sl_json_number(&job->lines, value) : rc;
+}
+
+/* A number of the whole stage: said again, it replaces the first. */
+static void keep(sl_job *job, const char *name, double value)
+{
+    for (size_t i = 0; i < job->number_count; i++)
+        if (strcmp(job->numbers[i].name, name) == 0) {
+            job->numbers[i].value = value;
+            return;
+        }
+    sluice_number *more = realloc(job->numbers, (job->number_count + 1) * sizeof *more);
+    if (more == NULL)
+        return;
+    job->numbers = more;
+    more[job->number_count].name = strdup(name);
+    more[job->number_count].value = value;
+    if (more[job->number_count].name != NULL)
+        job->number_count++;
+}
+
+void sl_metrics_add(sl_job *job, int64_t step, const sluice_number *numbers, size_t count)
+{
+    if (step < 0) {
+        for (size_t i = 0; i < count; i++)
+            keep(job, numbers[i].name, numbers[i].value);
+        return;
+    }
+    open_line(job, &job->lines);
+    sl_buffer_printf(&job->lines, ",\"step\":%lld", (long long)step);
+    for (size_t i = 0; i < count; i++)
+        add_number(job, numbers[i].name, numbers[i].value);
+    sl_buffer_append(&job->lines, "}\n", 2);
+}
+
+int sl_metrics_seal(sl_job *job)
+{
+    sl_model_use use;
+    bool publishes;
+    if (job->number_count == 0)
+        return SLUICE_OK;
+    int rc = open_line(job, &job->lines);
+    if (rc >= 0 && sl_version_subject(job, &use, &publishes))
+        rc = sl_buffer_printf(&job->lines, ",\"model\":\"%s@%lld\"", job->run->plan->slots[use.slot].name,
+                              (long long)use.version);
+    for (size_t i = 0; rc >= 0 && i < job->number_count; i++)
+        rc = add_number(job, job->numbers[i].name, job->numbers[i].value);
+    return rc >= 0 ? sl_buffer_append(&job->lines, "}\n", 2) : rc;
+}
+
+/* Past a JSON string that starts at `c`; its content, unescaped as far as we escape, into name. */
+static const char *read_string(const char *c, char *name, size_t size)
+{
+    size_t n = 0;
+    for (c++; *c != '"' && *c != '\0' && *c != '\n'; c++) {
+        if (*c == '\\' && c[1] == 'u') {
+            char code[5] = {c[2], c[3], c[4], c[5], 0};
+            if (n + 1 < size)
+                name[n++] = (char)strtol(code, NULL, 16);
+            c += 5;
+            continue;
+        }
+        c += *c == '\\';
+        if (n + 1 < size)
+            name[n++] = *c;
+    }
+    name[n] = '\0';
+    return *c == '"' ? c + 1 : c;
+}
+
+int sl_metrics_restore(sl_job *job, const char *lines)
+{
+    char name[256], text[256];
+    for (size_t i = 0; i < job->number_count; i++)
+        free((char *)(uintptr_t)job->numbers[i].name);
+    job->number_count = 0;
+    job->lines.size = 0;
+    const size_t size = strlen(lines);
+    if (size > 0 && lines[size - 1] != '\n')
+        return SLUICE_CORRUPT;
+    for (const char *line = lines, *end; *line != '\0'; line = end + 1) {
+        end = strchr(line, '\n');
+        bool step = false;
+        for (const char *c = line + 1; c < end && *c == '"' && !step;) {
+            c = read_string(c, name, sizeof name);
+            if (*c != ':')
+                return SLUICE_CORRUPT;
+            if (*++c == '"') {
+                c = read_string(c, text, sizeof text);
+            } else {
+                char *after;
+                const double value = strncmp(c, "null", 4) == 0 ? NAN : strtod(c, &after);
+                c = isnan(value) ? c + 4 : after;
+                step = strcmp(name, "step") == 0;
+                if (!step && strcmp(name, "iteration") != 0)
+                    keep(job, name, value);
+            }
+            c += *c == ',';
+        }
+    }
+    return size > 0 ? sl_buffer_append(&job->lines, lines, size) : SLUICE_OK;
+}
+
+static int write_all(int fd, const void *bytes, size_t size)
+{
+    for (size_t done = 0; done < size;) {
+        const ssize_t n = write(fd, (const char *)bytes + done, size - done);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return SLUICE_IO;
+        done += (size_t)n;
+    }
+    return SLUICE_OK;
+}
+
+int sl_metrics_flush(sl_execution *run)
+{
+    int rc = SLUICE_OK;
+    for (; rc >= 0 && run->flushed < run->job_count; run->flushed++) {
+        sl_job *job = &run->jobs[run->flushed];
+        if (job->state != SL_JOB_DONE && job->state != SL_JOB_REUSED)
+            break;
+        rc = write_all(run->metrics_fd, job->lines.data, job->lines.size);
+        sl_buffer_free(&job->lines);
+    }
+    return rc;
+}
+
+int sl_timing_write(sl_job *job, const char *start, const char *end, double seconds)
+{
+    sl_buffer line = {0};
+    int rc = open_line(job, &line);
+    if (rc >= 0 && job->state == SL_JOB_REUSED)
+        rc = sl_buffer_printf(&line, ",\"reused\":true,\"at\":\"%s\",\"records\":%llu}\n", start,
+                              (unsigned long long)job->out);
+    else if (rc >= 0)
+        rc = sl_buffer_printf(
+            &line,
+            ",\"start\":\"%s\",\"end\":\"%s\",\"seconds\":%.3f,\"busy\":%.3f,\"waiting\":%.3f,"
+            "\"records_in\":%llu,\"records\":%llu,\"tokens\":%llu,\"bytes\":%llu,\"bytes_compressed\":%llu}\n",
+            start, end, seconds, seconds - job->waiting, job->waiting, (unsigned long long)job->in,
+            (unsigned long long)job->out, (unsigned long long)job->tokens, (unsigned long long)job->bytes_raw,
+            (unsigned long long)job->bytes_compressed);
+    if (rc >= 0)
+        rc = write_all(job->run->timing_fd, line.data, line.size);
+    sl_buffer_free(&line);
+    return rc;
+}

@@ -1,0 +1,319 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/* The loop of each kind of stage, on the stage's own thread: records in, the plugin's function, records out. */
+#include "core/run/internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+bool sl_stage_has_output(const sl_stage *stage)
+{
+    const sluice_class *type = stage->object.type->type;
+    return type->kind != SLUICE_SINK && (type->traits & SLUICE_NO_OUTPUT) == 0;
+}
+
+/* ---- ids of a source's records: an open-addressed table of 96 bits of hash and the record's number, 16 bytes a slot
+ */
+
+struct slot {
+    uint32_t hash[3], number; /* number 0 = free, else position + 1 (saturating) */
+};
+
+struct sl_seen {
+    size_t count, capacity;
+    struct slot *slots;
+};
+
+static struct slot *find(struct slot *slots, size_t capacity, const uint32_t hash[3])
+{
+    size_t i = hash[0] & (capacity - 1);
+    while (slots[i].number != 0 && memcmp(slots[i].hash, hash, sizeof slots[i].hash) != 0)
+        i = (i + 1) & (capacity - 1);
+    return &slots[i];
+}
+
+static int grow(sl_seen *seen)
+{
+    const size_t capacity = seen->capacity > 0 ? 2 * seen->capacity : 1024;
+    struct slot *slots = calloc(capacity, sizeof *slots);
+    if (slots == NULL)
+        return SLUICE_NO_MEMORY;
+    for (size_t i = 0; i < seen->capacity; i++)
+        if (seen->slots[i].number != 0)
+            *find(slots, capacity, seen->slots[i].hash) = seen->slots[i];
+    free(seen->slots);
+    seen->slots = slots;
+    seen->capacity = capacity;
+    return SLUICE_OK;
+}
+
+/* Refuses a record without an id, and a second one of the same id. */
+static int check_id(sl_job *job, sl_record *record, uint64_t number)
+{
+    const sluice_host *host = &job->host.public;
+    const char *id = sluice_record_id(sl_record_public(record));
+    if (id == NULL || id[0] == '\0')
+        return sluice_error(host, SLUICE_BAD_RECORD, "record %llu has no id", (unsigned long long)number + 1);
+    if (job->seen == NULL && (job->seen = calloc(1, sizeof *job->seen)) == NULL)
+        return sluice_error(host, SLUICE_NO_MEMORY, "out of memory");
+    sl_seen *seen = job->seen;
+    if (4 * (seen->count + 1) > 3 * seen->capacity && grow(seen) < 0)
+        return sluice_error(host, SLUICE_NO_MEMORY, "out of memory for the ids of %zu records", seen->count);
+    XXH128_canonical_t canonical;
+    uint32_t hash[3];
+    XXH128_canonicalFromHash(&canonical, XXH3_128bits(id, strlen(id)));
+    memcpy(hash, canonical.digest, sizeof hash);
+    struct slot *slot = find(seen->slots, seen->capacity, hash);
+    if (slot->number != 0)
+        return sluice_record_error(host, sl_record_public(record), SLUICE_BAD_RECORD,
+                                   "records %lu and %llu have the same id; give each its own",
+                                   (unsigned long)slot->number, (unsigned long long)number + 1);
+    memcpy(slot->hash, hash, sizeof hash);
+    slot->number = number < UINT32_MAX - 1 ? (uint32_t)number + 1 : UINT32_MAX;
+    seen->count++;
+    return SLUICE_OK;
+}
+
+/* ---- in and out */
+
+static bool cancelled(const sl_job *job)
+{
+    return atomic_load_explicit(&job->run->cancelled, memory_order_relaxed);
+}
+
+int sl_stage_next(sl_job *job, sl_record **record)
+{
+    *record = NULL;
+    if (cancelled(job))
+        return SLUICE_CANCELLED;
+    const double start = sl_clock();
+    const int rc = sl_stream_next(job->input, record);
+    job->waiting += sl_clock() - start;
+    if (rc == SLUICE_OK) {
+        sl_record_set_number(*record, job->position++);
+        if (job->position > job->in)
+            atomic_store_explicit(&job->in, job->position, memory_order_relaxed);
+        return SLUICE_OK;
+    }
+    if (rc == SLUICE_END) { /* the next call starts another pass */
+        job->position = 0;
+        if (!job->emitting && job->released != NULL)
+            memset(job->released, 0, job->released_size);
+        return sl_stream_rewind(job->input) < 0 ? SLUICE_IO : SLUICE_END;
+    }
+    if (rc == SLUICE_CANCELLED || cancelled(job))
+        return SLUICE_CANCELLED;
+    return sluice_error(&job->host.public, rc, "cannot read what '%s' put out: %s; delete it or run with --fresh",
+                        job->producer->stage->name, sl_stream_reader_error(job->input));
+}
+
+static int write_failed(sl_job *job, int rc)
+{
+    if (cancelled(job))
+        return SLUICE_CANCELLED;
+    return sluice_error(&job->host.public, rc, "cannot write its output: %s", sl_stream_writer_error(job->output));
+}
+
+static int skip(sl_job *job, uint64_t number)
+{
+    if (job->output == NULL)
+        return SLUICE_OK;
+    const int rc = sl_stream_skip(job->output, number);
+    return rc < 0 ? write_failed(job, rc) : SLUICE_OK;
+}
+
+static int append(sl_job *job, const sl_record *record, uint64_t number)
+{
+    if (job->output == NULL)
+        return SLUICE_OK;
+    const int rc = sl_stream_append(job->output, record, number);
+    if (rc < 0)
+        return write_failed(job, rc);
+    atomic_fetch_add_explicit(&job->out, 1, memory_order_relaxed);
+    return SLUICE_OK;
+}
+
+/* Bits of what was released while nothing had been emitted yet. */
+static int note_released(sl_job *job, uint64_t number)
+{
+    const size_t byte = (size_t)(number / 8);
+    if (byte >= job->released_size) {
+        const size_t size = 2 * byte + 64;
+        uint8_t *more = realloc(job->released, size);
+        if (more == NULL)
+            return sluice_error(&job->host.public, SLUICE_NO_MEMORY, "out of memory");
+        memset(more + job->released_size, 0, size - job->released_size);
+        job->released = more;
+        job->released_size = size;
+    }
+    job->released[byte] |= (uint8_t)(1u << (number % 8));
+    return SLUICE_OK;
+}
+
+static int skip_released(sl_job *job)
+{
+    int rc = SLUICE_OK;
+    for (uint64_t n = 0; rc >= 0 && n < 8 * (uint64_t)job->released_size; n++)
+        if (job->released[n / 8] & (1u << (n % 8)))
+            rc = skip(job, n);
+    job->released_size = 0;
+    job->emitting = true;
+    return rc;
+}
+
+int sl_stage_emit(sl_job *job, sl_record *record)
+{
+    int rc = SLUICE_OK;
+    uint64_t number = sluice_record_number(sl_record_public(record));
+    const bool fresh = number == UINT64_MAX;
+    if (job->output == NULL)
+        rc = sluice_error(&job->host.public, SLUICE_UNSUPPORTED, "emits a record but declares that it has no output");
+    else if (fresh && job->producer != NULL)
+        rc = sluice_error(&job->host.public, SLUICE_UNSUPPORTED,
+                          "emits a new record; a stage with input can only send on what came");
+    else if (!job->emitting)
+        rc = skip_released(job);
+    if (rc >= 0 && fresh) {
+        number = job->position++;
+        rc = check_id(job, record, number);
+    }
+    if (rc >= 0)
+        rc = append(job, record, number);
+    sl_record_free(record);
+    return rc >= 0 && cancelled(job) ? SLUICE_CANCELLED : rc;
+}
+
+int sl_stage_release(sl_job *job, sl_record *record)
+{
+    const uint64_t number = sluice_record_number(sl_record_public(record));
+    sl_record_free(record);
+    if (number == UINT64_MAX || job->output == NULL)
+        return SLUICE_OK;
+    return job->emitting ? skip(job, number) : note_released(job, number);
+}
+
+/* ---- the loops. `current` is what error lines name. */
+
+static int drive_source(sl_job *job, sl_instance *self)
+{
+    for (uint64_t number = 0;; number++) {
+        sl_record *record = cancelled(job) ? NULL : sl_record_new();
+        if (record == NULL)
+            return cancelled(job) ? SLUICE_CANCELLED : SLUICE_NO_MEMORY;
+        sl_record_set_number(record, number);
+        job->current = record;
+        int rc = job->type->next(self->state, sl_record_public(record));
+        if (rc == SLUICE_OK)
+            rc = check_id(job, record, number);
+        if (rc == SLUICE_OK)
+            rc = append(job, record, number);
+        job->current = NULL;
+        sl_record_free(record);
+        if (rc != SLUICE_OK)
+            return rc == SLUICE_END ? SLUICE_OK : rc;
+    }
+}
+
+static int drive_observe(sl_job *job, sl_instance *self)
+{
+    sl_record *record;
+    int rc;
+    while ((rc = sl_stage_next(job, &record)) == SLUICE_OK) {
+        job->current = record;
+        rc = job->type->observe(self->state, sl_record_public(record));
+        job->current = NULL;
+        sl_record_free(record);
+        if (rc < 0)
+            return rc;
+    }
+    if (rc < 0)
+        return rc;
+    return job->type->settle != NULL ? job->type->settle(self->state) : SLUICE_OK;
+}
+
+static int drive_process(sl_job *job, sl_instance *self)
+{
+    sl_record *record;
+    int rc;
+    while ((rc = sl_stage_next(job, &record)) == SLUICE_OK) {
+        const uint64_t number = job->position - 1;
+        job->current = record;
+        rc = job->type->process(self->state, sl_record_public(record));
+        if (rc >= 0)
+            rc = rc == SLUICE_DROP ? skip(job, number) : append(job, record, number);
+        job->current = NULL;
+        sl_record_free(record);
+        if (rc < 0)
+            return rc;
+    }
+    return rc < 0 ? rc : SLUICE_OK;
+}
+
+static int drive_batches(sl_job *job, sl_instance *self)
+{
+    const size_t most = job->type->batch > 0 ? job->type->batch : 64;
+    sl_record **records = sl_arena_alloc(job->arena, most * sizeof *records);
+    sluice_record **views = sl_arena_alloc(job->arena, most * sizeof *views);
+    bool *keep = sl_arena_alloc(job->arena, most * sizeof *keep);
+    if (records == NULL || views == NULL || keep == NULL)
+        return SLUICE_NO_MEMORY;
+    int rc = SLUICE_OK;
+    for (bool more = true; more && rc >= 0;) {
+        const uint64_t first = job->position;
+        size_t count = 0;
+        while (count < most && (rc = sl_stage_next(job, &records[count])) == SLUICE_OK) {
+            views[count] = sl_record_public(records[count]);
+            keep[count++] = true;
+        }
+        more = rc == SLUICE_OK;
+        if (rc >= 0 && count > 0)
+            rc = job->type->process_batch(self->state, views, keep, count);
+        for (size_t i = 0; i < count; i++) {
+            if (rc >= 0)
+                rc = keep[i] ? append(job, records[i], first + i) : skip(job, first + i);
+            sl_record_free(records[i]);
+        }
+    }
+    return rc < 0 ? rc : SLUICE_OK;
+}
+
+static int drive_run(sl_job *job, sl_instance *self)
+{
+    const int rc = job->type->run(self->state);
+    return rc >= 0 && !job->emitting ? skip_released(job) : rc;
+}
+
+int sl_stage_drive(sl_job *job, sl_instance *self)
+{
+    const sluice_stage_class *type = job->type;
+    const sluice_host *host = &job->host.public;
+    int rc = SLUICE_OK;
+    if (type->run != NULL) {
+        rc = drive_run(job, self);
+    } else if (type->next != NULL) {
+        rc = drive_source(job, self);
+    } else if (job->producer == NULL) {
+        rc = sluice_error(host, SLUICE_BAD_PARAMETER, "has no input: add from = \"STAGE\"");
+    } else {
+        if (type->observe != NULL)
+            rc = drive_observe(job, self);
+        if (rc >= 0 && type->process_batch != NULL)
+            rc = drive_batches(job, self);
+        else if (rc >= 0 && type->process != NULL)
+            rc = drive_process(job, self);
+    }
+    if (rc >= 0 && cancelled(job))
+        rc = SLUICE_CANCELLED;
+    if (rc >= 0 && (type->base.traits & SLUICE_NEEDS_INPUT) && job->producer != NULL && job->in == 0)
+        rc = sluice_error(host, SLUICE_BAD_RECORD, "got no records from '%s'", job->producer->stage->name);
+    if (rc >= 0 && type->finish != NULL)
+        rc = type->finish(self->state);
+    free(job->released);
+    job->released = NULL;
+    job->released_size = 0;
+    if (job->seen != NULL)
+        free(job->seen->slots);
+    free(job->seen);
+    job->seen = NULL;
+    return rc < 0 ? rc : SLUICE_OK;
+}

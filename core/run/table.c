@@ -1,0 +1,312 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+#include "core/run/table.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum format { SHARE, PLAIN, SIGNED };
+
+/* Metrics that become columns, in this order. `as` names the same column for a metric of another name. */
+static const struct column {
+    const char *metric, *title;
+    enum format format;
+    int digits;
+    uint32_t kinds; /* whose number it is: bits 1 << sluice_kind */
+} columns[] = {
+#define OF(kind) (1u << (kind))
+    {"accuracy", "accuracy (95 %)", SHARE, 1, OF(SLUICE_EVALUATOR)},
+    {"label_accuracy", "label accuracy", SHARE, 1, OF(SLUICE_EVALUATOR) | OF(SLUICE_RANKER) | OF(SLUICE_REGULARIZER)},
+    {"consistency", "consistency", PLAIN, 3, OF(SLUICE_REGULARIZER)},
+    {"kl", "KL to start", PLAIN, 3, OF(SLUICE_EVALUATOR)},
+    {"perplexity", "perplexity", PLAIN, 3, OF(SLUICE_EVALUATOR)},
+    {"mean_length", "length", PLAIN, 1, OF(SLUICE_EVALUATOR)},
+    {"pairs", "pairs", PLAIN, 0, OF(SLUICE_RANKER) | OF(SLUICE_TRAINER)},
+    {"rewards/accuracies", "reward accuracy", SHARE, 1, OF(SLUICE_TRAINER)},
+    {"rewards/margins", "reward margin", SIGNED, 3, OF(SLUICE_TRAINER)},
+    {"loss", "loss", PLAIN, 4, OF(SLUICE_TRAINER)},
+#undef OF
+};
+enum { COLUMNS = sizeof columns / sizeof *columns, CELL = 40 };
+
+typedef struct row {
+    const char *slot, *phase;
+    int64_t version, iteration, repeat;                 /* version 0 has no phase */
+    double value[COLUMNS], low[COLUMNS], high[COLUMNS]; /* NaN = absent */
+} row;
+
+typedef struct table {
+    row *rows;
+    size_t count;
+} table;
+
+static double number(const sl_table_entry *entry, const char *metric, const char *end)
+{
+    const size_t n = strlen(metric);
+    for (size_t i = 0; i < entry->count; i++)
+        if (strncmp(entry->numbers[i].name, metric, n) == 0 && strcmp(entry->numbers[i].name + n, end) == 0)
+            return entry->numbers[i].value;
+    return NAN;
+}
+
+static row *row_of(table *t, const char *slot, int64_t version)
+{
+    for (size_t i = 0; i < t->count; i++)
+        if (strcmp(t->rows[i].slot, slot) == 0 && t->rows[i].version == version)
+            return &t->rows[i];
+    row *r = &t->rows[t->count++];
+    *r = (row){.slot = slot, .version = version};
+    for (int c = 0; c < COLUMNS; c++)
+        r->value[c] = r->low[c] = r->high[c] = NAN;
+    return r;
+}
+
+/* The publication of the entry's phase and iteration. */
+static const sl_table_entry *publication(const sl_table_entry *entries, size_t count, const sl_table_entry *of)
+{
+    for (size_t i = 0; i < count; i++)
+        if (entries[i].publishes && strcmp(entries[i].phase, of->phase) == 0 && entries[i].iteration == of->iteration)
+            return &entries[i];
+    return NULL;
+}
+
+static int by_version(const void *a, const void *b)
+{
+    const row *x = a, *y = b;
+    return x->version < y->version ? -1 : x->version > y->version;
+}
+
+static bool fill(table *t, const sl_table_entry *entries, size_t count)
+{
+    t->rows = calloc(count + 1, sizeof *t->rows);
+    t->count = 0;
+    for (size_t i = 0; t->rows != NULL && i < count; i++) {
+        const sl_table_entry *entry = &entries[i], *about = entry;
+        if (entry->kind != SLUICE_EVALUATOR || entry->slot == NULL)
+            about = publication(entries, count, entry);
+        if (about == NULL)
+            continue;
+        bool any = false;
+        for (int c = 0; c < COLUMNS; c++)
+            any = any || ((columns[c].kinds & (1u << entry->kind)) && !isnan(number(entry, columns[c].metric, "")));
+        if (!any)
+            continue;
+        row *r = row_of(t, about->slot, about->version);
+        if (about->version > 0 && (r->phase == NULL || entry->publishes)) {
+            r->phase = entry->phase;
+            r->iteration = entry->iteration;
+            r->repeat = entry->repeat;
+        }
+        for (int c = 0; c < COLUMNS; c++) {
+            if (!(columns[c].kinds & (1u << entry->kind)) || !isnan(r->value[c]))
+                continue;
+            r->value[c] = number(entry, columns[c].metric, "");
+            r->low[c] = number(entry, columns[c].metric, "/low");
+            r->high[c] = number(entry, columns[c].metric, "/high");
+        }
+    }
+    return t->rows != NULL;
+}
+
+/* The rows of one slot, oldest version first; the caller frees. */
+static table of_slot(const table *all, const char *slot)
+{
+    table t = {calloc(all->count + 1, sizeof *t.rows), 0};
+    for (size_t i = 0; t.rows != NULL && i < all->count; i++)
+        if (strcmp(all->rows[i].slot, slot) == 0)
+            t.rows[t.count++] = all->rows[i];
+    if (t.rows != NULL)
+        qsort(t.rows, t.count, sizeof *t.rows, by_version);
+    return t;
+}
+
+static size_t trained(const table *t)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < t->count; i++)
+        n += t->rows[i].version > 0;
+    return n;
+}
+
+static const row *with_version(const table *t, int64_t version)
+{
+    for (size_t i = 0; i < t->count; i++)
+        if (t->rows[i].version == version)
+            return &t->rows[i];
+    return NULL;
+}
+
+static void cell(const row *r, int c, char *text)
+{
+    const struct column *column = &columns[c];
+    if (r == NULL || isnan(r->value[c])) {
+        snprintf(text, CELL, "-");
+    } else if (column->format == SHARE) {
+        int n = snprintf(text, CELL, "%.*f", column->digits, 100 * r->value[c]);
+        if (!isnan(r->low[c]) && !isnan(r->high[c]))
+            n += snprintf(text + n, (size_t)(CELL - n), " [%.1f, %.1f]", 100 * r->low[c], 100 * r->high[c]);
+        else
+            snprintf(text + n, (size_t)(CELL - n), " %%");
+    } else {
+        snprintf(text, CELL, column->format == SIGNED ? "%+.*f" : "%.*f", column->digits, r->value[c]);
+    }
+}
+
+static void label(const row *r, char *text, size_t size)
+{
+    int n = snprintf(text, size, "%s@%lld", r->slot, (long long)r->version);
+    if (r->phase != NULL && n > 0 && (size_t)n < size && r->repeat > 1)
+        snprintf(text + n, size - (size_t)n, "  %s %lld/%lld", r->phase, (long long)r->iteration + 1,
+                 (long long)r->repeat);
+    else if (r->phase != NULL && n > 0 && (size_t)n < size)
+        snprintf(text + n, size - (size_t)n, "  %s", r->phase);
+}
+
+/* One printed column: its title and one cell a row. */
+typedef struct print_column {
+    char title[64];
+    char (*cells)[CELL];
+    size_t width;
+} print_column;
+
+static size_t widest(const print_column *p, size_t rows)
+{
+    size_t width = strlen(p->title);
+    for (size_t i = 0; i < rows; i++)
+        width = strlen(p->cells[i]) > width ? strlen(p->cells[i]) : width;
+    return width;
+}
+
+static void print_rows(const table *main, const table *beside, FILE *out)
+{
+    print_column printed[2 * COLUMNS];
+    size_t count = 0, first = strlen("version");
+    char text[160];
+    for (int side = 0; side < 2; side++)
+        for (int c = 0; c < COLUMNS; c++) {
+            const table *t = side == 0 ? main : beside;
+            bool any = false;
+            for (size_t i = 0; t != NULL && i < t->count; i++)
+                any = any || !isnan(t->rows[i].value[c]);
+            if (!any || (side == 1 && c > 0)) /* of the control only what the claim is about */
+                continue;
+            print_column *p = &printed[count++];
+            snprintf(p->title, sizeof p->title, "%s%s%s", side == 1 ? t->rows[0].slot : "", side == 1 ? ": " : "",
+                     columns[c].title);
+            p->cells = calloc(main->count + 1, sizeof *p->cells);
+            for (size_t i = 0; p->cells != NULL && i < main->count; i++)
+                cell(side == 0 ? &main->rows[i] : with_version(t, main->rows[i].version), c, p->cells[i]);
+            if (p->cells == NULL)
+                count--;
+            else
+                p->width = widest(p, main->count);
+        }
+    for (size_t i = 0; i < main->count; i++) {
+        label(&main->rows[i], text, sizeof text);
+        first = strlen(text) > first ? strlen(text) : first;
+    }
+    fprintf(out, "%-*s", (int)first, "version");
+    for (size_t c = 0; c < count; c++)
+        fprintf(out, "  %*s", (int)printed[c].width, printed[c].title);
+    fputc('\n', out);
+    for (size_t i = 0; i < main->count; i++) {
+        label(&main->rows[i], text, sizeof text);
+        fprintf(out, "%-*s", (int)first, text);
+        for (size_t c = 0; c < count; c++)
+            fprintf(out, "  %*s", (int)printed[c].width, printed[c].cells[i]);
+        fputc('\n', out);
+    }
+    for (size_t c = 0; c < count; c++)
+        free(printed[c].cells);
+}
+
+static const row *edge(const table *t, int c, bool last)
+{
+    const row *found = NULL;
+    for (size_t i = 0; i < t->count; i++)
+        if (!isnan(t->rows[i].value[c]) && (found == NULL || last))
+            found = &t->rows[i];
+    return found;
+}
+
+static const char *overlap(const row *a, const row *b, int c)
+{
+    if (isnan(a->low[c]) || isnan(b->low[c]))
+        return "";
+    return a->low[c] <= b->high[c] && b->low[c] <= a->high[c] ? " (their 95 % intervals overlap)"
+                                                              : " (their 95 % intervals do not overlap)";
+}
+
+/* "Accuracy rose from 58.0 (policy@0) to 66.1 (policy@3), 8.1 points over 3 trained versions (…)." */
+static void sentence(const table *t, const table *control, FILE *out)
+{
+    static const struct {
+        const char *metric, *name;
+    } told[] = {{"accuracy", "Accuracy"}, {"perplexity", "Perplexity"}, {"loss", "The loss"}};
+    for (size_t i = 0; i < sizeof told / sizeof *told; i++) {
+        int c = 0;
+        while (strcmp(columns[c].metric, told[i].metric) != 0)
+            c++;
+        const row *from = edge(t, c, false), *to = edge(t, c, true);
+        if (from == NULL || from == to)
+            continue;
+        const double scale = columns[c].format == SHARE ? 100 : 1, change = scale * (to->value[c] - from->value[c]);
+        const char *unit = scale == 100 ? " points" : "";
+        fprintf(out, "%s %s from %.*f (%s@%lld) to %.*f (%s@%lld), %.*f%s%s.", told[i].name,
+                change > 0   ? "rose"
+                : change < 0 ? "fell"
+                             : "went",
+                columns[c].digits, scale * from->value[c], from->slot, (long long)from->version, columns[c].digits,
+                scale * to->value[c], to->slot, (long long)to->version, columns[c].digits, fabs(change), unit,
+                overlap(from, to, c));
+        const row *other = control != NULL ? edge(control, c, true) : NULL;
+        if (other != NULL) {
+            const double gap = scale * (other->value[c] - to->value[c]);
+            fprintf(out, " %s@%lld ended at %.*f, %.*f%s %s%s.", other->slot, (long long)other->version,
+                    columns[c].digits, scale * other->value[c], columns[c].digits, fabs(gap), unit,
+                    gap < 0 ? "below it" : "above it", overlap(to, other, c));
+        }
+        fputc('\n', out);
+        return;
+    }
+}
+
+void sl_table_print(const sl_table_entry *entries, size_t count, FILE *out)
+{
+    table all;
+    if (fill(&all, entries, count) && all.count > 0) {
+        const char *main_slot = all.rows[0].slot, *beside_slot = NULL;
+        table main = of_slot(&all, main_slot), beside = {NULL, 0};
+        for (size_t i = 0; i < all.count && beside_slot == NULL; i++) {
+            if (strcmp(all.rows[i].slot, main_slot) == 0)
+                continue;
+            table other = of_slot(&all, all.rows[i].slot);
+            if (trained(&other) == trained(&main) && edge(&other, 0, true) != NULL) {
+                beside_slot = all.rows[i].slot;
+                beside = other;
+            } else {
+                free(other.rows);
+            }
+        }
+        const table *control = beside_slot != NULL ? &beside : NULL;
+        fputc('\n', out);
+        print_rows(&main, control, out);
+        for (size_t i = 0; i < all.count; i++) { /* what stands beside nothing has a table of its own */
+            const char *slot = all.rows[i].slot;
+            bool first = strcmp(slot, main_slot) != 0 && (beside_slot == NULL || strcmp(slot, beside_slot) != 0);
+            for (size_t k = 0; k < i && first; k++)
+                first = strcmp(all.rows[k].slot, slot) != 0;
+            if (!first)
+                continue;
+            table other = of_slot(&all, slot);
+            fputc('\n', out);
+            print_rows(&other, NULL, out);
+            free(other.rows);
+        }
+        fputc('\n', out);
+        sentence(&main, control, out);
+        free(main.rows);
+        free(beside.rows);
+    }
+    free(all.rows);
+}
