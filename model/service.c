@@ -1,0 +1,528 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The plugin "model": the service "sluice.model/1" over the model library. Each function unpacks a handle, calls the
+ * library, and reports what it says through the host that opened the model.
+ */
+#include <sluice/sluice.h>
+#include <sluice/model.h>
+#include <sluice/service.h>
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/average.h"
+#include "model/generate.h"
+#include "model/train.h"
+#include "model/version.h"
+
+struct sluice_model {
+    const sluice_host *host;
+    sm_version *version;
+};
+
+struct sluice_training {
+    const sluice_host *host;
+    sm_version *version;
+    sm_training *training;
+};
+
+typedef struct runtime {
+    int64_t threads;
+    sluice_model_service service;
+    kn_device *device;
+    sm_versions *versions;
+} runtime;
+
+/* --- errors ---------------------------------------------------------------------------------------------------------
+ */
+
+static int result_of(int status)
+{
+    switch (status) {
+    case SM_OK:
+        return SLUICE_OK;
+    case SM_NO_MEMORY:
+        return SLUICE_NO_MEMORY;
+    case SM_IO:
+        return SLUICE_IO;
+    case SM_FORMAT:
+    case SM_MISMATCH:
+        return SLUICE_BAD_MODEL;
+    case SM_UNSUPPORTED:
+        return SLUICE_UNSUPPORTED;
+    default:
+        return SLUICE_BAD_RECORD;
+    }
+}
+
+/* Passes the library's line on; `callers` is what a function of the caller returned, if that is what ended the work. */
+static int report(const sluice_host *host, int status, const sm_error *error, int callers)
+{
+    if (status == SM_OK)
+        return SLUICE_OK;
+    if (status == SM_CALLER)
+        return callers;
+    return sluice_error(host, result_of(status), "%s", error->text);
+}
+
+/* --- opening --------------------------------------------------------------------------------------------------------
+ */
+
+static runtime *runtime_of(const sluice_model_service *service)
+{
+    return (runtime *)((char *)(uintptr_t)service - offsetof(runtime, service));
+}
+
+static int wrap(const sluice_host *host, sm_version *version, sluice_model **out)
+{
+    sluice_model *model = malloc(sizeof(*model));
+    if (!model) {
+        sm_version_close(version);
+        return sluice_error(host, SLUICE_NO_MEMORY, "out of memory");
+    }
+    *model = (sluice_model){host, version};
+    *out = model;
+    return SLUICE_OK;
+}
+
+static int model_open(const sluice_model_service *service, const sluice_host *host, const sluice_model_ref *ref,
+                      sluice_model **out)
+{
+    sm_error error;
+    sm_version *version;
+    *out = NULL;
+    if (ref->dtype && strcmp(ref->dtype, "float32") != 0)
+        return sluice_error(host, SLUICE_UNSUPPORTED,
+                            "model '%s': dtype \"%s\" is not supported for computing; use \"float32\"", ref->text,
+                            ref->dtype);
+    const int rc = sm_version_open(runtime_of(service)->versions, ref->path, ref->random, ref->seed, &version, &error);
+    if (rc != SM_OK)
+        return report(host, rc == SM_IO ? SM_MISMATCH : rc, &error, 0); /* SLUICE_BAD_MODEL: the folder is at fault */
+    if (version->checkpoint->note)
+        sluice_log(host, SLUICE_LOG_INFO, "%s", version->checkpoint->note);
+    return wrap(host, version, out);
+}
+
+static void model_close(sluice_model *model)
+{
+    if (!model)
+        return;
+    sm_version_close(model->version);
+    free(model);
+}
+
+static int model_copy(sluice_model *model, sluice_model **out)
+{
+    sm_error error;
+    sm_version *version;
+    *out = NULL;
+    const int rc = sm_version_copy(model->version, &version, &error);
+    return rc == SM_OK ? wrap(model->host, version, out) : report(model->host, rc, &error, 0);
+}
+
+static int model_info(sluice_model *model, sluice_model_info *out)
+{
+    const sm_version *v = model->version;
+    const sm_config *c = &v->checkpoint->layout.config;
+    const kn_device *device = sm_versions_device(v->owner);
+    sluice_model_info info = {.size = out->size,
+                              .vocabulary = c->vocab,
+                              .context = c->max_positions,
+                              .layers = c->layers,
+                              .hidden = c->hidden,
+                              .parameters = v->checkpoint->layout.count,
+                              .stop_ids = c->eos,
+                              .stop_count = c->eos_count,
+                              .start_id = c->bos == SM_NO_TOKEN ? -1 : (int64_t)c->bos,
+                              .has_template = v->chat != NULL,
+                              .has_tokenizer = v->tokenizer != NULL,
+                              .numerics = device->ops->numerics(device)};
+    info.template_hash = v->template_hash;
+    if (v->tokenizer && sm_tokenizer_bos(v->tokenizer) != SM_NO_TOKEN)
+        info.start_id = sm_tokenizer_bos(v->tokenizer);
+    sm_error error;
+    const int rc = sm_version_hash(model->version, info.content_hash, &error);
+    if (rc != SM_OK)
+        return report(model->host, rc, &error, 0);
+    memcpy(out, &info, out->size < sizeof(info) ? out->size : sizeof(info));
+    return SLUICE_OK;
+}
+
+/* --- text -----------------------------------------------------------------------------------------------------------
+ */
+
+static int need_tokenizer(const sluice_model *model)
+{
+    if (model->version->tokenizer)
+        return SLUICE_OK;
+    return sluice_error(model->host, SLUICE_BAD_MODEL,
+                        "%s has no tokenizer.json, so text cannot be encoded or decoded; add the model's tokenizer",
+                        model->version->path);
+}
+
+/* The caller's array as the library's buffer and back: both are malloc'ed and mean the same. */
+static sm_tokens tokens_of(const sluice_ids *ids)
+{
+    return (sm_tokens){.ids = ids->items, .count = ids->count, .capacity = ids->capacity};
+}
+
+static void keep_tokens(sluice_ids *ids, const sm_tokens *tokens)
+{
+    *ids = (sluice_ids){.items = tokens->ids, .count = tokens->count, .capacity = tokens->capacity};
+}
+
+/* The token that ends an answer written by hand. */
+static uint32_t stop_token(const sm_version *v)
+{
+    const sm_config *c = &v->checkpoint->layout.config;
+    const uint32_t eos = sm_tokenizer_eos(v->tokenizer);
+    for (uint32_t i = 0; i < c->eos_count; i++)
+        if (c->eos[i] == eos)
+            return eos;
+    return c->eos_count > 0 ? c->eos[0] : eos;
+}
+
+static int model_encode(sluice_model *model, const char *text, size_t length, uint32_t flags, sluice_ids *out)
+{
+    int rc = need_tokenizer(model);
+    if (rc != SLUICE_OK)
+        return rc;
+    const sm_version *v = model->version;
+    sm_error error;
+    sm_tokens tokens = tokens_of(out);
+    const unsigned how =
+        (flags & SLUICE_ENCODE_START ? SM_ADD_SPECIAL : 0u) | (flags & SLUICE_ENCODE_SPECIAL ? SM_PARSE_SPECIAL : 0u);
+    rc = sm_encode(v->tokenizer, text, length, how, &tokens, &error);
+    if (rc == SM_OK && (flags & SLUICE_ENCODE_STOP)) {
+        const uint32_t stop = stop_token(v);
+        if (stop == SM_NO_TOKEN)
+            rc = sm_fail(&error, SM_MISMATCH,
+                         "%s names no token that ends an answer; set eos_token_id in its generation_config.json",
+                         v->path);
+        else if (sm_tokens_push(&tokens, stop) != 0)
+            rc = sm_fail(&error, SM_NO_MEMORY, "out of memory for token ids");
+    }
+    keep_tokens(out, &tokens);
+    return report(model->host, rc, &error, 0);
+}
+
+/* Without a template the contents are the text, one after the other, each on a line of its own. */
+static int encode_plain(sluice_model *model, const sluice_message *messages, size_t count, sluice_ids *out)
+{
+    sm_text text = {0};
+    int failed = 0;
+    if (sm_version_tell_no_template(model->version))
+        sluice_log(model->host, SLUICE_LOG_INFO, "%s has no chat template: messages are fed as plain text",
+                   model->version->path);
+    for (size_t i = 0; i < count; i++) {
+        if (i > 0)
+            failed |= sm_text_append(&text, "\n", 1);
+        failed |= sm_text_append(&text, messages[i].content, strlen(messages[i].content));
+    }
+    const int rc = failed ? sluice_error(model->host, SLUICE_NO_MEMORY, "out of memory for a prompt")
+                          : model_encode(model, text.bytes ? text.bytes : "", text.length, SLUICE_ENCODE_START, out);
+    sm_text_free(&text);
+    return rc;
+}
+
+static int model_encode_messages(sluice_model *model, const sluice_message *messages, size_t count,
+                                 bool add_generation_prompt, sluice_ids *out)
+{
+    int rc = need_tokenizer(model);
+    if (rc != SLUICE_OK)
+        return rc;
+    if (!model->version->chat)
+        return encode_plain(model, messages, count, out);
+    sm_message *m = malloc((count + 1) * sizeof(*m));
+    if (!m)
+        return sluice_error(model->host, SLUICE_NO_MEMORY, "out of memory for a prompt");
+    for (size_t i = 0; i < count; i++)
+        m[i] = (sm_message){messages[i].role, messages[i].content, strlen(messages[i].content)};
+    sm_error error;
+    sm_tokens tokens = tokens_of(out);
+    rc = sm_chat_encode(model->version->chat, m, count, add_generation_prompt, &tokens, &error);
+    keep_tokens(out, &tokens);
+    free(m);
+    return report(model->host, rc, &error, 0);
+}
+
+static int model_encode_prompt(sluice_model *model, const sluice_record *record, bool raw, sluice_ids *out)
+{
+    size_t count = 0;
+    const uint32_t *ids = sluice_record_prompt_tokens(record, &count);
+    if (ids) {
+        sm_tokens tokens = tokens_of(out);
+        const int failed = sm_tokens_append(&tokens, ids, count);
+        keep_tokens(out, &tokens);
+        return failed ? sluice_error(model->host, SLUICE_NO_MEMORY, "out of memory for a prompt") : SLUICE_OK;
+    }
+    const sluice_message *messages;
+    count = sluice_record_messages(record, &messages);
+    if (count > 0)
+        return model_encode_messages(model, messages, count, true, out);
+    const char *text = sluice_record_prompt(record);
+    if (!text)
+        return sluice_record_error(model->host, record, SLUICE_BAD_RECORD, "the record has no prompt");
+    if (model->version->chat && !raw) {
+        const sluice_message user = {"user", text};
+        return model_encode_messages(model, &user, 1, true, out);
+    }
+    return model_encode(model, text, strlen(text), SLUICE_ENCODE_START, out);
+}
+
+static int model_decode(sluice_model *model, const uint32_t *ids, size_t count, bool keep_special, sluice_text *out)
+{
+    int rc = need_tokenizer(model);
+    if (rc != SLUICE_OK)
+        return rc;
+    sm_error error;
+    sm_text text = {.bytes = out->text, .capacity = out->capacity};
+    rc = sm_decode(model->version->tokenizer, ids, count, !keep_special, &text, &error);
+    if (rc == SM_OK && sm_text_append(&text, "", 0) != 0) /* a NUL even when there is no text */
+        rc = sm_fail(&error, SM_NO_MEMORY, "out of memory for text");
+    *out = (sluice_text){.text = text.bytes, .length = text.length, .capacity = text.capacity};
+    return report(model->host, rc, &error, 0);
+}
+
+/* --- computing ------------------------------------------------------------------------------------------------------
+ */
+
+static int model_generate(sluice_model *model, const sluice_generation *generation)
+{
+    sm_version *v = model->version;
+    const sm_config *c = &v->checkpoint->layout.config;
+    sm_network *network;
+    sm_workspace *workspace;
+    sm_error error;
+    int callers = 0, rc = sm_version_begin(v, &network, &workspace, &error);
+    if (rc == SM_OK) {
+        rc = sm_generate(network, workspace, v->tokenizer, c->eos, c->eos_count, generation, &callers, &error);
+        sm_version_end(v, workspace);
+    }
+    return report(model->host, rc, &error, callers);
+}
+
+static int model_score(sluice_model *model, const sluice_group *groups, size_t count, float *const *logps,
+                       float *const *entropy)
+{
+    sm_network *network;
+    sm_workspace *workspace;
+    sm_error error;
+    int rc = sm_version_begin(model->version, &network, &workspace, &error);
+    if (rc == SM_OK) {
+        rc = sm_score(network, workspace, groups, count, logps, entropy, &error);
+        sm_version_end(model->version, workspace);
+    }
+    return report(model->host, rc, &error, 0);
+}
+
+static int model_train_begin(sluice_model *model, const sluice_optimizer *optimizer, sluice_training **out)
+{
+    sm_version *v = model->version;
+    sm_error error;
+    *out = NULL;
+    sluice_training *t = calloc(1, sizeof(*t));
+    if (!t)
+        return sluice_error(model->host, SLUICE_NO_MEMORY, "out of memory for training");
+    t->host = model->host;
+    const int rc = sm_training_new(&t->training, sm_versions_device(v->owner), &v->checkpoint->layout,
+                                   v->checkpoint->params, optimizer, &error);
+    if (rc != SM_OK) {
+        free(t);
+        return report(model->host, rc, &error, 0);
+    }
+    sm_version_keep(v); /* training outlives the handle it began from */
+    t->version = v;
+    *out = t;
+    return SLUICE_OK;
+}
+
+static int train_gradient(sluice_training *t, const sluice_group *groups, size_t count, sm_derivative derivative,
+                          void *context)
+{
+    sm_error error;
+    int callers = 0;
+    const int rc = sm_training_gradient(t->training, groups, count, derivative, context, &callers, &error);
+    return report(t->host, rc, &error, callers);
+}
+
+static int train_step(sluice_training *t, double lr, double grad_scale, sluice_step_info *info)
+{
+    sm_error error;
+    return report(t->host, sm_training_step(t->training, lr, grad_scale, info, &error), &error, 0);
+}
+
+static int train_score(sluice_training *t, const sluice_group *groups, size_t count, float *const *logps)
+{
+    sm_error error;
+    return report(t->host, sm_training_score(t->training, groups, count, logps, &error), &error, 0);
+}
+
+static int train_save(sluice_training *t, const char *dir)
+{
+    sm_error error;
+    const int rc = sm_checkpoint_save(dir, &t->version->checkpoint->layout, sm_training_params(t->training), KN_F32,
+                                      t->version->path, &error);
+    return report(t->host, rc, &error, 0);
+}
+
+static void train_end(sluice_training *t)
+{
+    if (!t)
+        return;
+    sm_training_free(t->training);
+    sm_version_close(t->version);
+    free(t);
+}
+
+/* --- tensors --------------------------------------------------------------------------------------------------------
+ */
+
+static size_t model_tensor_count(sluice_model *model)
+{
+    return model->version->checkpoint->layout.tensors;
+}
+
+static int model_tensor(sluice_model *model, size_t index, sluice_tensor *out)
+{
+    const sm_checkpoint *c = model->version->checkpoint;
+    if (index >= c->layout.tensors)
+        return sluice_error(model->host, SLUICE_BAD_PARAMETER, "tensor %zu of %zu was asked for", index,
+                            c->layout.tensors);
+    const sm_tensor *t = &c->layout.tensor[index];
+    *out = (sluice_tensor){t->name, t->shape, t->rank, t->count, c->params + t->offset};
+    return SLUICE_OK;
+}
+
+static int model_save(sluice_model *model, const char *dir)
+{
+    const sm_version *v = model->version;
+    sm_error error;
+    const int rc = sm_checkpoint_save(dir, &v->checkpoint->layout, v->checkpoint->params, KN_F32, v->path, &error);
+    return report(model->host, rc, &error, 0);
+}
+
+static int dtype_of(const char *name, kn_dtype *out)
+{
+    static const kn_dtype all[] = {KN_F32, KN_BF16, KN_F16};
+    for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
+        if (!name || strcmp(name, sm_dtype_name(all[i])) == 0) {
+            *out = all[i];
+            return SLUICE_OK;
+        }
+    return SLUICE_BAD_PARAMETER;
+}
+
+static int model_merge(const sluice_model_service *service, const sluice_host *host, int method,
+                       const char *const *folders, const double *weights, size_t count, const char *dir,
+                       const char *dtype)
+{
+    static const sm_average_method methods[] = {[SLUICE_MERGE_MEAN] = SM_AVERAGE_MEAN,
+                                                [SLUICE_MERGE_WEIGHTED] = SM_AVERAGE_WEIGHTED,
+                                                [SLUICE_MERGE_RUNNING] = SM_AVERAGE_RUNNING};
+    (void)service;
+    if (method < 0 || (size_t)method >= sizeof(methods) / sizeof(*methods))
+        return sluice_error(host, SLUICE_BAD_PARAMETER, "merge method %d is unknown", method);
+    sm_average average = {.method = methods[method], .dir = folders, .count = count, .weight = weights};
+    if (method == SLUICE_MERGE_RUNNING && weights)
+        average.mu = weights[0];
+    if (dtype_of(dtype, &average.dtype) != SLUICE_OK)
+        return sluice_error(host, SLUICE_BAD_PARAMETER, "dtype \"%s\" is unknown; use float32, bfloat16 or float16",
+                            dtype);
+    sm_error error;
+    return report(host, sm_average_write(dir, &average, &error), &error, 0);
+}
+
+static int model_distance(sluice_model *a, sluice_model *b, double *out)
+{
+    const sm_checkpoint *x = a->version->checkpoint, *y = b->version->checkpoint;
+    if (x->layout.count != y->layout.count || x->layout.tensors != y->layout.tensors)
+        return sluice_error(a->host, SLUICE_BAD_MODEL, "%s and %s are models of different shapes", a->version->path,
+                            b->version->path);
+    double sum = 0;
+    for (size_t i = 0; i < x->layout.count; i++) {
+        const double difference = (double)x->params[i] - y->params[i];
+        sum += difference * difference;
+    }
+    *out = sqrt(sum);
+    return SLUICE_OK;
+}
+
+/* --- the plugin -----------------------------------------------------------------------------------------------------
+ */
+
+static const sluice_model_service functions = {
+    .size = sizeof(sluice_model_service),
+    .open = model_open,
+    .close = model_close,
+    .info = model_info,
+    .encode = model_encode,
+    .encode_messages = model_encode_messages,
+    .decode = model_decode,
+    .encode_prompt = model_encode_prompt,
+    .generate = model_generate,
+    .score = model_score,
+    .train_begin = model_train_begin,
+    .train_gradient = train_gradient,
+    .train_step = train_step,
+    .train_score = train_score,
+    .train_save = train_save,
+    .train_end = train_end,
+    .tensor_count = model_tensor_count,
+    .tensor = model_tensor,
+    .copy = model_copy,
+    .save = model_save,
+    .merge = model_merge,
+    .distance = model_distance,
+};
+
+static int runtime_init(void *self, const sluice_host *host)
+{
+    runtime *r = self;
+    const char *why = NULL;
+    r->service = functions;
+    r->device = kn_cpu_new((int)r->threads, NULL, &why);
+    if (!r->device)
+        return sluice_error(host, SLUICE_FAILED, "the CPU backend cannot start: %s", why ? why : "out of memory");
+    r->versions = sm_versions_new(r->device);
+    return r->versions ? SLUICE_OK : sluice_error(host, SLUICE_NO_MEMORY, "out of memory");
+}
+
+static void runtime_fini(void *self)
+{
+    runtime *r = self;
+    sm_versions_free(r->versions);
+    if (r->device)
+        kn_cpu_free(r->device);
+}
+
+static const void *runtime_get(void *self)
+{
+    return &((runtime *)self)->service;
+}
+
+static const char *runtime_numerics(void *self)
+{
+    const runtime *r = self;
+    return r->device->ops->numerics(r->device);
+}
+
+static const sluice_param params[] = {SLUICE_INT(runtime, threads, .value = 0, .min = 0, .max = 1024, .unit = "threads",
+                                                 .speed_only = true,
+                                                 .doc = "How many threads compute; 0 is one a processor."),
+                                      SLUICE_PARAMS_END};
+
+static const sluice_service_class model_class = {
+    SLUICE_SERVICE_CLASS("model", "language models of the Llama layout on the CPU", runtime, params),
+    .base.init = runtime_init,
+    .base.fini = runtime_fini,
+    .base.doc =
+        "Loads, samples, scores and trains checkpoints in the Hugging Face layout, in float32. Every result is\n"
+        "bit-identical whatever the batch, the order of work and the number of threads.",
+    .service = SLUICE_MODEL_SERVICE,
+    .get = runtime_get,
+    .numerics = runtime_numerics,
+};
+
+SLUICE_PLUGIN("model", "0.1.0", "Apache-2.0", &model_class.base);

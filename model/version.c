@@ -1,0 +1,258 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+#include "model/version.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+struct sm_versions {
+    kn_device *device;
+    pthread_mutex_t lock;
+    sm_version *first;
+};
+
+sm_versions *sm_versions_new(kn_device *device)
+{
+    sm_versions *v = calloc(1, sizeof(*v));
+    if (v) {
+        v->device = device;
+        pthread_mutex_init(&v->lock, NULL);
+    }
+    return v;
+}
+
+void sm_versions_free(sm_versions *v)
+{
+    if (!v)
+        return;
+    pthread_mutex_destroy(&v->lock);
+    free(v);
+}
+
+kn_device *sm_versions_device(const sm_versions *v)
+{
+    return v->device;
+}
+
+/* --- loading --------------------------------------------------------------------------------------------------------
+ */
+
+static sm_version *version_new(sm_versions *owner)
+{
+    sm_version *v = calloc(1, sizeof(*v));
+    if (v) {
+        v->owner = owner;
+        v->users = 1;
+        pthread_mutex_init(&v->lock, NULL);
+    }
+    return v;
+}
+
+static void version_free(sm_version *v)
+{
+    sm_workspace_free(v->spare);
+    sm_network_free(v->network);
+    if (!v->origin) {
+        if (v->chat)
+            sm_chat_free(v->chat);
+        if (v->tokenizer)
+            sm_tokenizer_free(v->tokenizer);
+    }
+    sm_checkpoint_free(v->checkpoint);
+    pthread_mutex_destroy(&v->lock);
+    free(v->path);
+    free(v);
+}
+
+/* A checkpoint without tokenizer.json is a model of bare token ids; one with a bad tokenizer.json is refused. */
+static int load_tokenizer(sm_version *v, sm_error *error)
+{
+    char file[4096 + 32];
+    snprintf(file, sizeof(file), "%s/tokenizer.json", v->path);
+    if (access(file, F_OK) != 0)
+        return SM_OK;
+    const int rc = sm_tokenizer_load(&v->tokenizer, v->path, error);
+    return rc == SM_OK ? sm_chat_load(&v->chat, v->path, v->tokenizer, error) : rc;
+}
+
+static int load(sm_version *v, sm_error *error)
+{
+    int rc = v->random ? sm_checkpoint_create(&v->checkpoint, v->path, v->seed, error)
+                       : sm_checkpoint_load(&v->checkpoint, v->path, error);
+    if (rc == SM_OK)
+        rc = load_tokenizer(v, error);
+    return rc;
+}
+
+static sm_version *find(const sm_versions *versions, const struct stat *s, bool random, uint64_t seed)
+{
+    for (sm_version *v = versions->first; v; v = v->next)
+        if (v->device_number == s->st_dev && v->inode == s->st_ino && v->random == random && v->seed == seed)
+            return v;
+    return NULL;
+}
+
+int sm_version_open(sm_versions *versions, const char *dir, bool random, uint64_t seed, sm_version **out,
+                    sm_error *error)
+{
+    struct stat s;
+    char *path = realpath(dir, NULL);
+    *out = NULL;
+    if (!path || stat(path, &s) != 0 || !S_ISDIR(s.st_mode)) {
+        free(path);
+        return sm_fail(error, SM_IO, "%s: no such folder; give the path of a Hugging Face checkpoint folder", dir);
+    }
+    int rc = SM_OK;
+    pthread_mutex_lock(&versions->lock);
+    sm_version *v = find(versions, &s, random, random ? seed : 0);
+    if (v) {
+        v->users++;
+        free(path);
+    } else if (!(v = version_new(versions))) {
+        free(path);
+        rc = sm_fail(error, SM_NO_MEMORY, "out of memory for a model");
+    } else {
+        v->path = path;
+        v->random = random;
+        v->seed = random ? seed : 0;
+        v->device_number = s.st_dev;
+        v->inode = s.st_ino;
+        rc = load(v, error);
+        if (rc == SM_OK) {
+            v->next = versions->first;
+            versions->first = v;
+        } else {
+            version_free(v);
+        }
+    }
+    pthread_mutex_unlock(&versions->lock);
+    if (rc == SM_OK)
+        *out = v;
+    return rc;
+}
+
+int sm_version_copy(sm_version *origin, sm_version **out, sm_error *error)
+{
+    *out = NULL;
+    sm_version *v = version_new(origin->owner);
+    sm_checkpoint *c = v ? calloc(1, sizeof(*c)) : NULL;
+    int rc = SM_OK;
+    if (!c) {
+        rc = sm_fail(error, SM_NO_MEMORY, "out of memory for a copy of %s", origin->path);
+    } else {
+        v->checkpoint = c;
+        v->path = strdup(origin->path);
+        v->tokenizer = origin->tokenizer;
+        v->chat = origin->chat;
+        v->origin = origin;
+        c->stored = origin->checkpoint->stored;
+        rc = sm_layout_init(&c->layout, &origin->checkpoint->layout.config, error);
+        const size_t bytes = origin->checkpoint->layout.count * sizeof(float);
+        if (rc == SM_OK && (!v->path || !(c->params = aligned_alloc(64, (bytes + 63) / 64 * 64))))
+            rc = sm_fail(error, SM_NO_MEMORY, "out of memory for a copy of %s", origin->path);
+        if (rc == SM_OK)
+            memcpy(c->params, origin->checkpoint->params, bytes);
+    }
+    if (rc != SM_OK) {
+        if (v)
+            version_free(v);
+        return rc;
+    }
+    sm_version_keep(origin);
+    *out = v;
+    return SM_OK;
+}
+
+void sm_version_keep(sm_version *v)
+{
+    pthread_mutex_lock(&v->owner->lock);
+    v->users++;
+    pthread_mutex_unlock(&v->owner->lock);
+}
+
+void sm_version_close(sm_version *v)
+{
+    while (v) {
+        sm_versions *owner = v->owner;
+        sm_version *origin = v->origin;
+        pthread_mutex_lock(&owner->lock);
+        const bool last = --v->users == 0;
+        if (last && !origin) {
+            sm_version **at = &owner->first;
+            while (*at != v)
+                at = &(*at)->next;
+            *at = v->next;
+        }
+        pthread_mutex_unlock(&owner->lock);
+        if (!last)
+            return;
+        version_free(v);
+        v = origin; /* a copy lets go of what it was made from */
+    }
+}
+
+/* --- use ------------------------------------------------------------------------------------------------------------
+ */
+
+int sm_version_begin(sm_version *v, sm_network **network, sm_workspace **workspace, sm_error *error)
+{
+    int rc = SM_OK;
+    pthread_mutex_lock(&v->lock);
+    if (!v->network)
+        rc = sm_network_new(&v->network, v->owner->device, &v->checkpoint->layout, v->checkpoint->params, false, error);
+    else if (v->origin)
+        rc = sm_network_refresh(v->network, error);
+    *network = v->network;
+    *workspace = v->spare;
+    v->spare = NULL;
+    pthread_mutex_unlock(&v->lock);
+    if (rc == SM_OK && !*workspace && !(*workspace = sm_workspace_new(*network, false)))
+        rc = sm_fail(error, SM_NO_MEMORY, "out of memory");
+    if (rc != SM_OK)
+        sm_workspace_free(*workspace);
+    return rc;
+}
+
+void sm_version_end(sm_version *v, sm_workspace *workspace)
+{
+    pthread_mutex_lock(&v->lock);
+    sm_workspace *spare = v->spare;
+    v->spare = workspace;
+    pthread_mutex_unlock(&v->lock);
+    sm_workspace_free(spare);
+}
+
+int sm_version_hash(sm_version *v, uint8_t hash[16], sm_error *error)
+{
+    int rc = SM_OK;
+    pthread_mutex_lock(&v->lock);
+    if (!v->hashed || v->origin) {
+        uint64_t half[2];
+        if (v->origin || v->random) {
+            const XXH128_hash_t h = XXH3_128bits(v->checkpoint->params, v->checkpoint->layout.count * sizeof(float));
+            half[0] = h.high64;
+            half[1] = h.low64;
+        } else {
+            rc = sm_checkpoint_hash(half, v->path, error);
+        }
+        for (size_t i = 0; rc == SM_OK && i < 16; i++)
+            v->hash[i] = (uint8_t)(half[i / 8] >> (56 - 8 * (i % 8)));
+        v->hashed = rc == SM_OK;
+    }
+    memcpy(hash, v->hash, sizeof(v->hash));
+    pthread_mutex_unlock(&v->lock);
+    return rc;
+}
+
+bool sm_version_tell_no_template(sm_version *v)
+{
+    pthread_mutex_lock(&v->lock);
+    const bool first = !v->told_no_template;
+    v->told_no_template = true;
+    pthread_mutex_unlock(&v->lock);
+    return first;
+}
