@@ -1,4 +1,5 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE /* nftw */
 #include "core/run/internal.h"
 
 #include <dirent.h>

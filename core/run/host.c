@@ -1,4 +1,5 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE /* O_TMPFILE, mkostemp */
 /* The table of functions behind sluice_host, for stages, services and commands alike. */
 #include "core/run/internal.h"
 #include "core/run/host.h"

@@ -171,7 +171,6 @@ void sl_phase_cancel(sl_execution *); /* wakes everybody; any thread, without th
 
 enum sl_job_state { SL_JOB_WAITING, SL_JOB_RUNNING, SL_JOB_DONE, SL_JOB_REUSED, SL_JOB_FAILED };
 
-typedef struct sl_seen sl_seen; /* ids of a source's records */
 typedef struct sl_publication sl_publication;
 
 struct sl_job {
@@ -192,7 +191,6 @@ struct sl_job {
     sl_stream_reader *input;
     sl_stream_writer *output; /* under run->lock while other threads may cancel it */
     const sl_record *current; /* the record in hand, for error lines */
-    sl_seen *seen;
     sl_publication *publications;
 
     /* A stage with `run`: which input records were released before the first was emitted, one bit each. They count as

@@ -4,74 +4,11 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 bool sl_stage_has_output(const sl_stage *stage)
 {
     const sluice_class *type = stage->object.type->type;
     return type->kind != SLUICE_SINK && (type->traits & SLUICE_NO_OUTPUT) == 0;
-}
-
-/* ---- ids of a source's records: an open-addressed table of 96 bits of hash and the record's number, 16 bytes a slot
- */
-
-struct slot {
-    uint32_t hash[3], number; /* number 0 = free, else position + 1 (saturating) */
-};
-
-struct sl_seen {
-    size_t count, capacity;
-    struct slot *slots;
-};
-
-static struct slot *find(struct slot *slots, size_t capacity, const uint32_t hash[3])
-{
-    size_t i = hash[0] & (capacity - 1);
-    while (slots[i].number != 0 && memcmp(slots[i].hash, hash, sizeof slots[i].hash) != 0)
-        i = (i + 1) & (capacity - 1);
-    return &slots[i];
-}
-
-static int grow(sl_seen *seen)
-{
-    const size_t capacity = seen->capacity > 0 ? 2 * seen->capacity : 1024;
-    struct slot *slots = calloc(capacity, sizeof *slots);
-    if (slots == NULL)
-        return SLUICE_NO_MEMORY;
-    for (size_t i = 0; i < seen->capacity; i++)
-        if (seen->slots[i].number != 0)
-            *find(slots, capacity, seen->slots[i].hash) = seen->slots[i];
-    free(seen->slots);
-    seen->slots = slots;
-    seen->capacity = capacity;
-    return SLUICE_OK;
-}
-
-/* Refuses a record without an id, and a second one of the same id. */
-static int check_id(sl_job *job, sl_record *record, uint64_t number)
-{
-    const sluice_host *host = &job->host.public;
-    const char *id = sluice_record_id(sl_record_public(record));
-    if (id == NULL || id[0] == '\0')
-        return sluice_error(host, SLUICE_BAD_RECORD, "record %llu has no id", (unsigned long long)number + 1);
-    if (job->seen == NULL && (job->seen = calloc(1, sizeof *job->seen)) == NULL)
-        return sluice_error(host, SLUICE_NO_MEMORY, "out of memory");
-    sl_seen *seen = job->seen;
-    if (4 * (seen->count + 1) > 3 * seen->capacity && grow(seen) < 0)
-        return sluice_error(host, SLUICE_NO_MEMORY, "out of memory for the ids of %zu records", seen->count);
-    XXH128_canonical_t canonical;
-    uint32_t hash[3];
-    XXH128_canonicalFromHash(&canonical, XXH3_128bits(id, strlen(id)));
-    memcpy(hash, canonical.digest, sizeof hash);
-    struct slot *slot = find(seen->slots, seen->capacity, hash);
-    if (slot->number != 0)
-        return sluice_record_error(host, sl_record_public(record), SLUICE_BAD_RECORD,
-                                   "records %lu and %llu have the same id; give each its own",
-                                   (unsigned long)slot->number, (unsigned long long)number + 1);
-    memcpy(slot->hash, hash, sizeof hash);
-    slot->number = number < UINT32_MAX - 1 ? (uint32_t)number + 1 : UINT32_MAX;
-    seen->count++;
-    return SLUICE_OK;
 }
 
 /* ---- in and out */
@@ -107,11 +44,15 @@ int sl_stage_next(sl_job *job, sl_record **record)
                         job->producer->stage->name, sl_stream_reader_error(job->input));
 }
 
-static int write_failed(sl_job *job, int rc)
+/* The stream refuses a record without an id, and an id or a number that came before; else the disk is to blame. */
+static int write_failed(sl_job *job, const sl_record *record, int rc)
 {
+    const char *why = sl_stream_writer_error(job->output);
+    if (rc == SLUICE_BAD_RECORD && record != NULL)
+        return sluice_record_error(&job->host.public, sl_record_public((sl_record *)(uintptr_t)record), rc, "%s", why);
     if (cancelled(job))
         return SLUICE_CANCELLED;
-    return sluice_error(&job->host.public, rc, "cannot write its output: %s", sl_stream_writer_error(job->output));
+    return sluice_error(&job->host.public, rc, "cannot write its output: %s", why);
 }
 
 static int skip(sl_job *job, uint64_t number)
@@ -119,7 +60,7 @@ static int skip(sl_job *job, uint64_t number)
     if (job->output == NULL)
         return SLUICE_OK;
     const int rc = sl_stream_skip(job->output, number);
-    return rc < 0 ? write_failed(job, rc) : SLUICE_OK;
+    return rc < 0 ? write_failed(job, NULL, rc) : SLUICE_OK;
 }
 
 static int append(sl_job *job, const sl_record *record, uint64_t number)
@@ -128,7 +69,7 @@ static int append(sl_job *job, const sl_record *record, uint64_t number)
         return SLUICE_OK;
     const int rc = sl_stream_append(job->output, record, number);
     if (rc < 0)
-        return write_failed(job, rc);
+        return write_failed(job, record, rc);
     atomic_fetch_add_explicit(&job->out, 1, memory_order_relaxed);
     return SLUICE_OK;
 }
@@ -173,10 +114,8 @@ int sl_stage_emit(sl_job *job, sl_record *record)
                           "emits a new record; a stage with input can only send on what came");
     else if (!job->emitting)
         rc = skip_released(job);
-    if (rc >= 0 && fresh) {
+    if (rc >= 0 && fresh)
         number = job->position++;
-        rc = check_id(job, record, number);
-    }
     if (rc >= 0)
         rc = append(job, record, number);
     sl_record_free(record);
@@ -203,8 +142,6 @@ static int drive_source(sl_job *job, sl_instance *self)
         sl_record_set_number(record, number);
         job->current = record;
         int rc = job->type->next(self->state, sl_record_public(record));
-        if (rc == SLUICE_OK)
-            rc = check_id(job, record, number);
         if (rc == SLUICE_OK)
             rc = append(job, record, number);
         job->current = NULL;
@@ -311,9 +248,5 @@ int sl_stage_drive(sl_job *job, sl_instance *self)
     free(job->released);
     job->released = NULL;
     job->released_size = 0;
-    if (job->seen != NULL)
-        free(job->seen->slots);
-    free(job->seen);
-    job->seen = NULL;
     return rc < 0 ? rc : SLUICE_OK;
 }
