@@ -1,0 +1,38 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Reading the JSON files of a tokenizer: whole files within a bound, and members of a stated type.
+ *
+ * The messages name the member; the caller adds the file.
+ */
+#ifndef MODEL_TOKENIZER_JSON_H
+#define MODEL_TOKENIZER_JSON_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "model/error.h"
+#include "model/text.h"
+
+/* Sequences inside sequences: real files have one or two. */
+#define SM_MAX_NESTING 8
+#define SM_MAX_STEPS   64
+
+/* Reads a whole regular file of at most `limit` bytes. *missing becomes true, and SM_OK is returned, when it is not
+ * there and `missing` is not NULL. */
+int sm_read_file(const char *dir, const char *name, size_t limit, sm_text *out, bool *missing, sm_error *error);
+
+/* The same, parsed; objects with a key twice are refused. *out is NULL when missing. */
+int sm_read_json(const char *dir, const char *name, size_t limit, json_t **out, bool *missing, sm_error *error);
+
+/* The member `key` of `object`; NULL, with an error that names `what`, when it is absent or of another type. */
+const char *sm_json_string(const json_t *object, const char *key, const char *what, size_t *length, sm_error *error);
+int sm_json_bool(const json_t *object, const char *key, const char *what, bool *out, sm_error *error);
+/* A member that may be absent or null keeps *out. */
+int sm_json_bool_or(const json_t *object, const char *key, const char *what, bool *out, sm_error *error);
+/* A number from 0 to `limit`. */
+int sm_json_number(const json_t *object, const char *key, const char *what, uint64_t limit, uint64_t *out,
+                   sm_error *error);
+/* The "type" of a component, or NULL with an error. */
+const char *sm_json_type(const json_t *object, const char *what, sm_error *error);
+
+#endif
