@@ -221,8 +221,8 @@ static int merge_halves(const json_t *entry, size_t index, const char *half[2], 
 
 static int parse_merge(sm_bpe *bpe, const json_t *entry, size_t index, uint32_t rank, sm_text *joined, sm_error *error)
 {
-    const char *half[2];
-    size_t length[2];
+    const char *half[2] = {NULL, NULL};
+    size_t length[2] = {0, 0};
     int code = merge_halves(entry, index, half, length, error);
     if (code != SM_OK) {
         return code;

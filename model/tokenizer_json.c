@@ -2,78 +2,27 @@
 #include "model/tokenizer_json.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <string.h>
+#include <stdlib.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-int sm_read_file(const char *dir, const char *name, size_t limit, sm_text *out, bool *missing, sm_error *error)
-{
-    char path[4096];
-    if (missing) {
-        *missing = false;
-    }
-    if (snprintf(path, sizeof path, "%s/%s", dir, name) >= (int)sizeof path) {
-        return sm_fail(error, SM_BAD_ARGUMENT, "%.80s…: the path is too long", dir);
-    }
-    int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (file < 0 && missing && errno == ENOENT) {
-        *missing = true;
-        return SM_OK;
-    }
-    struct stat status;
-    if (file < 0 || fstat(file, &status) < 0) {
-        int code = sm_fail(error, SM_IO, "%s: %s", path, strerror(errno));
-        if (file >= 0) {
-            close(file);
-        }
-        return code;
-    }
-    int code = SM_OK;
-    if (!S_ISREG(status.st_mode)) {
-        code = sm_fail(error, SM_FORMAT, "%s: not a plain file", path);
-    } else if ((uintmax_t)status.st_size > limit) {
-        code = sm_fail(error, SM_FORMAT, "%s: %ju bytes; files of this kind have at most %zu", path,
-                       (uintmax_t)status.st_size, limit);
-    } else if (sm_text_reserve(out, (size_t)status.st_size + 1) < 0) {
-        code = sm_fail(error, SM_NO_MEMORY, "%s: out of memory", path);
-    }
-    while (code == SM_OK) {
-        /* A file that grows while it is read ends where its size was. */
-        size_t room = (size_t)status.st_size - out->length;
-        ssize_t got = room ? read(file, out->bytes + out->length, room) : 0;
-        if (got < 0 && errno != EINTR) {
-            code = sm_fail(error, SM_IO, "%s: %s", path, strerror(errno));
-        } else if (got == 0) {
-            break;
-        } else if (got > 0) {
-            out->length += (size_t)got;
-            out->bytes[out->length] = '\0';
-        }
-    }
-    close(file);
-    return code;
-}
+#include "model/json_file.h"
 
 int sm_read_json(const char *dir, const char *name, size_t limit, json_t **out, bool *missing, sm_error *error)
 {
+    char *path = sm_path(dir, name);
+    struct stat status;
     *out = NULL;
-    sm_text text = {0};
-    int code = sm_read_file(dir, name, limit, &text, missing, error);
-    if (code == SM_OK && !(missing && *missing)) {
-        json_error_t why;
-        *out = json_loadb(text.bytes ? text.bytes : "", text.length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why);
-        if (!*out) {
-            code = sm_fail(error, SM_FORMAT, "%s/%s:%d: not JSON: %s", dir, name, why.line, why.text);
-        } else if (!json_is_object(*out)) {
-            json_decref(*out);
-            *out = NULL;
-            code = sm_fail(error, SM_FORMAT, "%s/%s: not a JSON object", dir, name);
-        }
+    if (!path) {
+        return sm_fail(error, SM_NO_MEMORY, "out of memory");
     }
-    sm_text_free(&text);
-    return code;
+    if (missing) {
+        *missing = stat(path, &status) < 0 && errno == ENOENT;
+    }
+    if (!missing || !*missing) {
+        *out = sm_json_read(path, limit, error);
+    }
+    free(path);
+    return *out || (missing && *missing) ? SM_OK : error->code;
 }
 
 const char *sm_json_string(const json_t *object, const char *key, const char *what, size_t *length, sm_error *error)

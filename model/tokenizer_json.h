@@ -1,27 +1,24 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reading the JSON files of a tokenizer: whole files within a bound, and members of a stated type.
+ * Reading the JSON files of a tokenizer: files that may be missing, and members of a stated type.
  *
- * The messages name the member; the caller adds the file.
+ * Messages about a member name it; the caller adds the file.
  */
 #ifndef MODEL_TOKENIZER_JSON_H
 #define MODEL_TOKENIZER_JSON_H
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "model/error.h"
-#include "model/text.h"
 
 /* Sequences inside sequences: real files have one or two. */
 #define SM_MAX_NESTING 8
 #define SM_MAX_STEPS   64
 
-/* Reads a whole regular file of at most `limit` bytes. *missing becomes true, and SM_OK is returned, when it is not
- * there and `missing` is not NULL. */
-int sm_read_file(const char *dir, const char *name, size_t limit, sm_text *out, bool *missing, sm_error *error);
-
-/* The same, parsed; objects with a key twice are refused. *out is NULL when missing. */
+/* Reads the object in `dir`/`name`, a file of at most `limit` bytes. With `missing`, a file that is not there is no
+ * error: *missing becomes true and *out NULL. `error` may not be NULL. */
 int sm_read_json(const char *dir, const char *name, size_t limit, json_t **out, bool *missing, sm_error *error);
 
 /* The member `key` of `object`; NULL, with an error that names `what`, when it is absent or of another type. */
