@@ -1,9 +1,10 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * The checked plan: a pipeline file with every name resolved, every parameter typed and in range, every model version known.
+ * The checked plan: a pipeline file with every name resolved, every parameter typed and in range, every model version
+ * known.
  *
- * Reading goes file → tree of settings (libconfig, plus `--set`) → plan. Every mistake is collected, not only the first.
- * A plan is immutable once made; one thread makes it, any thread reads it.
+ * Reading goes file → tree of settings (libconfig, plus `--set`) → plan. Every mistake is collected, not only the
+ * first. A plan is immutable once made; one thread makes it, any thread reads it.
  */
 #ifndef SL_PLAN_H
 #define SL_PLAN_H
@@ -15,22 +16,23 @@
 /* A parameter's resolved value. Strings and lists belong to the plan. */
 typedef struct sl_value {
     const sluice_param *param;
-    bool given;           /* set in the file or by --set; otherwise the default */
-    double number;        /* bool, int, double, choice index (ints beyond 2^53 in `integer`) */
+    bool given;    /* set in the file or by --set; otherwise the default */
+    double number; /* bool, int, double, choice index (ints beyond 2^53 in `integer`) */
     int64_t integer;
-    const char *text;     /* string, stage, file (absolute), class id; model and slot as written */
-    double *numbers;      /* doubles */
-    const char **texts;   /* strings; models as written */
-    size_t count;         /* of numbers or texts */
+    const char *text; /* string, choice, stage, file (absolute), class id; model and slot as written; NULL = not set */
+    double *numbers;  /* doubles */
+    const char **texts;          /* strings; models as written */
+    size_t count;                /* of numbers or texts; of models in one iteration (0 where none was given) */
     struct sl_model_use *models; /* model, slot: 1; models: count. One set an iteration: [iteration * count + i] */
-    int line;             /* 0 where defaulted or from --set */
+    int line;                    /* 0 where defaulted or from --set */
+    const struct sl_setting *at; /* where it was said; NULL where defaulted */
 } sl_value;
 
 /* A model reference resolved for one iteration. */
 typedef struct sl_model_use {
-    size_t slot;      /* index into plan->slots */
+    size_t slot; /* index into plan->slots */
     int64_t version;
-    int64_t next;     /* what a SLOT parameter will publish; -1 otherwise */
+    int64_t next; /* what a SLOT parameter will publish; -1 otherwise */
 } sl_model_use;
 
 /* A stage's class with its resolved parameters, or a part's (a trainer's loss). */
@@ -46,14 +48,16 @@ typedef struct sl_stage {
     sl_object object;
     sl_object *parts; /* one for each CLASS parameter, in order */
     size_t part_count;
-    struct sl_stage **from; /* producers whose streams it reads (0 or 1 for most; `from = ["a", "b"]` joins by record id is refused) */
+    struct sl_stage **from; /* producers whose streams it reads (0 or 1 for most; `from = ["a", "b"]` joins by record id
+                               is refused) */
     size_t from_count;
     struct sl_stage **after; /* stages that must be finished before it starts */
     size_t after_count;
     struct sl_phase *phase;
-    size_t index;  /* within the phase, file order */
+    size_t index; /* within the phase, file order */
     int line;
     const char *file;
+    const struct sl_setting *at;
 } sl_stage;
 
 typedef struct sl_phase {
@@ -67,34 +71,48 @@ typedef struct sl_phase {
 
 typedef struct sl_slot {
     const char *name;
-    const char *path;  /* absolute folder of version 0 */
+    const char *path; /* absolute folder of version 0 */
     const char *dtype;
-    bool random;       /* init = "random" */
+    bool random;           /* init = "random" */
     int64_t keep_versions; /* 0 = all */
-    int64_t last;      /* highest version the plan publishes */
+    int64_t last;          /* highest version the plan publishes */
     int line;
 } sl_slot;
 
 typedef struct sl_plan {
-    const char *file;  /* as given */
+    const char *file; /* as given */
     const char *name;
     uint64_t seed;
-    const char *out;   /* run folder from the file, NULL = runs/<name> */
+    const char *out; /* run folder from the file, NULL = runs/<name> */
     sl_slot *slots;
     size_t slot_count;
     sl_phase *phases;
     size_t phase_count;
-    sl_object *runtime;  /* parameters of service classes, by class */
+    sl_object *runtime; /* parameters of service classes, by class */
     size_t runtime_count;
     struct sl_arena *arena;
 } sl_plan;
 
-/* Reads and checks. overrides: "stage.param=value", "models.policy.path=DIR", "phases.align.repeat=3", "seed=7".
- * Mistakes go to `out`, one line each (file:line: stage 'x': what; how to mend). Returns the plan, or NULL when there was
- * any mistake. `resolve_files` = false leaves the existence of files and models unchecked. */
-sl_plan *sl_plan_read(const char *file, const char *const *overrides, size_t count, sl_registry *, FILE *out, bool resolve_files,
-                      size_t *mistakes);
+/* Reads and checks. overrides: "stage.param=value", "models.policy.path=DIR", "phases.align.repeat=3",
+ * "runtime.threads=2", "seed=7". Paths in the file are relative to its folder where they exist there, otherwise to the
+ * current one; paths of overrides are relative to the current folder. An override that swaps a class (trust.use=keep,
+ * train.loss=sft) leaves out what the file said to the class before, with a note. Mistakes go to `out`, one line each
+ * (file:line: stage 'x': what; how to mend). Returns the plan, or NULL when there was any mistake. `resolve_files` =
+ * false leaves the existence of files and models unchecked. */
+sl_plan *sl_plan_read(const char *file, const char *const *overrides, size_t count, sl_registry *, FILE *out,
+                      bool resolve_files, size_t *mistakes);
 void sl_plan_free(sl_plan *);
+
+/* The fields a stage adds to its records: its class's, and those of its choices. */
+uint32_t sl_stage_adds(const sl_stage *);
+/* The fields it reads: its class's, and what its loss works on. */
+uint32_t sl_stage_reads(const sl_stage *);
+/* May it go without `from`? */
+bool sl_stage_input_optional(const sl_stage *);
+/* "candidates", …: the name of the lowest field in the set. */
+const char *sl_field_name(uint32_t fields);
+/* The value of a parameter of the stage's class; NULL when there is none of that name. */
+const sl_value *sl_stage_value(const sl_stage *, const char *param);
 
 /* The plan as a table with every model version resolved. */
 void sl_plan_print(const sl_plan *, FILE *);
