@@ -189,7 +189,7 @@ uint32_t sl_stage_reads(const sl_stage *stage)
         if (!part)
             continue;
         fields |= part->reads;
-        if (part->kind == SLUICE_KIND_LOSS)
+        if (part->kind == SLUICE_KIND_LOSS && !part->reads) /* a loss that says nothing shows it by its functions */
             fields |=
                 ((const sluice_loss_class *)(const void *)part)->pairs ? SLUICE_FIELD_PAIRS : SLUICE_FIELD_CANDIDATES;
     }
