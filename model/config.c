@@ -431,8 +431,10 @@ int sm_config_parse(sm_config *config, const char *file, const char *text, size_
             goto done;
         }
         const struct reader g = {generation_file, generation_object, error};
-        if (!(status = read_bos(&g, config))) {
-            status = read_eos(&g, config);
+        /* null there says nothing: transformers writes it for what nobody set. */
+        if ((field(&g, "bos_token_id") && (status = read_bos(&g, config))) ||
+            (field(&g, "eos_token_id") && (status = read_eos(&g, config)))) {
+            goto done;
         }
     }
 done:
