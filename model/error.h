@@ -12,10 +12,10 @@
 typedef enum sm_status {
     SM_OK = 0,
     SM_NO_MEMORY = -1,
-    SM_IO = -2,          /* the operating system refused: missing file, full disk, no permission */
-    SM_FORMAT = -3,      /* a file is not what it claims to be: truncated, bad JSON, wrong shapes */
-    SM_UNSUPPORTED = -4, /* a well-formed file asks for what this version does not do */
-    SM_MISMATCH = -5,    /* two things that should belong together do not */
+    SM_IO = -2,           /* the operating system refused: missing file, full disk, no permission */
+    SM_FORMAT = -3,       /* a file is not what it claims to be: truncated, bad JSON, wrong shapes */
+    SM_UNSUPPORTED = -4,  /* a well-formed file asks for what this version does not do */
+    SM_MISMATCH = -5,     /* two things that should belong together do not */
     SM_BAD_ARGUMENT = -6, /* the caller's own mistake */
     SM_CALLER = -7        /* a function that the caller handed in ended the work; its own result says why */
 } sm_status;
