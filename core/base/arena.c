@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ALIGNMENT = 16, FIRST_BLOCK = 4096, LARGEST_BLOCK = 1 << 20 };
+enum { ALIGNMENT = 16, FIRST_BLOCK = 1024, LARGEST_STEP = 1 << 20 };
 
 typedef struct block {
     struct block *next;
@@ -14,43 +14,68 @@ typedef struct block {
     _Alignas(ALIGNMENT) unsigned char bytes[];
 } block;
 
-struct sl_arena {
+struct sl_arena { /* lies at the start of its oldest block */
     block *newest;
     size_t bytes;
 };
+_Static_assert(sizeof(sl_arena) % ALIGNMENT == 0, "what follows it is aligned");
+
+static block *new_block(size_t size, block *next)
+{
+    block *b = malloc(sizeof *b + size);
+    if (b)
+        *b = (block){.next = next, .size = size};
+    return b;
+}
 
 sl_arena *sl_arena_new(void)
 {
-    return calloc(1, sizeof(sl_arena));
+    return sl_arena_new_sized(FIRST_BLOCK);
 }
 
-void *sl_arena_alloc(sl_arena *arena, size_t bytes)
+sl_arena *sl_arena_new_sized(size_t first)
+{
+    if (first > SIZE_MAX / 2)
+        return NULL;
+    block *b = new_block(sizeof(sl_arena) + first, NULL);
+    if (!b)
+        return NULL;
+    sl_arena *arena = (sl_arena *)b->bytes;
+    *arena = (sl_arena){.newest = b, .bytes = b->size};
+    b->used = sizeof *arena;
+    return arena;
+}
+
+void *sl_arena_take(sl_arena *arena, size_t bytes)
 {
     if (bytes > SIZE_MAX / 2)
         return NULL;
     bytes = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     block *b = arena->newest;
-    if (!b || b->size - b->used < bytes) {
-        size_t size = b && b->size < LARGEST_BLOCK ? b->size * 2 : b ? LARGEST_BLOCK : FIRST_BLOCK;
-        if (size < bytes)
-            size = bytes;
-        b = calloc(1, sizeof *b + size);
+    if (b->size - b->used < bytes) {
+        /* As much again as there is, so that many small pieces cost few blocks and a large one wastes at most half. */
+        size_t step = arena->bytes < LARGEST_STEP ? arena->bytes : LARGEST_STEP;
+        b = new_block(bytes > step ? bytes : step, arena->newest);
         if (!b)
             return NULL;
-        b->size = size;
-        b->next = arena->newest;
         arena->newest = b;
-        arena->bytes += size;
+        arena->bytes += b->size;
     }
     void *at = b->bytes + b->used;
     b->used += bytes;
     return at;
 }
 
+void *sl_arena_alloc(sl_arena *arena, size_t bytes)
+{
+    void *at = sl_arena_take(arena, bytes);
+    return at ? memset(at, 0, bytes) : NULL;
+}
+
 char *sl_arena_strdup(sl_arena *arena, const char *text)
 {
     size_t size = strlen(text) + 1;
-    char *copy = sl_arena_alloc(arena, size);
+    char *copy = sl_arena_take(arena, size);
     return copy ? memcpy(copy, text, size) : NULL;
 }
 
@@ -61,7 +86,7 @@ char *sl_arena_printf(sl_arena *arena, const char *format, ...)
     va_copy(again, args);
     int length = vsnprintf(NULL, 0, format, args);
     va_end(args);
-    char *text = length < 0 ? NULL : sl_arena_alloc(arena, (size_t)length + 1);
+    char *text = length < 0 ? NULL : sl_arena_take(arena, (size_t)length + 1);
     if (text)
         vsnprintf(text, (size_t)length + 1, format, again);
     va_end(again);
@@ -80,5 +105,4 @@ void sl_arena_free(sl_arena *arena)
         free(b);
         b = next;
     }
-    free(arena);
 }

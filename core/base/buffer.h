@@ -16,10 +16,15 @@ int sl_buffer_append(sl_buffer *, const void *bytes, size_t count);
 int sl_buffer_printf(sl_buffer *, const char *format, ...) SLUICE_PRINTF(2, 3);
 void sl_buffer_free(sl_buffer *);
 
-/* Allocations that live and die together. Zeroed, 16-byte aligned. NULL when out of memory. */
+/* Allocations that live and die together. 16-byte aligned. NULL when out of memory. */
 typedef struct sl_arena sl_arena;
 sl_arena *sl_arena_new(void);
+/* With room for `first` bytes at once. */
+sl_arena *sl_arena_new_sized(size_t first);
+/* Zeroed. */
 void *sl_arena_alloc(sl_arena *, size_t bytes);
+/* Not zeroed: for what is overwritten at once. */
+void *sl_arena_take(sl_arena *, size_t bytes);
 char *sl_arena_strdup(sl_arena *, const char *);
 char *sl_arena_printf(sl_arena *, const char *format, ...) SLUICE_PRINTF(2, 3);
 size_t sl_arena_bytes(const sl_arena *);

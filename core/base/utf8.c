@@ -1,7 +1,7 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 #include "core/base/utf8.h"
 
-#include <stdint.h>
+#include <string.h>
 
 /* Length of the sequence that starts at s, 0 when it is malformed. */
 static size_t sequence(const uint8_t *s, size_t left)
@@ -35,15 +35,60 @@ static size_t sequence(const uint8_t *s, size_t left)
     return length;
 }
 
+/* True when the next 32 bytes are ASCII: what most text is, many bytes at a time. */
+static int plain(const uint8_t *s)
+{
+    uint64_t word[4];
+    memcpy(word, s, sizeof word);
+    return ((word[0] | word[1] | word[2] | word[3]) & UINT64_C(0x8080808080808080)) == 0;
+}
+
 size_t sl_utf8_check(const void *bytes, size_t size)
 {
     const uint8_t *s = bytes;
     size_t at = 0;
     while (at < size) {
+        if (size - at >= 32 && plain(s + at)) {
+            at += 32;
+            continue;
+        }
         size_t length = sequence(s + at, size - at);
         if (length == 0)
             return at;
         at += length;
     }
     return size;
+}
+
+size_t sl_utf8_repair(const void *bytes, size_t size, char *out)
+{
+    const uint8_t *s = bytes;
+    size_t at = 0, written = 0;
+    for (;;) {
+        size_t good = sl_utf8_check(s + at, size - at);
+        memcpy(out + written, s + at, good);
+        at += good;
+        written += good;
+        if (at == size)
+            return written;
+        memcpy(out + written, "\xEF\xBF\xBD", 3);
+        at++;
+        written += 3;
+    }
+}
+
+size_t sl_utf8_put(uint32_t code, char out[4])
+{
+    if (code > 0x10FFFF || (code >= 0xD800 && code <= 0xDFFF))
+        code = 0xFFFD;
+    size_t length = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
+    if (length == 1) {
+        out[0] = (char)code;
+        return 1;
+    }
+    for (size_t i = length - 1; i > 0; i--, code >>= 6)
+        out[i] = (char)(0x80 | (code & 0x3F));
+    static const uint8_t lead[] = {0, 0, 0xC0, 0xE0, 0xF0};
+    out[0] = (char)(lead[length] | code);
+    return length;
 }
