@@ -1,13 +1,15 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 #include "model/version.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
+
+#include "model/json_file.h"
+
+#define MAX_TEMPLATE_FILE ((size_t)16 << 20)
 
 struct sm_versions {
     kn_device *device;
@@ -68,15 +70,49 @@ static void version_free(sm_version *v)
     free(v);
 }
 
+/* What names the chat template: the bytes of its file, or its value in tokenizer_config.json. */
+static int hash_template(sm_version *v, sm_error *error)
+{
+    char *file = sm_path(v->path, "chat_template.jinja"), *text = NULL;
+    size_t length = 0;
+    int rc = SM_OK;
+    if (!file)
+        return sm_fail(error, SM_NO_MEMORY, "out of memory for a model");
+    if (access(file, F_OK) == 0) {
+        rc = sm_file_read(file, MAX_TEMPLATE_FILE, &text, &length, error);
+        free(file);
+    } else {
+        free(file);
+        if (!(file = sm_path(v->path, "tokenizer_config.json")))
+            return sm_fail(error, SM_NO_MEMORY, "out of memory for a model");
+        json_t *config = sm_json_read(file, MAX_TEMPLATE_FILE, error);
+        free(file);
+        if (!config)
+            return error->code;
+        text = json_dumps(json_object_get(config, "chat_template"), JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY);
+        length = text ? strlen(text) : 0;
+        json_decref(config);
+    }
+    if (rc == SM_OK)
+        v->template_hash = XXH3_64bits(text, length);
+    free(text);
+    return rc;
+}
+
 /* A checkpoint without tokenizer.json is a model of bare token ids; one with a bad tokenizer.json is refused. */
 static int load_tokenizer(sm_version *v, sm_error *error)
 {
-    char file[4096 + 32];
-    snprintf(file, sizeof(file), "%s/tokenizer.json", v->path);
-    if (access(file, F_OK) != 0)
+    char *file = sm_path(v->path, "tokenizer.json");
+    if (!file)
+        return sm_fail(error, SM_NO_MEMORY, "out of memory for a model");
+    const bool there = access(file, F_OK) == 0;
+    free(file);
+    if (!there)
         return SM_OK;
-    const int rc = sm_tokenizer_load(&v->tokenizer, v->path, error);
-    return rc == SM_OK ? sm_chat_load(&v->chat, v->path, v->tokenizer, error) : rc;
+    int rc = sm_tokenizer_load(&v->tokenizer, v->path, error);
+    if (rc == SM_OK)
+        rc = sm_chat_load(&v->chat, v->path, v->tokenizer, error);
+    return rc == SM_OK && v->chat ? hash_template(v, error) : rc;
 }
 
 static int load(sm_version *v, sm_error *error)
@@ -148,6 +184,7 @@ int sm_version_copy(sm_version *origin, sm_version **out, sm_error *error)
         v->path = strdup(origin->path);
         v->tokenizer = origin->tokenizer;
         v->chat = origin->chat;
+        v->template_hash = origin->template_hash;
         v->origin = origin;
         c->stored = origin->checkpoint->stored;
         rc = sm_layout_init(&c->layout, &origin->checkpoint->layout.config, error);

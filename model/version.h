@@ -26,6 +26,7 @@ typedef struct sm_version {
     sm_checkpoint *checkpoint; /* params are written to in a copy only */
     sm_tokenizer *tokenizer;   /* NULL when the folder has none; a copy borrows its origin's */
     sm_chat *chat;             /* NULL when there is no template */
+    uint64_t template_hash;    /* 0 without one */
     struct sm_version *origin; /* of a copy: the version it was made from, which it keeps open */
     bool random;
     uint64_t seed;
