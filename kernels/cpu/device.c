@@ -1,15 +1,96 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
-#include "kernels/ops.h"
+/* The CPU device: picks the instruction set, names the numerics, owns threads and memory. */
+#include "config.h"
+#include "cpu.h"
 
-kn_device *kn_cpu_new(int threads, const char *isa, const char **why)
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct isa {
+    const char *name;
+    const char *arithmetic; /* sets of one arithmetic give the same bits */
+    bool (*there)(void);
+    const kn_ops *(*table)(void);
+} isa;
+
+static bool always(void)
 {
-    kn_device *device = kn_reference_new();
-    if (!device && why)
-        *why = "out of memory";
-    return device;
+    return true;
+}
+
+#ifdef KN_HAVE_X86
+static bool has_avx512(void)
+{
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
+}
+
+static bool has_avx2(void)
+{
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+#endif
+
+/* Best first. */
+static const isa sets[] = {
+#ifdef KN_HAVE_X86
+    {"avx512", "fma", has_avx512, kn_ops_table_avx512},
+    {"avx2", "fma", has_avx2, kn_ops_table_avx2},
+#endif
+#ifdef KN_HAVE_NEON
+    {"neon", "fma", always, kn_ops_table_neon},
+#endif
+    {"plain", "plain", always, kn_ops_table_plain},
+};
+
+static const isa *find_isa(const char *name, const char **why)
+{
+    for (size_t i = 0; i < sizeof(sets) / sizeof(sets[0]); i++) {
+        const bool wanted = !name || strcmp(name, sets[i].name) == 0;
+        if (wanted && sets[i].there())
+            return &sets[i];
+        if (wanted && name) {
+            *why = "this machine lacks the instruction set";
+            return NULL;
+        }
+    }
+    *why = "no such instruction set (plain, avx2 and avx512 on x86-64, neon on aarch64)";
+    return NULL;
+}
+
+kn_device *kn_cpu_new(int threads, const char *name, const char **why)
+{
+    const char *unheard;
+    why = why ? why : &unheard;
+    const isa *set = find_isa(name, why);
+    if (!set)
+        return NULL;
+    kn_cpu *cpu = calloc(1, sizeof(*cpu));
+    *why = "out of memory";
+    if (!cpu)
+        return NULL;
+    cpu->base.ops = set->table();
+    cpu->isa = set->name;
+    snprintf(cpu->numerics, sizeof(cpu->numerics), "cpu-%s-own1-f32", set->arithmetic);
+    cpu->scratch = kn_scratch_new();
+    cpu->pool = kn_pool_new(threads < 0 ? 1 : threads);
+    if (!cpu->scratch || !cpu->pool) {
+        kn_cpu_free(&cpu->base);
+        return NULL;
+    }
+    *why = NULL;
+    return &cpu->base;
 }
 
 void kn_cpu_free(kn_device *device)
 {
-    kn_reference_free(device);
+    kn_cpu *cpu = (kn_cpu *)device;
+    if (!cpu)
+        return;
+    kn_pool_free(cpu->pool);
+    kn_scratch_free(cpu->scratch);
+    free(cpu);
 }

@@ -95,7 +95,7 @@ typedef void (*kn_task)(void *arg, size_t begin, size_t end);
 typedef struct kn_ops {
     size_t size; /* sizeof(kn_ops) of the backend */
 
-    /* --- the device ------------------------------------------------------------------------------------------- */
+    /* --- the device --- */
     const char *(*numerics)(const kn_device *); /* e.g. "cpu-avx512-own1-f32": part of every content key */
     void *(*alloc)(kn_device *, size_t bytes);  /* 64-byte aligned, not cleared; NULL when out of memory */
     void (*free)(kn_device *, void *);
@@ -105,7 +105,7 @@ typedef struct kn_ops {
      */
     void (*parallel)(kn_device *, size_t n, size_t grain, kn_task task, void *arg);
 
-    /* --- matrix products ---------------------------------------------------------------------------------------- */
+    /* --- matrix products --- */
     /* A weight W[out, in]. set copies (and packs) from float32; the matrix keeps no pointer. with_backward also keeps
      * the layout that linear_backward_input needs. */
     kn_matrix *(*matrix_new)(kn_device *, kn_dtype, size_t out, size_t in, bool with_backward);
@@ -120,7 +120,7 @@ typedef struct kn_ops {
     int (*linear_backward_weight)(kn_device *, float *dw, float *db, const float *dy, const float *x, size_t T,
                                   size_t out, size_t in);
 
-    /* --- rows --------------------------------------------------------------------------------------------------- */
+    /* --- rows --- */
     /* y[t] = x[t] / sqrt(mean(x[t]²) + eps) · w. rstd[T] is kept for the backward pass (may be NULL). */
     int (*rms_norm)(kn_device *, float *y, float *rstd, const float *x, const float *w, size_t T, size_t d, float eps);
     /* dx[T,d] += …; dw[d] += … */
@@ -144,7 +144,7 @@ typedef struct kn_ops {
     int (*add)(kn_device *, float *y, const float *x, size_t n);           /* y += x */
     int (*axpy)(kn_device *, float *y, float a, const float *x, size_t n); /* y += a·x, element by element */
 
-    /* --- attention ---------------------------------------------------------------------------------------------- */
+    /* --- attention --- */
     /* qkv[T, (heads + 2·kv_heads)·head_dim]: q, k, v of a row side by side, rotary already applied.
      * out[T, heads·head_dim]; lse[T, heads] = log Σ exp(score), kept for the backward pass (may be NULL). Segments do
      * not overlap, and a prefix belongs to an earlier segment. */
@@ -154,7 +154,7 @@ typedef struct kn_ops {
     int (*attention_backward)(kn_device *, float *dqkv, const float *dout, const float *qkv, const float *out,
                               const float *lse, const kn_segment *, size_t segments, size_t T, const kn_attention *);
 
-    /* --- generation --------------------------------------------------------------------------------------------- */
+    /* --- generation --- */
     kn_cache *(*cache_new)(kn_device *, kn_dtype, size_t layers, size_t pages, const kn_attention *);
     void (*cache_free)(kn_device *, kn_cache *);
     /* Copies the first `count` positions of a page (all layers): the shared prompt's unfinished last page. */
@@ -164,7 +164,7 @@ typedef struct kn_ops {
     int (*attention_cached)(kn_device *, float *out, const float *qkv, kn_cache *, size_t layer, const kn_cached_rows *,
                             size_t sequences, size_t T);
 
-    /* --- the vocabulary, some rows at a time: a T × V matrix never exists ----------------------------------------- */
+    /* --- the vocabulary, some rows at a time: a T × V matrix never exists --- */
     /* logprob[t] = log softmax(h[t]·Wᵀ)[target[t]]; lse[T] kept for backward (may be NULL); entropy[T] in nats (may be
      * NULL). */
     int (*logprob)(kn_device *, float *logprob, float *lse, float *entropy, const float *h, const kn_matrix *,
@@ -178,7 +178,7 @@ typedef struct kn_ops {
      * KN_BAD_ARGUMENT when a row has no token that may be chosen (all banned, or no finite logit). */
     int (*choose)(kn_device *, kn_chosen *chosen, float *logits, const kn_choice *, size_t T, size_t vocab);
 
-    /* --- the optimizer -------------------------------------------------------------------------------------------- */
+    /* --- the optimizer --- */
     /* Σ x², in float64, summed in one fixed order. */
     int (*sum_squares)(kn_device *, double *sum, const float *x, size_t n);
     int (*adamw)(kn_device *, float *w, float *m, float *v, const float *g, size_t n, const kn_adamw *);
@@ -189,8 +189,7 @@ struct kn_device {
     const kn_ops *ops;
 };
 
-/* --- backends --------------------------------------------------------------------------------------------------------
- */
+/* --- backends --- */
 /* The plain scalar one, single-threaded. Never fails but for memory. */
 kn_device *kn_reference_new(void);
 void kn_reference_free(kn_device *);

@@ -1,0 +1,216 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+#include "attend.h"
+
+/* --- scores --- */
+
+/* m rows against nb blocks at once: with few rows, several blocks keep the multipliers busy. */
+KN_INLINE void scores(const int m, const int nb, size_t head_dim, float scale, const float *q, size_t sm,
+                      const float *const *block, float *s, size_t ls)
+{
+    V acc[MR * NW > 4 * NW ? MR * NW : 4 * NW];
+    KN_UNROLL
+    for (int i = 0; i < m * nb * NW; i++)
+        acc[i] = v_zero();
+    for (size_t k = 0; k < head_dim; k++) {
+        V b[4 * NW];
+        KN_UNROLL
+        for (int n = 0; n < nb; n++) {
+            W_EACH(w)
+            b[n * NW + w] = v_load(block[n] + k * 16 + w * VN);
+        }
+        KN_UNROLL
+        for (int r = 0; r < m; r++) {
+            const V x = v_set1(q[(size_t)r * sm + k]);
+            KN_UNROLL
+            for (int n = 0; n < nb * NW; n++)
+                acc[r * nb * NW + n] = v_fma(x, b[n], acc[r * nb * NW + n]);
+        }
+    }
+    const V by = v_set1(scale);
+    KN_UNROLL
+    for (int r = 0; r < m; r++) {
+        KN_UNROLL
+        for (int n = 0; n < nb * NW; n++)
+            v_store(s + (size_t)r * ls + n * VN, acc[r * nb * NW + n] * by);
+    }
+}
+
+void KN(attend_scores)(size_t m, size_t head_dim, float scale, const float *q, size_t sm, const kn_blocks *blocks,
+                       size_t from, size_t to, float *s, size_t ls)
+{
+    const size_t at_once = m == 1 ? 4 : m == 2 && NW <= 2 ? 2 : 1;
+    for (size_t b = from; b < to;) {
+        const float *block[4];
+        const size_t nb = to - b >= at_once ? at_once : 1;
+        for (size_t i = 0; i < nb; i++)
+            block[i] = kn_block(blocks, b + i);
+        float *to_s = s + 16 * (b - from);
+#define ONE(M)                                                 \
+    case M:                                                    \
+        scores(M, 1, head_dim, scale, q, sm, block, to_s, ls); \
+        break;
+        if (nb == 4)
+            scores(1, 4, head_dim, scale, q, sm, block, to_s, ls);
+        else if (nb == 2)
+            scores(2, 2, head_dim, scale, q, sm, block, to_s, ls);
+        else
+            TILE_ROWS(m, ONE)
+#undef ONE
+        b += nb;
+    }
+}
+
+/* --- weighted sums of values --- */
+
+KN_INLINE void values(const int m, const int nv, size_t tail, size_t head_dim, const float *p, size_t lp,
+                      const kn_blocks *blocks, size_t from, size_t end, const float *factor, size_t column, float *out,
+                      size_t so)
+{
+    V acc[MR * 2 > 4 * 4 ? MR * 2 : 4 * 4];
+    KN_UNROLL
+    for (int i = 0; i < m * nv; i++)
+        acc[i] = v_zero();
+    for (size_t b = from; b * 16 < end; b++)
+        tile_run(acc, m, nv, kn_min(16, end - b * 16), p + 16 * (b - from), lp, 0, 1, kn_block(blocks, b) + column,
+                 head_dim, 0, tail);
+    KN_UNROLL
+    for (int r = 0; r < m; r++) {
+        const V by = v_set1(factor ? factor[r] : 1.0f);
+        KN_UNROLL
+        for (int n = 0; n < nv; n++) {
+            const V o = acc[r * nv + n] * by + v_zero(); /* + 0: no negative zero from a value that was masked */
+            float *to = out + (size_t)r * so + column + n * VN;
+            if (tail && n == nv - 1)
+                v_store_n(to, o, tail);
+            else
+                v_store(to, o);
+        }
+    }
+}
+
+void KN(attend_values)(size_t m, size_t head_dim, const float *p, size_t lp, const kn_blocks *blocks, size_t from,
+                       size_t end, const float *factor, float *out, size_t so)
+{
+    const size_t widest = m == 1 ? 8 : m <= 2 || (m <= 4 && VN != 8) ? 4 : 2;
+#define CALL(M, NVX, TAIL) values(M, NVX, TAIL, head_dim, p, lp, blocks, from, end, factor, column, out, so)
+#define ONE(M)         \
+    case M:            \
+        CALL(M, 1, 0); \
+        break;
+#define TWO(M)         \
+    case M:            \
+        CALL(M, 2, 0); \
+        break;
+#define TAIL(M)                        \
+    case M:                            \
+        CALL(M, 1, head_dim - column); \
+        break;
+    size_t column = 0;
+    while (column < head_dim) {
+        const size_t left = head_dim - column;
+        size_t nv = widest;
+        while (nv > 1 && nv * VN > left)
+            nv /= 2;
+        if (left < VN)
+            TILE_ROWS(m, TAIL)
+        else if (nv == 1)
+            TILE_ROWS(m, ONE)
+        else if (nv == 2)
+            TILE_ROWS(m, TWO)
+        else if (nv == 8)
+            CALL(1, 8, 0);
+        else if (m == 1)
+            CALL(1, 4, 0);
+        else if (m == 2)
+            CALL(2, 4, 0);
+        else if (m == 3)
+            CALL(3, 4, 0);
+        else
+            CALL(4, 4, 0);
+        column += nv * VN;
+    }
+#undef CALL
+#undef ONE
+#undef TWO
+#undef TAIL
+}
+
+/* --- gradients of keys and values --- */
+
+KN_INLINE void gradient(const int m, const int nv, size_t tail, size_t depth, const float *a, size_t sk, const float *b,
+                        size_t sb, float *c, size_t sc)
+{
+    V acc[MR * 2];
+    KN_UNROLL
+    for (int r = 0; r < m; r++) {
+        KN_UNROLL
+        for (int n = 0; n < nv; n++) {
+            const float *from = c + (size_t)r * sc + n * VN;
+            acc[r * nv + n] = tail ? v_load_n(from, tail) : v_load(from);
+        }
+    }
+    tile_run(acc, m, nv, depth, a, 0, sk, 0, b, sb, 0, tail);
+    KN_UNROLL
+    for (int r = 0; r < m; r++) {
+        KN_UNROLL
+        for (int n = 0; n < nv; n++) {
+            float *to = c + (size_t)r * sc + n * VN;
+            if (tail)
+                v_store_n(to, acc[r * nv + n], tail);
+            else
+                v_store(to, acc[r * nv + n]);
+        }
+    }
+}
+
+void KN(attend_gradient)(size_t m, size_t head_dim, size_t depth, const float *a, size_t sk, const float *b, size_t sb,
+                         float *c)
+{
+#define CALL(M, NVX, TAIL) gradient(M, NVX, TAIL, depth, a, sk, b + column, sb, c + column, head_dim)
+#define ONE(M)         \
+    case M:            \
+        CALL(M, 1, 0); \
+        break;
+#define TWO(M)         \
+    case M:            \
+        CALL(M, 2, 0); \
+        break;
+#define TAIL(M)           \
+    case M:               \
+        CALL(M, 1, left); \
+        break;
+    for (size_t column = 0; column < head_dim;) {
+        const size_t left = head_dim - column, nv = left >= 2 * VN ? 2 : 1;
+        if (nv == 2)
+            TILE_ROWS(m, TWO)
+        else if (left >= VN)
+            TILE_ROWS(m, ONE)
+        else
+            TILE_ROWS(m, TAIL)
+        column += nv * VN;
+    }
+#undef CALL
+#undef ONE
+#undef TWO
+#undef TAIL
+}
+
+/* --- layout --- */
+
+void KN(attend_transpose)(float *block, const float *const row[16], size_t head_dim)
+{
+    const size_t whole = head_dim / 4 * 4;
+    for (size_t r = 0; r < 16; r += 4) {
+        if (row[r + 3]) {
+            for (size_t i = 0; i < whole; i += 4)
+                v_transpose4(block + i * 16 + r, 16, row[r] + i, row[r + 1] + i, row[r + 2] + i, row[r + 3] + i);
+            for (size_t n = r; n < r + 4; n++)
+                for (size_t i = whole; i < head_dim; i++)
+                    block[i * 16 + n] = row[n][i];
+        } else {
+            for (size_t n = r; n < r + 4; n++)
+                for (size_t i = 0; i < head_dim; i++)
+                    block[i * 16 + n] = row[n] ? row[n][i] : 0;
+        }
+    }
+}

@@ -1,0 +1,299 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/* Matrix products: cutting them into the blocks of tile.h, and those blocks onto the pool. */
+#include "ops.h"
+
+enum {
+    ROWS_BYTES =
+        256 << 10, /* rows of A that one piece walks over all its panels: they stay in the second-level cache */
+    DEPTH = 256    /* rows of dy and x packed at a time for a weight gradient */
+};
+
+static const double flops_per_ns = 100; /* of one thread, for the pool's estimate */
+
+/* --- one block of C --- */
+
+/* Columns [0, n) of vector v of a row, or nothing where the row ends before it. */
+KN_INLINE V load_part(const float *c, int v, size_t n)
+{
+    const size_t at = (size_t)v * VN;
+    return n >= at + VN ? v_load(c + at) : n > at ? v_load_n(c + at, n - at) : v_zero();
+}
+
+KN_INLINE void store_part(float *c, int v, size_t n, V value)
+{
+    const size_t at = (size_t)v * VN;
+    if (n >= at + VN)
+        v_store(c + at, value);
+    else if (n > at)
+        v_store_n(c + at, value, n - at);
+}
+
+/* m rows × np panels at once (several panels keep the multipliers busy when rows are few). */
+KN_INLINE void block(const int m, const int np, const int by_row, size_t K, const float *a, size_t sm, size_t sk,
+                     const float *b, size_t panel, float *c, size_t ldc, size_t columns, bool load)
+{
+    const int nv = np * NV;
+    V acc[MR * NV > 8 * 2 ? MR * NV : 8 * 2];
+    KN_UNROLL
+    for (int r = 0; r < m; r++) {
+        KN_UNROLL
+        for (int n = 0; n < nv; n++)
+            acc[r * nv + n] = load ? load_part(c + (size_t)r * ldc, n, columns) : v_zero();
+    }
+    tile_run(acc, m, nv, K, a, sm, sk, by_row, b, NR, np > 1 ? panel : 0, 0);
+    KN_UNROLL
+    for (int r = 0; r < m; r++) {
+        KN_UNROLL
+        for (int n = 0; n < nv; n++)
+            store_part(c + (size_t)r * ldc, n, columns, acc[r * nv + n]);
+    }
+}
+
+/* Panels that a block of m rows takes at once. */
+static size_t panels_at_once(size_t m)
+{
+    return m == 1 ? 8 / NV : m == 2 ? (NV == 2 && VN == 16 ? 4 : NV == 2 ? 2 : 1) : m <= 4 && VN == 16 ? 2 : 1;
+}
+
+static void block_rows(int m, size_t np, const kn_product *p, const float *a, const float *b, float *c, size_t columns,
+                       bool load)
+{
+#define ONE(M)                                                              \
+    case M:                                                                 \
+        block(M, 1, 1, p->K, a, p->lda, 0, b, 0, c, p->ldc, columns, load); \
+        break;
+#define SEVERAL(M, NP) block(M, NP, 1, p->K, a, p->lda, 0, b, p->panel_stride, c, p->ldc, columns, load)
+    if (np == 1) {
+        TILE_ROWS(m, ONE)
+    }
+#if VN == 16
+    else if (np == 4 && m == 1)
+        SEVERAL(1, 4);
+    else if (np == 4)
+        SEVERAL(2, 4);
+    else if (m == 1)
+        SEVERAL(1, 2);
+    else if (m == 2)
+        SEVERAL(2, 2);
+    else if (m == 3)
+        SEVERAL(3, 2);
+    else
+        SEVERAL(4, 2);
+#elif NV == 2
+    else if (np == 4)
+        SEVERAL(1, 4);
+    else if (m == 1)
+        SEVERAL(1, 2);
+    else
+        SEVERAL(2, 2);
+#else
+    else
+        SEVERAL(1, 2);
+#endif
+#undef ONE
+#undef SEVERAL
+}
+
+/* Bias and residual are the chain's first value. */
+static void start_rows(const kn_product *p, size_t row, size_t m, size_t column, size_t columns)
+{
+    for (size_t r = row; r < row + m; r++) {
+        float *c = p->c + r * p->ldc + column;
+        const float *bias = p->bias ? p->bias + column : NULL;
+        const float *residual = p->residual ? p->residual + r * p->ldc + column : NULL;
+        if (residual == c && !bias)
+            continue;
+        for (size_t i = 0; i < columns; i++)
+            c[i] = bias && residual ? bias[i] + residual[i] : bias ? bias[i] : residual[i];
+    }
+}
+
+void KN(product_part)(const kn_product *p, size_t row, size_t row_end, size_t panel, size_t panel_end)
+{
+    const size_t rows = row_end - row, tiles = kn_ceil(rows, MR);
+    const bool start = p->bias || p->residual, load = start || p->accumulate;
+    if (tiles == 0)
+        return;
+    const size_t highest = kn_ceil(rows, tiles), group = panels_at_once(highest);
+    for (size_t at = panel; at < panel_end;) {
+        size_t np = group; /* a power of two, halved until it fits */
+        while (np > panel_end - at)
+            np /= 2;
+        const size_t column = at * NR, columns = kn_min(p->N - column, np * NR);
+        for (size_t i = 0; i < tiles; i++) {
+            const size_t r = row + kn_cut(rows, tiles, i), m = row + kn_cut(rows, tiles, i + 1) - r;
+            if (start)
+                start_rows(p, r, m, column, columns);
+            block_rows((int)m, np, p, p->a + r * p->lda, p->packed + at * p->panel_stride, p->c + r * p->ldc + column,
+                       columns, load);
+        }
+        at += np;
+    }
+}
+
+/* --- the whole product on the pool --- */
+
+typedef struct product_job {
+    const kn_product *p;
+    size_t M, panels, row_cuts, panel_cuts;
+} product_job;
+
+static void product_piece(void *arg, size_t index, unsigned worker)
+{
+    const product_job *j = arg;
+    const size_t r = index / j->panel_cuts, c = index % j->panel_cuts;
+    KN(product_part)
+    (j->p, kn_cut(j->M, j->row_cuts, r), kn_cut(j->M, j->row_cuts, r + 1), kn_cut(j->panels, j->panel_cuts, c),
+     kn_cut(j->panels, j->panel_cuts, c + 1));
+}
+
+void KN(product)(kn_cpu *cpu, const kn_product *p, size_t M)
+{
+    if (M == 0)
+        return;
+    const size_t tiles = kn_ceil(M, MR), fit = ROWS_BYTES / (p->K * sizeof(float) * MR);
+    product_job j = {.p = p, .M = M, .panels = kn_ceil(p->N, NR)};
+    const double cost = 2.0 * (double)M * (double)p->N * (double)p->K / flops_per_ns;
+    const size_t pieces = kn_pieces(cpu, tiles * j.panels, cost);
+    j.row_cuts = kn_ceil(tiles, fit > 0 ? fit : 1);
+    j.panel_cuts = kn_min(j.panels, kn_ceil(pieces, j.row_cuts));
+    if (j.row_cuts * j.panel_cuts < pieces)
+        j.row_cuts = kn_min(tiles, kn_ceil(pieces, j.panel_cuts));
+    kn_run(cpu, j.row_cuts * j.panel_cuts, cost, product_piece, &j);
+}
+
+int KN(linear)(kn_device *device, float *y, const float *x, const kn_matrix *m, const float *bias,
+               const float *residual, size_t T)
+{
+    const kn_product p = {.N = m->out,
+                          .K = m->in,
+                          .a = x,
+                          .lda = m->in,
+                          .packed = m->forward,
+                          .panel_stride = m->in * NR,
+                          .c = y,
+                          .ldc = m->out,
+                          .bias = bias,
+                          .residual = residual};
+    KN(product)((kn_cpu *)device, &p, T);
+    return KN_OK;
+}
+
+int KN(linear_backward_input)(kn_device *device, float *dx, const float *dy, const kn_matrix *m, size_t T,
+                              bool accumulate)
+{
+    if (!m->back)
+        return KN_BAD_ARGUMENT;
+    const kn_product p = {.N = m->in,
+                          .K = m->out,
+                          .a = dy,
+                          .lda = m->out,
+                          .packed = m->back,
+                          .panel_stride = m->out * NR,
+                          .c = dx,
+                          .ldc = m->in,
+                          .accumulate = accumulate};
+    KN(product)((kn_cpu *)device, &p, T);
+    return KN_OK;
+}
+
+/* --- weight gradients --- */
+
+typedef struct weight_job {
+    float *dw, *db;
+    const float *dy, *x;
+    size_t lddw, lddy, ldx, T, out, in;
+    size_t tiles, panels, tile_cuts, panel_cuts;
+    size_t room; /* floats of scratch a worker */
+    float *scratch;
+} weight_job;
+
+/* columns [column, column + n) of `depth` rows, side by side with 0 up to `width`. */
+KN_INLINE void pack_columns(float *to, size_t width, const float *from, size_t ld, size_t n, size_t depth)
+{
+    for (size_t k = 0; k < depth; k++, to += width, from += ld) {
+        for (size_t i = 0; i < n; i++)
+            to[i] = from[i];
+        for (size_t i = n; i < width; i++)
+            to[i] = 0;
+    }
+}
+
+/* A block of weights: packed x in panels, packed dy in tiles of up to MR outputs, DEPTH rows at a time. */
+static void weight_piece(void *arg, size_t index, unsigned worker)
+{
+    const weight_job *j = arg;
+    const size_t row = index / j->panel_cuts, col = index % j->panel_cuts;
+    const size_t tile0 = kn_cut(j->tiles, j->tile_cuts, row), tile1 = kn_cut(j->tiles, j->tile_cuts, row + 1);
+    const size_t panel0 = kn_cut(j->panels, j->panel_cuts, col), panel1 = kn_cut(j->panels, j->panel_cuts, col + 1);
+    float *dy_pack = j->scratch + worker * j->room, *x_pack = dy_pack + (tile1 - tile0) * MR * DEPTH;
+    for (size_t t = 0; t < j->T; t += DEPTH) {
+        const size_t depth = kn_min(DEPTH, j->T - t);
+        for (size_t p = panel0; p < panel1; p++)
+            pack_columns(x_pack + (p - panel0) * NR * DEPTH, NR, j->x + t * j->ldx + p * NR, j->ldx,
+                         kn_min(NR, j->in - p * NR), depth);
+        for (size_t i = tile0; i < tile1; i++) {
+            const size_t o = kn_cut(j->out, j->tiles, i), m = kn_cut(j->out, j->tiles, i + 1) - o;
+            pack_columns(dy_pack + (i - tile0) * MR * DEPTH, MR, j->dy + t * j->lddy + o, j->lddy, m, depth);
+        }
+        for (size_t p = panel0; p < panel1; p++)
+            for (size_t i = tile0; i < tile1; i++) {
+                const size_t o = kn_cut(j->out, j->tiles, i), m = kn_cut(j->out, j->tiles, i + 1) - o;
+                const float *a = dy_pack + (i - tile0) * MR * DEPTH, *b = x_pack + (p - panel0) * NR * DEPTH;
+                float *c = j->dw + o * j->lddw + p * NR;
+                const size_t columns = kn_min(NR, j->in - p * NR);
+#define ONE(M)                                                            \
+    case M:                                                               \
+        block(M, 1, 0, depth, a, 0, MR, b, 0, c, j->lddw, columns, true); \
+        break;
+                TILE_ROWS(m, ONE)
+#undef ONE
+            }
+    }
+    if (!j->db || panel0 != 0)
+        return;
+    for (size_t t = 0; t < j->T; t++)
+        for (size_t o = kn_cut(j->out, j->tiles, tile0); o < kn_cut(j->out, j->tiles, tile1); o++)
+            j->db[o] += j->dy[t * j->lddy + o];
+}
+
+int KN(product_weight)(kn_cpu *cpu, float *dw, size_t lddw, float *db, const float *dy, size_t lddy, const float *x,
+                       size_t ldx, size_t T, size_t out, size_t in)
+{
+    if (T == 0)
+        return KN_OK;
+    weight_job j = {.dw = dw,
+                    .db = db,
+                    .dy = dy,
+                    .x = x,
+                    .lddw = lddw,
+                    .lddy = lddy,
+                    .ldx = ldx,
+                    .T = T,
+                    .out = out,
+                    .in = in,
+                    .tiles = kn_ceil(out, MR),
+                    .panels = kn_ceil(in, NR)};
+    const double cost = 2.0 * (double)T * (double)out * (double)in / flops_per_ns;
+    const size_t most_tiles = kn_ceil(128, MR), most_panels = kn_ceil(256, NR); /* what is packed fits in cache */
+    const size_t pieces = kn_pieces(cpu, j.tiles * j.panels, cost);
+    j.tile_cuts = kn_ceil(j.tiles, most_tiles);
+    j.panel_cuts = kn_ceil(j.panels, most_panels);
+    if (j.tile_cuts * j.panel_cuts < pieces)
+        j.tile_cuts = kn_min(j.tiles, kn_ceil(pieces, j.panel_cuts));
+    if (j.tile_cuts * j.panel_cuts < pieces)
+        j.panel_cuts = kn_min(j.panels, kn_ceil(pieces, j.tile_cuts));
+    j.room = (kn_ceil(j.tiles, j.tile_cuts) * MR + kn_ceil(j.panels, j.panel_cuts) * NR) * DEPTH;
+    j.scratch = kn_scratch_take(cpu, j.room * kn_threads(cpu) * sizeof(float));
+    if (!j.scratch)
+        return KN_NO_MEMORY;
+    kn_run(cpu, j.tile_cuts * j.panel_cuts, cost, weight_piece, &j);
+    kn_scratch_give(cpu, j.scratch);
+    return KN_OK;
+}
+
+int KN(linear_backward_weight)(kn_device *device, float *dw, float *db, const float *dy, const float *x, size_t T,
+                               size_t out, size_t in)
+{
+    return KN(product_weight)((kn_cpu *)device, dw, in, db, dy, out, x, in, T, out, in);
+}

@@ -1,0 +1,107 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/* What the files of one instruction set share: the layouts of matrices and caches, and the ops' names. */
+#ifndef KN_CPU_OPS_H
+#define KN_CPU_OPS_H
+
+#include "cpu.h"
+#include "tile.h"
+
+/*
+ * W[out, in] as panels of NR outputs: panel p holds, for k = 0 … in-1, the NR weights of outputs p·NR … at input k side
+ * by side (0 beyond the last output). `back` is the same of Wᵀ: panels of NR inputs, k running over outputs.
+ */
+struct kn_matrix {
+    size_t out, in;
+    float *forward;
+    float *back; /* NULL without backward */
+};
+
+/*
+ * Pages of keys and values. A block holds sixteen positions of one key/value head: keys [head_dim][16], so that scores
+ * vectorize over keys, then values [16][head_dim], so that their sum vectorizes over head_dim. A page is kv_heads
+ * blocks.
+ */
+struct kn_cache {
+    size_t layers, pages;
+    kn_attention shape;
+    float *data; /* [layers][pages][kv_heads][block] */
+};
+
+static inline size_t kn_block_floats(const kn_attention *a)
+{
+    return 2 * KN_PAGE * (size_t)a->head_dim;
+}
+
+static inline size_t kn_width(const kn_attention *a)
+{
+    return ((size_t)a->heads + 2 * (size_t)a->kv_heads) * a->head_dim;
+}
+
+/* --- gemm.c: serial pieces, for ops that order their own work --- */
+
+/* Rows [row, row_end) and panels [panel, panel_end) of C[·, N] = start + A·B, K deep, B packed in panels. Start is bias
+ * + residual (rows like C's) where given, else C itself when `accumulate`, else 0. */
+typedef struct kn_product {
+    size_t N, K;
+    const float *a;
+    size_t lda;
+    const float *packed;
+    size_t panel_stride; /* floats from panel to panel: usually K · NR */
+    float *c;
+    size_t ldc;
+    const float *bias, *residual;
+    bool accumulate;
+} kn_product;
+
+void KN(product_part)(const kn_product *, size_t row, size_t row_end, size_t panel, size_t panel_end);
+/* All of it for M rows, on the pool. */
+void KN(product)(kn_cpu *, const kn_product *, size_t M);
+/* C[out, in] += dyᵀ·x over T rows in order, on the pool; db[out] += sums of dy's columns when given. */
+int KN(product_weight)(kn_cpu *, float *dw, size_t lddw, float *db, const float *dy, size_t lddy, const float *x,
+                       size_t ldx, size_t T, size_t out, size_t in);
+
+/* --- the ops --- */
+
+kn_matrix *KN(matrix_new)(kn_device *, kn_dtype, size_t out, size_t in, bool with_backward);
+int KN(matrix_set)(kn_device *, kn_matrix *, const float *w);
+void KN(matrix_free)(kn_device *, kn_matrix *);
+int KN(linear)(kn_device *, float *y, const float *x, const kn_matrix *, const float *bias, const float *residual,
+               size_t T);
+int KN(linear_backward_input)(kn_device *, float *dx, const float *dy, const kn_matrix *, size_t T, bool accumulate);
+int KN(linear_backward_weight)(kn_device *, float *dw, float *db, const float *dy, const float *x, size_t T, size_t out,
+                               size_t in);
+int KN(rms_norm)(kn_device *, float *y, float *rstd, const float *x, const float *w, size_t T, size_t d, float eps);
+int KN(rms_norm_backward)(kn_device *, float *dx, float *dw, const float *dy, const float *x, const float *w,
+                          const float *rstd, size_t T, size_t d);
+int KN(rope)(kn_device *, float *x, size_t stride, const uint32_t *position, const float *cos, const float *sin,
+             size_t T, size_t heads, size_t head_dim, bool inverse);
+int KN(swiglu)(kn_device *, float *y, const float *gate_up, size_t T, size_t f);
+int KN(swiglu_backward)(kn_device *, float *dgate_up, const float *dy, const float *gate_up, size_t T, size_t f);
+int KN(embed)(kn_device *, float *y, const float *table, const uint32_t *token, size_t T, size_t d);
+int KN(embed_backward)(kn_device *, float *dtable, const float *dy, const uint32_t *token, size_t T, size_t d,
+                       size_t vocab);
+int KN(dropout)(kn_device *, float *x, size_t T, size_t d, float rate, const uint64_t key[2], const uint64_t *row_id);
+int KN(add)(kn_device *, float *y, const float *x, size_t n);
+int KN(axpy)(kn_device *, float *y, float a, const float *x, size_t n);
+int KN(attention)(kn_device *, float *out, float *lse, const float *qkv, const kn_segment *, size_t segments, size_t T,
+                  const kn_attention *);
+int KN(attention_backward)(kn_device *, float *dqkv, const float *dout, const float *qkv, const float *out,
+                           const float *lse, const kn_segment *, size_t segments, size_t T, const kn_attention *);
+kn_cache *KN(cache_new)(kn_device *, kn_dtype, size_t layers, size_t pages, const kn_attention *);
+void KN(cache_free)(kn_device *, kn_cache *);
+int KN(cache_copy_page)(kn_device *, kn_cache *, uint32_t to, uint32_t from, size_t count);
+int KN(attention_cached)(kn_device *, float *out, const float *qkv, kn_cache *, size_t layer, const kn_cached_rows *,
+                         size_t sequences, size_t T);
+int KN(logprob)(kn_device *, float *logprob, float *lse, float *entropy, const float *h, const kn_matrix *,
+                const uint32_t *target, size_t T);
+int KN(logprob_backward)(kn_device *, float *dh, float *dw, const float *dlogprob, const float *h, const kn_matrix *,
+                         const float *lse, const uint32_t *target, size_t T);
+int KN(logits)(kn_device *, float *logits, const float *h, const kn_matrix *, size_t T);
+int KN(choose)(kn_device *, kn_chosen *, float *logits, const kn_choice *, size_t T, size_t vocab);
+int KN(sum_squares)(kn_device *, double *sum, const float *x, size_t n);
+int KN(adamw)(kn_device *, float *w, float *m, float *v, const float *g, size_t n, const kn_adamw *);
+
+/* log Σ exp of a row of logits, in the one order that logprob uses too. */
+double KN(row_lse)(const float *logits, size_t vocab);
+
+#endif

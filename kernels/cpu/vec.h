@@ -1,0 +1,280 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Vectors of float32: the few operations that the kernels need, for each instruction set. The files that include this
+ * are compiled once per set with that set's flags; KN_ISA names the set (avx512, avx2, neon, plain).
+ *
+ * V is the machine's own vector of VN floats, a GCC/Clang vector type, so + - * / and comparisons of integers are
+ * written as such. Lanes behave alike on all sets, and v_fma rounds once on all but plain: the same formula gives the
+ * same bits on AVX-512, AVX2 and NEON.
+ */
+#ifndef KN_VEC_H
+#define KN_VEC_H
+
+#include <stdint.h>
+#include <string.h>
+#include <stddef.h>
+
+#define KN_JOIN2(a, b) kn_##a##_##b
+#define KN_JOIN(a, b)  KN_JOIN2(a, b)
+#define KN(name)       KN_JOIN(name, KN_ISA)
+#define KN_INLINE      static inline __attribute__((always_inline))
+
+#if defined(__clang__)
+#define KN_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define KN_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#define VN 16
+#elif defined(__AVX2__)
+#include <immintrin.h>
+#define VN 8
+#elif defined(__ARM_NEON) && !defined(KN_PLAIN)
+#include <arm_neon.h>
+#define VN 4
+#else
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+#define VN 4
+#endif
+
+typedef float V __attribute__((vector_size(VN * 4)));
+typedef int32_t VI __attribute__((vector_size(VN * 4)));
+typedef uint32_t VU __attribute__((vector_size(VN * 4)));
+
+/* Sixteen lanes, the width by which sums are ordered on every set. */
+#define NW (16 / VN)
+
+KN_INLINE V v_load(const float *p)
+{
+    V a;
+    memcpy(&a, p, sizeof(a));
+    return a;
+}
+
+KN_INLINE void v_store(float *p, V a)
+{
+    memcpy(p, &a, sizeof(a));
+}
+
+KN_INLINE V v_set1(float a)
+{
+#if VN == 16
+    return (V)_mm512_set1_ps(a);
+#elif VN == 8
+    return (V)_mm256_set1_ps(a);
+#else
+    return (V){a, a, a, a};
+#endif
+}
+
+KN_INLINE VI vi_set1(int32_t a)
+{
+#if VN == 16
+    return (VI)_mm512_set1_epi32(a);
+#elif VN == 8
+    return (VI)_mm256_set1_epi32(a);
+#else
+    return (VI){a, a, a, a};
+#endif
+}
+
+KN_INLINE V v_zero(void)
+{
+    return v_set1(0);
+}
+
+/* 0, 1, 2, … */
+KN_INLINE VI vi_iota(void)
+{
+#if VN == 16
+    return (VI){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+#elif VN == 8
+    return (VI){0, 1, 2, 3, 4, 5, 6, 7};
+#else
+    return (VI){0, 1, 2, 3};
+#endif
+}
+
+/* a·b + c */
+KN_INLINE V v_fma(V a, V b, V c)
+{
+#if VN == 16
+    return (V)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif VN == 8
+    return (V)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__ARM_NEON) && !defined(KN_PLAIN)
+    return (V)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+    return a * b + c;
+#endif
+}
+
+/* c - a·b */
+KN_INLINE V v_fnma(V a, V b, V c)
+{
+    return v_fma(-a, b, c);
+}
+
+/* Lane by lane: where mask is -1 a, where it is 0 b. */
+KN_INLINE V v_select(VI mask, V a, V b)
+{
+#if VN == 16
+    return (V)_mm512_mask_blend_ps(_mm512_movepi32_mask((__m512i)mask), (__m512)b, (__m512)a);
+#elif VN == 8
+    return (V)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)mask);
+#else
+    return (V)((mask & (VI)a) | (~mask & (VI)b));
+#endif
+}
+
+/* min(a, b) and max(a, b); b when either is not a number. */
+KN_INLINE V v_min(V a, V b)
+{
+#if VN == 16
+    return (V)_mm512_min_ps((__m512)a, (__m512)b);
+#elif VN == 8
+    return (V)_mm256_min_ps((__m256)a, (__m256)b);
+#elif defined(__SSE2__)
+    return (V)_mm_min_ps((__m128)a, (__m128)b);
+#else
+    return v_select(a < b, a, b);
+#endif
+}
+
+KN_INLINE V v_max(V a, V b)
+{
+#if VN == 16
+    return (V)_mm512_max_ps((__m512)a, (__m512)b);
+#elif VN == 8
+    return (V)_mm256_max_ps((__m256)a, (__m256)b);
+#elif defined(__SSE2__)
+    return (V)_mm_max_ps((__m128)a, (__m128)b);
+#else
+    return v_select(a > b, a, b);
+#endif
+}
+
+KN_INLINE V v_sqrt(V a)
+{
+#if VN == 16
+    return (V)_mm512_sqrt_ps((__m512)a);
+#elif VN == 8
+    return (V)_mm256_sqrt_ps((__m256)a);
+#elif defined(__ARM_NEON) && !defined(KN_PLAIN)
+    return (V)vsqrtq_f32((float32x4_t)a);
+#elif defined(__SSE2__)
+    return (V)_mm_sqrt_ps((__m128)a);
+#else
+    return (V){__builtin_sqrtf(a[0]), __builtin_sqrtf(a[1]), __builtin_sqrtf(a[2]), __builtin_sqrtf(a[3])};
+#endif
+}
+
+/* The nearest integers, ties to even; |a| < 2^31. */
+KN_INLINE VI v_round(V a)
+{
+#if VN == 16
+    return (VI)_mm512_cvtps_epi32((__m512)a);
+#elif VN == 8
+    return (VI)_mm256_cvtps_epi32((__m256)a);
+#elif defined(__ARM_NEON) && !defined(KN_PLAIN)
+    return (VI)vcvtnq_s32_f32((float32x4_t)a);
+#elif defined(__SSE2__)
+    return (VI)_mm_cvtps_epi32((__m128)a);
+#else
+    return (VI){(int32_t)__builtin_rintf(a[0]), (int32_t)__builtin_rintf(a[1]), (int32_t)__builtin_rintf(a[2]),
+                (int32_t)__builtin_rintf(a[3])};
+#endif
+}
+
+KN_INLINE V v_from_int(VI a)
+{
+    return __builtin_convertvector(a, V);
+}
+
+/* The first n lanes (1 … VN), 0 in the others; memory behind them is not touched. */
+KN_INLINE V v_load_n(const float *p, size_t n)
+{
+#if VN == 16
+    return (V)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+#elif VN == 8
+    return (V)_mm256_maskload_ps(p, (__m256i)(vi_iota() < vi_set1((int32_t)n)));
+#else
+    V a = v_zero();
+    memcpy(&a, p, n * sizeof(float));
+    return a;
+#endif
+}
+
+KN_INLINE void v_store_n(float *p, V a, size_t n)
+{
+#if VN == 16
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)a);
+#elif VN == 8
+    _mm256_maskstore_ps(p, (__m256i)(vi_iota() < vi_set1((int32_t)n)), (__m256)a);
+#else
+    memcpy(p, &a, n * sizeof(float));
+#endif
+}
+
+/* Whether any lane of a mask is set. */
+KN_INLINE int v_any(VI mask)
+{
+#if VN == 16
+    return _mm512_movepi32_mask((__m512i)mask) != 0;
+#elif VN == 8
+    return _mm256_movemask_ps((__m256)mask) != 0;
+#elif defined(__ARM_NEON) && !defined(KN_PLAIN)
+    return vmaxvq_u32((uint32x4_t)mask) != 0;
+#elif defined(__SSE2__)
+    return _mm_movemask_ps((__m128)mask) != 0;
+#else
+    return (mask[0] | mask[1] | mask[2] | mask[3]) != 0;
+#endif
+}
+
+/* High and low halves of the 64-bit products a·b. */
+KN_INLINE VU vu_mul_wide(VU a, VU b, VU *low)
+{
+    *low = a * b;
+#if VN == 16
+    const __m512i even = _mm512_srli_epi64(_mm512_mul_epu32((__m512i)a, (__m512i)b), 32);
+    const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64((__m512i)a, 32), _mm512_srli_epi64((__m512i)b, 32));
+    return (VU)_mm512_mask_blend_epi32(0xaaaa, even, odd);
+#elif VN == 8
+    const __m256i even = _mm256_srli_epi64(_mm256_mul_epu32((__m256i)a, (__m256i)b), 32);
+    const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64((__m256i)a, 32), _mm256_srli_epi64((__m256i)b, 32));
+    return (VU)_mm256_blend_epi32(even, odd, 0xaa);
+#else
+    VU high;
+    for (int i = 0; i < VN; i++)
+        high[i] = (uint32_t)(((uint64_t)a[i] * b[i]) >> 32);
+    return high;
+#endif
+}
+
+/* Four rows of four floats (row r at from + r·stride) as columns: to[c·to_stride + r] = from[r·stride + c]. */
+KN_INLINE void v_transpose4(float *to, size_t to_stride, const float *r0, const float *r1, const float *r2,
+                            const float *r3)
+{
+#if defined(__SSE2__)
+    __m128 a = _mm_loadu_ps(r0), b = _mm_loadu_ps(r1), c = _mm_loadu_ps(r2), d = _mm_loadu_ps(r3);
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_storeu_ps(to, a);
+    _mm_storeu_ps(to + to_stride, b);
+    _mm_storeu_ps(to + 2 * to_stride, c);
+    _mm_storeu_ps(to + 3 * to_stride, d);
+#else
+    for (int i = 0; i < 4; i++) {
+        to[i * to_stride] = r0[i];
+        to[i * to_stride + 1] = r1[i];
+        to[i * to_stride + 2] = r2[i];
+        to[i * to_stride + 3] = r3[i];
+    }
+#endif
+}
+
+#endif

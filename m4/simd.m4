@@ -1,0 +1,19 @@
+# SLUICE_SIMD: the instruction sets that the CPU backend is compiled for; which one runs is decided on the machine.
+AC_DEFUN([SLUICE_SIMD], [
+  sluice_x86=no sluice_neon=no
+  AS_CASE([$host_cpu],
+    [x86_64|amd64], [
+      AC_MSG_CHECKING([whether $CC compiles AVX2 and AVX-512])
+      sluice_save_CFLAGS="$CFLAGS"
+      CFLAGS="$CFLAGS -mavx2 -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl"
+      AC_COMPILE_IFELSE([AC_LANG_PROGRAM([[#include <immintrin.h>]], [[__m512 a = _mm512_setzero_ps(); (void)a;]])],
+        [sluice_x86=yes])
+      CFLAGS="$sluice_save_CFLAGS"
+      AC_MSG_RESULT([$sluice_x86])
+      AS_IF([test $sluice_x86 = yes], [AC_DEFINE([KN_HAVE_X86], [1], [The CPU backend has AVX2 and AVX-512 code.])])],
+    [aarch64|arm64], [
+      sluice_neon=yes
+      AC_DEFINE([KN_HAVE_NEON], [1], [The CPU backend has NEON code.])])
+  AM_CONDITIONAL([KN_X86], [test $sluice_x86 = yes])
+  AM_CONDITIONAL([KN_NEON], [test $sluice_neon = yes])
+])
