@@ -13,18 +13,20 @@ static const struct column {
     enum format format;
     int digits;
     uint32_t kinds; /* whose number it is: bits 1 << sluice_kind */
+    bool training;  /* of interest where nobody evaluated */
 } columns[] = {
 #define OF(kind) (1u << (kind))
-    {"accuracy", "accuracy (95 %)", SHARE, 1, OF(SLUICE_EVALUATOR)},
-    {"label_accuracy", "label accuracy", SHARE, 1, OF(SLUICE_EVALUATOR) | OF(SLUICE_RANKER) | OF(SLUICE_REGULARIZER)},
-    {"consistency", "consistency", PLAIN, 3, OF(SLUICE_REGULARIZER)},
-    {"kl", "KL to start", PLAIN, 3, OF(SLUICE_EVALUATOR)},
-    {"perplexity", "perplexity", PLAIN, 3, OF(SLUICE_EVALUATOR)},
-    {"mean_length", "length", PLAIN, 1, OF(SLUICE_EVALUATOR)},
-    {"pairs", "pairs", PLAIN, 0, OF(SLUICE_RANKER) | OF(SLUICE_TRAINER)},
-    {"rewards/accuracies", "reward accuracy", SHARE, 1, OF(SLUICE_TRAINER)},
-    {"rewards/margins", "reward margin", SIGNED, 3, OF(SLUICE_TRAINER)},
-    {"loss", "loss", PLAIN, 4, OF(SLUICE_TRAINER)},
+    {"accuracy", "accuracy (95 %)", SHARE, 1, OF(SLUICE_EVALUATOR), false},
+    {"label_accuracy", "label accuracy", SHARE, 1, OF(SLUICE_EVALUATOR) | OF(SLUICE_RANKER) | OF(SLUICE_REGULARIZER),
+     false},
+    {"consistency", "consistency", PLAIN, 3, OF(SLUICE_REGULARIZER), false},
+    {"kl", "KL to start", PLAIN, 3, OF(SLUICE_EVALUATOR), false},
+    {"perplexity", "perplexity", PLAIN, 3, OF(SLUICE_EVALUATOR), false},
+    {"mean_length", "length", PLAIN, 1, OF(SLUICE_EVALUATOR), false},
+    {"pairs", "pairs", PLAIN, 0, OF(SLUICE_RANKER) | OF(SLUICE_TRAINER), true},
+    {"rewards/accuracies", "reward accuracy", SHARE, 1, OF(SLUICE_TRAINER), false},
+    {"rewards/margins", "reward margin", SIGNED, 3, OF(SLUICE_TRAINER), true},
+    {"loss", "loss", PLAIN, 4, OF(SLUICE_TRAINER), true},
 #undef OF
 };
 enum { COLUMNS = sizeof columns / sizeof *columns, CELL = 40 };
@@ -177,6 +179,22 @@ static size_t widest(const print_column *p, size_t rows)
     return width;
 }
 
+static bool has_column(const table *t, int c)
+{
+    for (size_t i = 0; t != NULL && i < t->count; i++)
+        if (!isnan(t->rows[i].value[c]))
+            return true;
+    return false;
+}
+
+static bool was_evaluated(const table *t)
+{
+    for (int c = 0; c < COLUMNS; c++)
+        if ((columns[c].kinds & (1u << SLUICE_EVALUATOR)) && has_column(t, c))
+            return true;
+    return false;
+}
+
 static void print_rows(const table *main, const table *beside, FILE *out)
 {
     print_column printed[2 * COLUMNS];
@@ -185,10 +203,9 @@ static void print_rows(const table *main, const table *beside, FILE *out)
     for (int side = 0; side < 2; side++)
         for (int c = 0; c < COLUMNS; c++) {
             const table *t = side == 0 ? main : beside;
-            bool any = false;
-            for (size_t i = 0; t != NULL && i < t->count; i++)
-                any = any || !isnan(t->rows[i].value[c]);
-            if (!any || (side == 1 && c > 0)) /* of the control only what the claim is about */
+            if (!has_column(t, c) || (columns[c].training && was_evaluated(main)))
+                continue;
+            if (side == 1 && c > 0) /* of the control only what the claim is about */
                 continue;
             print_column *p = &printed[count++];
             snprintf(p->title, sizeof p->title, "%s%s%s", side == 1 ? t->rows[0].slot : "", side == 1 ? ": " : "",

@@ -15,9 +15,11 @@ struct count {
 
 static const sluice_param count_params[] = {
     SLUICE_INT(struct count, records, .value = 10, .min = 0, .doc = "How many."),
-    SLUICE_INT(struct count, payload, .value = 4, .min = 0, .max = 65536, .unit = "bytes", .doc = "Length of a prompt."),
+    SLUICE_INT(struct count, payload, .value = 4, .min = 0, .max = 65536, .unit = "bytes",
+               .doc = "Length of a prompt."),
     SLUICE_INT(struct count, twice, .value = -1, .doc = "This record repeats the id of the first."),
-    SLUICE_INT(struct count, pause, .value = 0, .min = 0, .speed_only = true, .unit = "microseconds", .doc = "Before each."),
+    SLUICE_INT(struct count, pause, .value = 0, .min = 0, .speed_only = true, .unit = "microseconds",
+               .doc = "Before each."),
     SLUICE_PARAMS_END};
 
 static int count_init(void *self, const sluice_host *host)
@@ -65,7 +67,8 @@ static const sluice_param mark_params[] = {
     SLUICE_DOUBLE(struct mark, value, .value = 1, .doc = "Written into each record."),
     SLUICE_INT(struct mark, drop, .value = 0, .min = 0, .doc = "Every so-manieth record is left out; 0 = none."),
     SLUICE_INT(struct mark, pause, .value = 0, .min = 0, .speed_only = true, .doc = "Microseconds before each record."),
-    SLUICE_INT(struct mark, first_pause, .value = 0, .min = 0, .speed_only = true, .doc = "Microseconds before the first."),
+    SLUICE_INT(struct mark, first_pause, .value = 0, .min = 0, .speed_only = true,
+               .doc = "Microseconds before the first."),
     SLUICE_STRING(struct mark, fail, .doc = "The id of a record that is refused."),
     SLUICE_STRING(struct mark, silent, .doc = "The id of a record that is refused without a word."),
     SLUICE_PARAMS_END};
@@ -161,7 +164,8 @@ static const sluice_stage_class share_class = {
     .process = share_process,
 };
 
-/* ---- test/backwards: drives itself; emits by sevens in reverse order, leaves every tenth out, after a pass to count */
+/* ---- test/backwards: drives itself; emits by sevens in reverse order, leaves every tenth out, after a pass to count
+ */
 
 struct backwards {
     const sluice_host *host;
@@ -229,7 +233,8 @@ static const sluice_param train_params[] = {
     SLUICE_SLOT(struct train, model, .required = true, .doc = "What is trained."),
     SLUICE_DOUBLE(struct train, lr, .value = 1, .doc = "What a record adds."),
     SLUICE_BOOL(struct train, forget, .doc = "Ends without publishing."),
-    SLUICE_INT(struct train, pause, .value = 0, .min = 0, .speed_only = true, .doc = "Microseconds before each record."),
+    SLUICE_INT(struct train, pause, .value = 0, .min = 0, .speed_only = true,
+               .doc = "Microseconds before each record."),
     SLUICE_PARAMS_END};
 
 static int train_init(void *self, const sluice_host *host)
@@ -305,8 +310,7 @@ struct weigh {
 };
 
 static const sluice_param weigh_params[] = {
-    SLUICE_MODEL(struct weigh, model, .required = true, .doc = "What is weighed."),
-    SLUICE_PARAMS_END};
+    SLUICE_MODEL(struct weigh, model, .required = true, .doc = "What is weighed."), SLUICE_PARAMS_END};
 
 static int weigh_init(void *self, const sluice_host *host)
 {
@@ -322,8 +326,9 @@ static int weigh_run(void *self)
     if (rc < 0)
         return rc;
     value /= 1000;
-    sluice_metrics(w->host, -1,
-                   (sluice_number[]){{"accuracy", value}, {"accuracy/low", value - 0.01}, {"accuracy/high", value + 0.01}}, 3);
+    sluice_metrics(
+        w->host, -1,
+        (sluice_number[]){{"accuracy", value}, {"accuracy/low", value - 0.01}, {"accuracy/high", value + 0.01}}, 3);
     return SLUICE_OK;
 }
 
@@ -342,8 +347,8 @@ struct list {
     const sluice_host *host;
 };
 
-static const sluice_param list_params[] = {
-    SLUICE_STRING(struct list, path, .required = true, .doc = "Where the ids go."), SLUICE_PARAMS_END};
+static const sluice_param list_params[] = {SLUICE_FILE(struct list, path, .required = true, .doc = "Where the ids go."),
+                                           SLUICE_PARAMS_END};
 
 static int list_init(void *self, const sluice_host *host)
 {
@@ -377,5 +382,5 @@ static const sluice_stage_class list_class = {
     .process = list_process,
 };
 
-SLUICE_PLUGIN("run-stages", "1.0", "Apache-2.0", &count_class.base, &mark_class.base, &share_class.base, &backwards_class.base,
-              &train_class.base, &weigh_class.base, &list_class.base);
+SLUICE_PLUGIN("run-stages", "1.0", "Apache-2.0", &count_class.base, &mark_class.base, &share_class.base,
+              &backwards_class.base, &train_class.base, &weigh_class.base, &list_class.base);

@@ -1,0 +1,502 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/* The runner, with small stages: order, bounds, errors, reuse, a kill in the middle, locks, published versions. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "core/run/internal.h"
+#include "core/run/host.h"
+#include "core/run/run.h"
+
+static sl_registry *registry;
+static char home[64]; /* a folder for all tests */
+
+static char *text_of(const char *path)
+{
+    sl_buffer text = {0};
+    if (sl_file_read(path, &text) < 0) {
+        sl_buffer_free(&text);
+        return strdup("");
+    }
+    return (char *)text.data;
+}
+
+static char *in(const char *format, ...)
+{
+    static char paths[8][512];
+    static int next;
+    char *path = paths[next++ % 8];
+    va_list args;
+    va_start(args, format);
+    const int n = snprintf(path, 512, "%s/", home);
+    vsnprintf(path + n, (size_t)(512 - n), format, args);
+    va_end(args);
+    return path;
+}
+
+static void write_text(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    assert_int_equal(fclose(file), 0);
+}
+
+/* Runs a pipeline given as text with overrides, in folder `out`; what stderr got lies in `said` until the next run. */
+static char said[65536];
+
+static int run_in(const char *out, const char *pipeline, bool fresh, size_t count, const char *const *overrides)
+{
+    const char *file = in("pipeline.cfg"), *errors = in("stderr.txt");
+    size_t mistakes = 0;
+    write_text(file, pipeline);
+    fflush(stderr);
+    const int saved = dup(2), to = open(errors, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0644);
+    dup2(to, 2);
+    sl_plan *plan = sl_plan_read(file, overrides, count, registry, stderr, false, &mistakes);
+    const sl_run_options options = {.out = out, .fresh = fresh, .quiet = false};
+    fflush(stdout);
+    const int saved_out = dup(1);
+    dup2(to, 1);
+    const int code = plan != NULL ? sl_run(plan, registry, &options) : -1;
+    fflush(stdout);
+    fflush(stderr);
+    dup2(saved_out, 1);
+    dup2(saved, 2);
+    close(saved), close(saved_out), close(to);
+    sl_plan_free(plan);
+    char *text = text_of(errors);
+    snprintf(said, sizeof said, "%s", text);
+    free(text);
+    return code;
+}
+
+#define RUN(out, pipeline, ...)                                                                         \
+    run_in(out, pipeline, false, sizeof((const char *const[]){NULL, __VA_ARGS__}) / sizeof(char *) - 1, \
+           (const char *const[]){NULL, __VA_ARGS__} + 1)
+
+static void assert_says(const char *what)
+{
+    if (strstr(said, what) == NULL)
+        fail_msg("expected \"%s\" in:\n%s", what, said);
+}
+
+static void assert_not_says(const char *what)
+{
+    if (strstr(said, what) != NULL)
+        fail_msg("did not expect \"%s\" in:\n%s", what, said);
+}
+
+static void assert_same_file(const char *a, const char *b)
+{
+    sl_buffer x = {0}, y = {0};
+    if (sl_file_read(a, &x) < 0 || sl_file_read(b, &y) < 0)
+        fail_msg("cannot read %s or %s", a, b);
+    if (x.size != y.size || memcmp(x.data, y.data, x.size) != 0)
+        fail_msg("%s (%zu bytes) and %s (%zu bytes) differ", a, x.size, b, y.size);
+    sl_buffer_free(&x);
+    sl_buffer_free(&y);
+}
+
+static size_t entries(const char *folder, const char *containing)
+{
+    size_t count = 0;
+    DIR *dir = opendir(folder);
+    for (struct dirent *e; dir != NULL && (e = readdir(dir)) != NULL;)
+        count += strstr(e->d_name, containing) != NULL;
+    if (dir != NULL)
+        closedir(dir);
+    return count;
+}
+
+static const char chain[] = "sluice = 1; name = \"chain\"; seed = 7;\n"
+                            "phases = ( { name = \"main\"; stages = (\n"
+                            "  { name = \"numbers\"; use = \"test/count\"; records = 1000; },\n"
+                            "  { name = \"mark\"; use = \"test/mark\"; from = \"numbers\"; value = 2.5; drop = 4; },\n"
+                            "  { name = \"share\"; use = \"test/share\"; from = \"mark\"; },\n"
+                            "  { name = \"turn\"; use = \"test/backwards\"; from = \"share\"; },\n"
+                            "  { name = \"list\"; use = \"test/list\"; from = \"turn\"; path = \"list.txt\"; }\n"
+                            "); } );\n";
+
+/* Every shape of stage in a row: what was dropped or released is left out, the rest keeps its order. */
+static void every_shape_keeps_order(void **state)
+{
+    (void)state;
+    char *out = in("order");
+    assert_int_equal(RUN(out, chain), SL_RUN_DONE);
+    char *list = text_of(in("list.txt"));
+    const char *line = list;
+    int position = 0;
+    for (int i = 0; i < 1000; i++) {
+        char expected[32];
+        if (i % 4 == 3)
+            continue; /* the mark stage drops every fourth */
+        if (position++ % 10 == 9)
+            continue; /* and the one that turns releases every tenth of what is left */
+        const int n = snprintf(expected, sizeof expected, "r%d 2.5\n", i);
+        if (strncmp(line, expected, (size_t)n) != 0)
+            fail_msg("expected %s at %.20s", expected, line);
+        line += n;
+    }
+    assert_string_equal(line, "");
+    free(list);
+    uint64_t records = 0;
+    char error[SL_ERROR_SIZE] = "";
+    char path[600];
+    snprintf(path, sizeof path, "%s/streams/main-1/turn.zst", out);
+    assert_int_equal(sl_stream_verify(path, &records, error, sizeof error), SLUICE_OK);
+    assert_int_equal(records, 675);
+}
+
+/* Equal numbers, equal bytes: metrics without a clock, in the plan's order; null for what is not finite, and a warning.
+ */
+static void metrics_are_reproducible(void **state)
+{
+    (void)state;
+    char *one = in("metrics-1"), *two = in("metrics-2");
+    assert_int_equal(RUN(one, chain), SL_RUN_DONE);
+    assert_says("metric 'nothing' is");
+    assert_int_equal(RUN(two, chain, "mark.pause=100"), SL_RUN_DONE);
+    assert_same_file(in("metrics-1/metrics.jsonl"), in("metrics-2/metrics.jsonl"));
+    assert_same_file(in("metrics-1/streams/main-1/turn.zst"), in("metrics-2/streams/main-1/turn.zst"));
+    char *text = text_of(in("metrics-1/metrics.jsonl"));
+    assert_non_null(strstr(text, "{\"phase\":\"main\",\"iteration\":1,\"stage\":\"mark\",\"seen\":1000,"
+                                 "\"third\":333.3333333333333,\"nothing\":null}\n"));
+    assert_true(strstr(text, "\"mark\"") < strstr(text, "\"share\""));
+    free(text);
+}
+
+static void second_run_reuses(void **state)
+{
+    (void)state;
+    char *out = in("reuse");
+    assert_int_equal(RUN(out, chain), SL_RUN_DONE);
+    char *before = text_of(in("reuse/metrics.jsonl"));
+    assert_int_equal(RUN(out, chain), SL_RUN_DONE);
+    char *after = text_of(in("reuse/metrics.jsonl"));
+    assert_string_equal(before, after);
+    assert_not_says("started");
+    static const char *const stages[] = {"numbers", "mark", "share", "turn", "list"};
+    for (size_t i = 0; i < 5; i++) {
+        char line[64];
+        snprintf(line, sizeof line, "main         %-12s reused", stages[i]);
+        assert_says(line);
+    }
+    /* A parameter that changes speed alone changes no key. */
+    assert_int_equal(RUN(out, chain, "mark.pause=1"), SL_RUN_DONE);
+    assert_not_says("started");
+    /* Another value: this stage and what follows, nothing before. */
+    assert_int_equal(RUN(out, chain, "share.use=test/mark"), SL_RUN_DONE);
+    assert_says("mark         reused");
+    assert_says("share        started");
+    assert_says("turn         started");
+    assert_says("list         started");
+    /* A sink's file that was lost or changed is written again. */
+    write_text(in("list.txt"), "something else");
+    assert_int_equal(RUN(out, chain, "share.use=test/mark"), SL_RUN_DONE);
+    assert_says("turn         reused");
+    assert_says("list         started");
+    assert_int_equal(RUN(out, chain, "seed=8"), SL_RUN_DONE);
+    assert_not_says("reused");
+    assert_int_equal(run_in(out, chain, true, 0, NULL), SL_RUN_DONE);
+    assert_not_says("reused");
+    free(before);
+    free(after);
+}
+
+static void errors_name_stage_and_record(void **state)
+{
+    (void)state;
+    char *out = in("errors"), expected[1024];
+    assert_int_equal(RUN(out, chain, "mark.fail=r500"), SL_RUN_FAILED);
+    snprintf(expected, sizeof expected,
+             "sluice: stage 'mark' (%s:4), record 'r500': refused on purpose; mend nothing\n", in("pipeline.cfg"));
+    assert_says(expected);
+    assert_int_equal(RUN(out, chain, "mark.silent=r7"), SL_RUN_FAILED);
+    assert_says("record 'r7': a record is wrong");
+    /* What was finished before the error is kept, nothing of the failed stage is. */
+    assert_int_equal(RUN(out, chain, "mark.fail=r999"), SL_RUN_FAILED);
+    assert_false(sl_path_exists(in("errors/streams/main-1/mark.zst")));
+    assert_int_equal(entries(in("errors/streams/main-1"), ".part"), 0);
+    /* Two records of one id. */
+    assert_int_equal(RUN(out, chain, "numbers.twice=77"), SL_RUN_FAILED);
+    assert_says("stage 'numbers'");
+    assert_says("'r0'");
+    assert_int_equal(RUN(out, chain), SL_RUN_DONE);
+}
+
+static const char training[] =
+    "sluice = 1; name = \"training\"; seed = 3;\n"
+    "models = { policy = { path = \"base\"; }; };\n"
+    "phases = (\n"
+    "  { name = \"start\"; stages = ( { name = \"before\"; use = \"test/weigh\"; model = \"policy\"; } ); },\n"
+    "  { name = \"align\"; repeat = 3; stages = (\n"
+    "    { name = \"numbers\"; use = \"test/count\"; records = 50; pause = 100; },\n"
+    "    { name = \"trust\"; use = \"test/share\"; from = \"numbers\"; },\n"
+    "    { name = \"train\"; use = \"test/train\"; from = \"trust\"; model = \"policy\"; },\n"
+    "    { name = \"eval\"; use = \"test/weigh\"; after = \"train\"; model = \"policy\"; }\n"
+    "  ); } );\n";
+
+static void versions_are_published_and_read(void **state)
+{
+    (void)state;
+    char *out = in("training");
+    assert_int_equal(RUN(out, training), SL_RUN_DONE);
+    char *weights = text_of(in("training/models/policy@3/model.safetensors"));
+    assert_string_equal(weights, "400\n"); /* 100 + 3 iterations × 2 epochs × 50 records */
+    free(weights);
+    assert_int_equal(entries(in("training/models"), ".policy"), 0);
+    char *text = text_of(in("training/metrics.jsonl"));
+    assert_non_null(strstr(
+        text, "{\"phase\":\"start\",\"iteration\":1,\"stage\":\"before\",\"model\":\"policy@0\",\"accuracy\":0.1,"));
+    assert_non_null(strstr(
+        text, "{\"phase\":\"align\",\"iteration\":3,\"stage\":\"eval\",\"model\":\"policy@3\",\"accuracy\":0.4,"));
+    assert_non_null(strstr(text, "{\"phase\":\"align\",\"iteration\":1,\"stage\":\"train\",\"step\":11,\"loss\":"));
+    free(text);
+    assert_says("policy@0");
+    assert_says("40.0 [39.0, 41.0]");
+    assert_says(
+        "Accuracy rose from 10.0 (policy@0) to 40.0 (policy@3), 30.0 points (their 95 % intervals do not overlap).");
+    /* Other weights of the start: everything that read them is computed again, the sources are not. */
+    write_text(in("base/model.safetensors"), "200\n");
+    assert_int_equal(RUN(out, training), SL_RUN_DONE);
+    assert_says("numbers      reused");
+    assert_says("trust        reused");
+    assert_not_says("train        reused");
+    write_text(in("base/model.safetensors"), "100\n");
+    /* A trainer that publishes nothing has failed, and leaves nothing. */
+    assert_int_equal(RUN(in("forgetful"), training, "train.forget=true"), SL_RUN_FAILED);
+    assert_says("stage 'train'");
+    assert_says("ended without publishing policy@1");
+    assert_int_equal(RUN(in("forgetful"), training, "numbers.records=0"), SL_RUN_FAILED);
+    assert_says("got no records from 'trust'");
+}
+
+static void old_versions_are_pruned(void **state)
+{
+    (void)state;
+    assert_int_equal(RUN(in("pruned"), training, "models.policy.keep_versions=1"), SL_RUN_DONE);
+    assert_int_equal(entries(in("pruned/models"), "policy@"), 1);
+    assert_true(sl_path_exists(in("pruned/models/policy@3/model.safetensors")));
+    assert_int_equal(RUN(in("pruned"), training, "models.policy.keep_versions=1"), SL_RUN_DONE);
+    assert_not_says("started");
+    /* What the last iteration needs is made again. */
+    assert_int_equal(sl_folder_remove(in("pruned/models/policy@3")), SLUICE_OK);
+    assert_int_equal(RUN(in("pruned"), training, "models.policy.keep_versions=1"), SL_RUN_DONE);
+    assert_true(sl_path_exists(in("pruned/models/policy@3/model.safetensors")));
+    assert_says("align 1/3    numbers      reused");
+    assert_says("align 1/3    train        started");
+}
+
+/* Ends a child that runs the pipeline by `signal` once `path` is there; returns the child's status. */
+static int interrupted_run(const char *out, const char *pipeline, const char *path, int number)
+{
+    const pid_t child = fork();
+    if (child == 0) {
+        const int code =
+            run_in(out, pipeline, false, 2, (const char *const[]){"numbers.pause=2000", "train.pause=2000"});
+        _exit(code);
+    }
+    for (int i = 0; i < 5000 && !sl_path_exists(path); i++)
+        usleep(1000);
+    usleep(30 * 1000);
+    kill(child, number);
+    int status = 0;
+    waitpid(child, &status, 0);
+    return status;
+}
+
+static void assert_same_run(const char *a, const char *b)
+{
+    static const char *const files[] = {"metrics.jsonl",
+                                        "streams/align-1/numbers.zst",
+                                        "streams/align-1/trust.zst",
+                                        "streams/align-2/trust.zst",
+                                        "streams/align-3/trust.zst",
+                                        "models/policy@3/model.safetensors"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        assert_same_file(in("%s/%s", a, files[i]), in("%s/%s", b, files[i]));
+}
+
+static void killed_run_goes_on(void **state)
+{
+    (void)state;
+    assert_int_equal(RUN(in("whole"), training), SL_RUN_DONE);
+    static const char *const moments[] = {"streams/align-1/numbers.zst.part", "streams/align-2/trust.zst.part",
+                                          "models/policy@2"};
+    for (size_t i = 0; i < sizeof moments / sizeof *moments; i++) {
+        const int status = interrupted_run(in("killed-%zu", i), training, in("killed-%zu/%s", i, moments[i]), SIGKILL);
+        assert_true(WIFSIGNALED(status));
+        assert_int_equal(RUN(in("killed-%zu", i), training), SL_RUN_DONE);
+        if (i > 0)
+            assert_says("reused");
+        char name[32];
+        snprintf(name, sizeof name, "killed-%zu", i);
+        assert_same_run("whole", name);
+        assert_int_equal(entries(in("%s/streams/align-2", name), ".part"), 0);
+        assert_int_equal(entries(in("%s/streams/align-2", name), ".journal"), 0);
+    }
+}
+
+static void first_signal_stops_cleanly(void **state)
+{
+    (void)state;
+    const int status = interrupted_run(in("stopped"), training, in("stopped/models/policy@1"), SIGINT);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), SL_RUN_STOPPED);
+    char *text = text_of(in("stderr.txt"));
+    assert_non_null(strstr(text, "the same command again goes on from there"));
+    free(text);
+    assert_int_equal(entries(in("stopped/streams/align-2"), ".part"), 0);
+    assert_int_equal(RUN(in("stopped"), training), SL_RUN_DONE);
+    assert_says("align 1/3    train        reused");
+    assert_int_equal(RUN(in("whole-2"), training), SL_RUN_DONE);
+    assert_same_run("stopped", "whole-2");
+}
+
+static void folder_in_use_is_refused(void **state)
+{
+    (void)state;
+    mkdir(in("locked"), 0777);
+    const int fd = open(in("locked/.lock"), O_RDWR | O_CREAT, 0666);
+    assert_int_equal(flock(fd, LOCK_EX), 0);
+    assert_int_equal(RUN(in("locked"), chain), SL_RUN_FAILED);
+    assert_says("is in use by another run");
+    close(fd);
+    assert_int_equal(RUN(in("locked"), chain), SL_RUN_DONE);
+}
+
+static void unwritable_folder_is_said(void **state)
+{
+    (void)state;
+    write_text(in("a-file"), "");
+    assert_int_equal(RUN(in("a-file/run"), chain), SL_RUN_FAILED);
+    assert_says("sluice: cannot create the folder");
+    assert_int_equal(RUN("/proc/sluice-run", chain), SL_RUN_FAILED);
+    assert_says("sluice: cannot create the folder /proc/sluice-run");
+}
+
+/* --fresh removes what has the form of ours and nothing else. */
+static void fresh_leaves_strangers_alone(void **state)
+{
+    (void)state;
+    assert_int_equal(RUN(in("fresh"), training), SL_RUN_DONE);
+    mkdir(in("fresh/models/mine"), 0777);
+    write_text(in("fresh/models/mine/model.safetensors"), "mine");
+    mkdir(in("fresh/streams/other-1"), 0777);
+    assert_int_equal(run_in(in("fresh"), training, true, 0, NULL), SL_RUN_DONE);
+    assert_not_says("reused");
+    assert_true(sl_path_exists(in("fresh/models/mine/model.safetensors")));
+    assert_true(sl_path_exists(in("fresh/streams/other-1")));
+}
+
+static long peak_kilobytes(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_maxrss;
+}
+
+/* A producer far ahead of its consumer costs disk, not memory: 200,000 records of half a kilobyte. */
+static void memory_is_bounded(void **state)
+{
+    (void)state;
+    int pipe_ends[2];
+    assert_int_equal(pipe(pipe_ends), 0);
+    const pid_t child = fork();
+    if (child == 0) {
+        const long before = peak_kilobytes();
+        const int code =
+            RUN(in("bounded"), chain, "numbers.records=200000", "numbers.payload=512", "mark.first_pause=1500000");
+        const long grown = code == SL_RUN_DONE ? peak_kilobytes() - before : -1;
+        _exit(write(pipe_ends[1], &grown, sizeof grown) != sizeof grown);
+    }
+    long grown = -1;
+    assert_int_equal(read(pipe_ends[0], &grown, sizeof grown), sizeof grown);
+    waitpid(child, NULL, 0);
+    close(pipe_ends[0]), close(pipe_ends[1]);
+    print_message("peak memory grew by %ld KiB for %d KiB of records\n", grown, 200000 * 512 / 1024);
+    assert_true(grown >= 0);
+    assert_true(grown < 64 * 1024);
+}
+
+static void free_host_serves_commands(void **state)
+{
+    (void)state;
+    char *text = NULL;
+    size_t size = 0;
+    FILE *errors = open_memstream(&text, &size);
+    assert_null(sl_free_host_open(registry, (const char *const[]){"no_such_setting=3"}, 1, errors));
+    fflush(errors);
+    assert_non_null(strstr(text, "no_such_setting=3: no service has this setting"));
+    sl_free_host *host = sl_free_host_open(registry, NULL, 0, errors);
+    assert_non_null(host);
+    const sluice_host *public = sl_free_host_public(host);
+    assert_null(sluice_service(public, "no.such.service/1"));
+    assert_int_equal(sluice_error(public, SLUICE_BAD_FILE, "no\nnews"), SLUICE_BAD_FILE);
+    assert_false(sluice_cancelled(public));
+    fflush(errors);
+    assert_non_null(strstr(text, "sluice: no news\n"));
+    const int fd = sluice_scratch(public);
+    assert_true(fd >= 0);
+    close(fd);
+    sl_free_host_close(host);
+    fclose(errors);
+    free(text);
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    snprintf(home, sizeof home, "/tmp/sluice-run-XXXXXX");
+    if (mkdtemp(home) == NULL)
+        return -1;
+    char path[512];
+    snprintf(path, sizeof path, "%s/tests/plugins", getenv("SLUICE_BUILD") != NULL ? getenv("SLUICE_BUILD") : ".");
+    setenv("SLUICE_PLUGIN_PATH", path, 1);
+    setenv("XDG_CACHE_HOME", home, 1);
+    registry = sl_registry_open();
+    mkdir(in("base"), 0777);
+    write_text(in("base/config.json"), "{}");
+    write_text(in("base/model.safetensors"), "100\n");
+    return registry != NULL ? 0 : -1;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    sl_registry_close(registry);
+    return sl_folder_remove(home);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_shape_keeps_order),
+        cmocka_unit_test(metrics_are_reproducible),
+        cmocka_unit_test(second_run_reuses),
+        cmocka_unit_test(errors_name_stage_and_record),
+        cmocka_unit_test(versions_are_published_and_read),
+        cmocka_unit_test(old_versions_are_pruned),
+        cmocka_unit_test(killed_run_goes_on),
+        cmocka_unit_test(first_signal_stops_cleanly),
+        cmocka_unit_test(folder_in_use_is_refused),
+        cmocka_unit_test(unwritable_folder_is_said),
+        cmocka_unit_test(fresh_leaves_strangers_alone),
+        cmocka_unit_test(memory_is_bounded),
+        cmocka_unit_test(free_host_serves_commands),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
