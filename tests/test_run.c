@@ -35,9 +35,9 @@ static char *text_of(const char *path)
 
 static char *in(const char *format, ...)
 {
-    static char paths[8][512];
+    static char paths[64][512];
     static int next;
-    char *path = paths[next++ % 8];
+    char *path = paths[next++ % 64];
     va_list args;
     va_start(args, format);
     const int n = snprintf(path, 512, "%s/", home);
@@ -87,6 +87,12 @@ static int run_in(const char *out, const char *pipeline, bool fresh, size_t coun
     run_in(out, pipeline, false, sizeof((const char *const[]){NULL, __VA_ARGS__}) / sizeof(char *) - 1, \
            (const char *const[]){NULL, __VA_ARGS__} + 1)
 
+static void assert_exit(int code, int expected)
+{
+    if (code != expected)
+        fail_msg("exit code %d, not %d:\n%s", code, expected, said);
+}
+
 static void assert_says(const char *what)
 {
     if (strstr(said, what) == NULL)
@@ -121,21 +127,23 @@ static size_t entries(const char *folder, const char *containing)
     return count;
 }
 
-static const char chain[] = "sluice = 1; name = \"chain\"; seed = 7;\n"
-                            "phases = ( { name = \"main\"; stages = (\n"
-                            "  { name = \"numbers\"; use = \"test/count\"; records = 1000; },\n"
-                            "  { name = \"mark\"; use = \"test/mark\"; from = \"numbers\"; value = 2.5; drop = 4; },\n"
-                            "  { name = \"share\"; use = \"test/share\"; from = \"mark\"; },\n"
-                            "  { name = \"turn\"; use = \"test/backwards\"; from = \"share\"; },\n"
-                            "  { name = \"list\"; use = \"test/list\"; from = \"turn\"; path = \"list.txt\"; }\n"
-                            "); } );\n";
+static char chain[2048]; /* chain_form with the folder in it */
+static const char chain_form[] =
+    "sluice = 1; name = \"chain\"; seed = 7;\n"
+    "phases = ( { name = \"main\"; stages = (\n"
+    "  { name = \"numbers\"; use = \"test/count\"; records = 1000; },\n"
+    "  { name = \"mark\"; use = \"test/mark\"; from = \"numbers\"; value = 2.5; drop = 4; },\n"
+    "  { name = \"share\"; use = \"test/share\"; from = \"mark\"; },\n"
+    "  { name = \"turn\"; use = \"test/backwards\"; from = \"share\"; },\n"
+    "  { name = \"list\"; use = \"test/list\"; from = \"turn\"; path = \"%s/list.txt\"; }\n"
+    "); } );\n";
 
 /* Every shape of stage in a row: what was dropped or released is left out, the rest keeps its order. */
 static void every_shape_keeps_order(void **state)
 {
     (void)state;
     char *out = in("order");
-    assert_int_equal(RUN(out, chain), SL_RUN_DONE);
+    assert_exit(RUN(out, chain), SL_RUN_DONE);
     char *list = text_of(in("list.txt"));
     const char *line = list;
     int position = 0;
@@ -166,13 +174,13 @@ static void metrics_are_reproducible(void **state)
 {
     (void)state;
     char *one = in("metrics-1"), *two = in("metrics-2");
-    assert_int_equal(RUN(one, chain), SL_RUN_DONE);
+    assert_exit(RUN(one, chain), SL_RUN_DONE);
     assert_says("metric 'nothing' is");
-    assert_int_equal(RUN(two, chain, "mark.pause=100"), SL_RUN_DONE);
+    assert_exit(RUN(two, chain, "mark.pause=100"), SL_RUN_DONE);
     assert_same_file(in("metrics-1/metrics.jsonl"), in("metrics-2/metrics.jsonl"));
     assert_same_file(in("metrics-1/streams/main-1/turn.zst"), in("metrics-2/streams/main-1/turn.zst"));
     char *text = text_of(in("metrics-1/metrics.jsonl"));
-    assert_non_null(strstr(text, "{\"phase\":\"main\",\"iteration\":1,\"stage\":\"mark\",\"seen\":1000,"
+    assert_non_null(strstr(text, "{\"phase\":\"main\",\"iteration\":1,\"stage\":\"mark\",\"seen\":1000.0,"
                                  "\"third\":333.3333333333333,\"nothing\":null}\n"));
     assert_true(strstr(text, "\"mark\"") < strstr(text, "\"share\""));
     free(text);
@@ -182,9 +190,9 @@ static void second_run_reuses(void **state)
 {
     (void)state;
     char *out = in("reuse");
-    assert_int_equal(RUN(out, chain), SL_RUN_DONE);
+    assert_exit(RUN(out, chain), SL_RUN_DONE);
     char *before = text_of(in("reuse/metrics.jsonl"));
-    assert_int_equal(RUN(out, chain), SL_RUN_DONE);
+    assert_exit(RUN(out, chain), SL_RUN_DONE);
     char *after = text_of(in("reuse/metrics.jsonl"));
     assert_string_equal(before, after);
     assert_not_says("started");
@@ -195,22 +203,22 @@ static void second_run_reuses(void **state)
         assert_says(line);
     }
     /* A parameter that changes speed alone changes no key. */
-    assert_int_equal(RUN(out, chain, "mark.pause=1"), SL_RUN_DONE);
+    assert_exit(RUN(out, chain, "mark.pause=1"), SL_RUN_DONE);
     assert_not_says("started");
     /* Another value: this stage and what follows, nothing before. */
-    assert_int_equal(RUN(out, chain, "share.use=test/mark"), SL_RUN_DONE);
+    assert_exit(RUN(out, chain, "share.use=test/mark"), SL_RUN_DONE);
     assert_says("mark         reused");
     assert_says("share        started");
     assert_says("turn         started");
     assert_says("list         started");
     /* A sink's file that was lost or changed is written again. */
     write_text(in("list.txt"), "something else");
-    assert_int_equal(RUN(out, chain, "share.use=test/mark"), SL_RUN_DONE);
+    assert_exit(RUN(out, chain, "share.use=test/mark"), SL_RUN_DONE);
     assert_says("turn         reused");
     assert_says("list         started");
-    assert_int_equal(RUN(out, chain, "seed=8"), SL_RUN_DONE);
+    assert_exit(RUN(out, chain, "seed=8"), SL_RUN_DONE);
     assert_not_says("reused");
-    assert_int_equal(run_in(out, chain, true, 0, NULL), SL_RUN_DONE);
+    assert_exit(run_in(out, chain, true, 0, NULL), SL_RUN_DONE);
     assert_not_says("reused");
     free(before);
     free(after);
@@ -220,21 +228,21 @@ static void errors_name_stage_and_record(void **state)
 {
     (void)state;
     char *out = in("errors"), expected[1024];
-    assert_int_equal(RUN(out, chain, "mark.fail=r500"), SL_RUN_FAILED);
+    assert_exit(RUN(out, chain, "mark.fail=r500"), SL_RUN_FAILED);
     snprintf(expected, sizeof expected,
              "sluice: stage 'mark' (%s:4), record 'r500': refused on purpose; mend nothing\n", in("pipeline.cfg"));
     assert_says(expected);
-    assert_int_equal(RUN(out, chain, "mark.silent=r7"), SL_RUN_FAILED);
+    assert_exit(RUN(out, chain, "mark.silent=r7"), SL_RUN_FAILED);
     assert_says("record 'r7': a record is wrong");
     /* What was finished before the error is kept, nothing of the failed stage is. */
-    assert_int_equal(RUN(out, chain, "mark.fail=r999"), SL_RUN_FAILED);
+    assert_exit(RUN(out, chain, "mark.fail=r999"), SL_RUN_FAILED);
     assert_false(sl_path_exists(in("errors/streams/main-1/mark.zst")));
     assert_int_equal(entries(in("errors/streams/main-1"), ".part"), 0);
     /* Two records of one id. */
-    assert_int_equal(RUN(out, chain, "numbers.twice=77"), SL_RUN_FAILED);
+    assert_exit(RUN(out, chain, "numbers.twice=77"), SL_RUN_FAILED);
     assert_says("stage 'numbers'");
     assert_says("'r0'");
-    assert_int_equal(RUN(out, chain), SL_RUN_DONE);
+    assert_exit(RUN(out, chain), SL_RUN_DONE);
 }
 
 static const char training[] =
@@ -253,7 +261,7 @@ static void versions_are_published_and_read(void **state)
 {
     (void)state;
     char *out = in("training");
-    assert_int_equal(RUN(out, training), SL_RUN_DONE);
+    assert_exit(RUN(out, training), SL_RUN_DONE);
     char *weights = text_of(in("training/models/policy@3/model.safetensors"));
     assert_string_equal(weights, "400\n"); /* 100 + 3 iterations × 2 epochs × 50 records */
     free(weights);
@@ -271,30 +279,30 @@ static void versions_are_published_and_read(void **state)
         "Accuracy rose from 10.0 (policy@0) to 40.0 (policy@3), 30.0 points (their 95 % intervals do not overlap).");
     /* Other weights of the start: everything that read them is computed again, the sources are not. */
     write_text(in("base/model.safetensors"), "200\n");
-    assert_int_equal(RUN(out, training), SL_RUN_DONE);
+    assert_exit(RUN(out, training), SL_RUN_DONE);
     assert_says("numbers      reused");
     assert_says("trust        reused");
     assert_not_says("train        reused");
     write_text(in("base/model.safetensors"), "100\n");
     /* A trainer that publishes nothing has failed, and leaves nothing. */
-    assert_int_equal(RUN(in("forgetful"), training, "train.forget=true"), SL_RUN_FAILED);
+    assert_exit(RUN(in("forgetful"), training, "train.forget=true"), SL_RUN_FAILED);
     assert_says("stage 'train'");
     assert_says("ended without publishing policy@1");
-    assert_int_equal(RUN(in("forgetful"), training, "numbers.records=0"), SL_RUN_FAILED);
+    assert_exit(RUN(in("forgetful"), training, "numbers.records=0"), SL_RUN_FAILED);
     assert_says("got no records from 'trust'");
 }
 
 static void old_versions_are_pruned(void **state)
 {
     (void)state;
-    assert_int_equal(RUN(in("pruned"), training, "models.policy.keep_versions=1"), SL_RUN_DONE);
+    assert_exit(RUN(in("pruned"), training, "models.policy.keep_versions=1"), SL_RUN_DONE);
     assert_int_equal(entries(in("pruned/models"), "policy@"), 1);
     assert_true(sl_path_exists(in("pruned/models/policy@3/model.safetensors")));
-    assert_int_equal(RUN(in("pruned"), training, "models.policy.keep_versions=1"), SL_RUN_DONE);
+    assert_exit(RUN(in("pruned"), training, "models.policy.keep_versions=1"), SL_RUN_DONE);
     assert_not_says("started");
     /* What the last iteration needs is made again. */
     assert_int_equal(sl_folder_remove(in("pruned/models/policy@3")), SLUICE_OK);
-    assert_int_equal(RUN(in("pruned"), training, "models.policy.keep_versions=1"), SL_RUN_DONE);
+    assert_exit(RUN(in("pruned"), training, "models.policy.keep_versions=1"), SL_RUN_DONE);
     assert_true(sl_path_exists(in("pruned/models/policy@3/model.safetensors")));
     assert_says("align 1/3    numbers      reused");
     assert_says("align 1/3    train        started");
@@ -333,13 +341,13 @@ static void assert_same_run(const char *a, const char *b)
 static void killed_run_goes_on(void **state)
 {
     (void)state;
-    assert_int_equal(RUN(in("whole"), training), SL_RUN_DONE);
+    assert_exit(RUN(in("whole"), training), SL_RUN_DONE);
     static const char *const moments[] = {"streams/align-1/numbers.zst.part", "streams/align-2/trust.zst.part",
                                           "models/policy@2"};
     for (size_t i = 0; i < sizeof moments / sizeof *moments; i++) {
         const int status = interrupted_run(in("killed-%zu", i), training, in("killed-%zu/%s", i, moments[i]), SIGKILL);
         assert_true(WIFSIGNALED(status));
-        assert_int_equal(RUN(in("killed-%zu", i), training), SL_RUN_DONE);
+        assert_exit(RUN(in("killed-%zu", i), training), SL_RUN_DONE);
         if (i > 0)
             assert_says("reused");
         char name[32];
@@ -360,9 +368,9 @@ static void first_signal_stops_cleanly(void **state)
     assert_non_null(strstr(text, "the same command again goes on from there"));
     free(text);
     assert_int_equal(entries(in("stopped/streams/align-2"), ".part"), 0);
-    assert_int_equal(RUN(in("stopped"), training), SL_RUN_DONE);
+    assert_exit(RUN(in("stopped"), training), SL_RUN_DONE);
     assert_says("align 1/3    train        reused");
-    assert_int_equal(RUN(in("whole-2"), training), SL_RUN_DONE);
+    assert_exit(RUN(in("whole-2"), training), SL_RUN_DONE);
     assert_same_run("stopped", "whole-2");
 }
 
@@ -372,19 +380,19 @@ static void folder_in_use_is_refused(void **state)
     mkdir(in("locked"), 0777);
     const int fd = open(in("locked/.lock"), O_RDWR | O_CREAT, 0666);
     assert_int_equal(flock(fd, LOCK_EX), 0);
-    assert_int_equal(RUN(in("locked"), chain), SL_RUN_FAILED);
+    assert_exit(RUN(in("locked"), chain), SL_RUN_FAILED);
     assert_says("is in use by another run");
     close(fd);
-    assert_int_equal(RUN(in("locked"), chain), SL_RUN_DONE);
+    assert_exit(RUN(in("locked"), chain), SL_RUN_DONE);
 }
 
 static void unwritable_folder_is_said(void **state)
 {
     (void)state;
     write_text(in("a-file"), "");
-    assert_int_equal(RUN(in("a-file/run"), chain), SL_RUN_FAILED);
+    assert_exit(RUN(in("a-file/run"), chain), SL_RUN_FAILED);
     assert_says("sluice: cannot create the folder");
-    assert_int_equal(RUN("/proc/sluice-run", chain), SL_RUN_FAILED);
+    assert_exit(RUN("/proc/sluice-run", chain), SL_RUN_FAILED);
     assert_says("sluice: cannot create the folder /proc/sluice-run");
 }
 
@@ -392,11 +400,11 @@ static void unwritable_folder_is_said(void **state)
 static void fresh_leaves_strangers_alone(void **state)
 {
     (void)state;
-    assert_int_equal(RUN(in("fresh"), training), SL_RUN_DONE);
+    assert_exit(RUN(in("fresh"), training), SL_RUN_DONE);
     mkdir(in("fresh/models/mine"), 0777);
     write_text(in("fresh/models/mine/model.safetensors"), "mine");
     mkdir(in("fresh/streams/other-1"), 0777);
-    assert_int_equal(run_in(in("fresh"), training, true, 0, NULL), SL_RUN_DONE);
+    assert_exit(run_in(in("fresh"), training, true, 0, NULL), SL_RUN_DONE);
     assert_not_says("reused");
     assert_true(sl_path_exists(in("fresh/models/mine/model.safetensors")));
     assert_true(sl_path_exists(in("fresh/streams/other-1")));
@@ -471,6 +479,7 @@ static int set_up(void **state)
     mkdir(in("base"), 0777);
     write_text(in("base/config.json"), "{}");
     write_text(in("base/model.safetensors"), "100\n");
+    snprintf(chain, sizeof chain, chain_form, home);
     return registry != NULL ? 0 : -1;
 }
 

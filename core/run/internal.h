@@ -133,7 +133,8 @@ bool sl_version_subject(const sl_job *, sl_model_use *, bool *publishes);
 /* ---- key.c */
 /* (Re)computes the keys of `count` jobs. Negative with a line in `error` when a file or folder cannot be read. */
 int sl_key_compute(sl_execution *, size_t first, size_t count, char *error);
-/* Decides for each of these jobs whether what lies in the folder is reused. */
+/* Decides for each of these jobs, unless it is decided and its key is still the same, whether what lies in the folder
+ * is reused. */
 void sl_key_reuse(sl_execution *, size_t first, size_t count);
 /* Content of the files that a sink wrote: zero for other stages. */
 void sl_key_output(const sl_job *, uint8_t out[16]);
@@ -146,8 +147,6 @@ int sl_metrics_seal(sl_job *); /* the stage's own line, after those of its steps
 int sl_metrics_restore(sl_job *, const char *lines);
 /* Writes the lines of finished jobs to metrics.jsonl, in the plan's order. */
 int sl_metrics_flush(sl_execution *);
-int sl_json_string(sl_buffer *, const char *);
-int sl_json_number(sl_buffer *, double); /* shortest that reads back the same; null when not finite */
 int sl_timing_write(sl_job *, const char *start, const char *end, double seconds);
 
 /* ---- stage.c: the loop of each kind of stage. */
@@ -183,7 +182,7 @@ struct sl_job {
     _Atomic int state; /* sl_job_state; changed under run->lock */
 
     uint8_t key[16];
-    bool keyed, reuse;
+    bool keyed, decided, reuse; /* key is known; whether to reuse was decided by it; and how */
 
     pthread_t thread;
     bool threaded;

@@ -285,7 +285,10 @@ static int compute(sl_execution *run, sl_job *job, char *error)
     if (rc >= 0 && uses_model(job))
         rc = add_numerics(&r);
     if (rc >= 0) {
-        canonical(XXH3_128bits_digest(r.hash), job->key);
+        uint8_t key[16];
+        canonical(XXH3_128bits_digest(r.hash), key);
+        job->decided = job->decided && memcmp(key, job->key, sizeof key) == 0;
+        memcpy(job->key, key, sizeof key);
         job->keyed = true;
     }
     XXH3_freeState(r.hash);
@@ -382,6 +385,9 @@ void sl_key_reuse(sl_execution *run, size_t first, size_t count)
         return;
     for (size_t j = first; j < first + count; j++) {
         sl_job *job = &run->jobs[j];
+        if (job->decided)
+            continue;
+        job->decided = true;
         job->reuse = is_done(job, need.arena) && sl_version_visit(job, true, newest_is_there, &need) == SLUICE_OK;
     }
     while (need.changed) {

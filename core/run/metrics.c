@@ -6,6 +6,7 @@
  * Lines are kept with their job until it ends, and in its .done file, from which they come back when the job is reused.
  */
 #include "core/run/internal.h"
+#include "core/base/json.h"
 
 #include <errno.h>
 #include <math.h>
@@ -13,55 +14,33 @@
 #include <string.h>
 #include <unistd.h>
 
-int sl_json_string(sl_buffer *out, const char *text)
+static int add_string(sl_buffer *out, const char *text)
 {
-    int rc = sl_buffer_append(out, "\"", 1);
-    for (const unsigned char *c = (const unsigned char *)text; rc >= 0 && *c != '\0'; c++) {
-        if (*c == '"' || *c == '\\')
-            rc = sl_buffer_printf(out, "\\%c", *c);
-        else if (*c < 0x20)
-            rc = sl_buffer_printf(out, "\\u%04x", *c);
-        else
-            rc = sl_buffer_append(out, c, 1);
-    }
-    return rc >= 0 ? sl_buffer_append(out, "\"", 1) : rc;
-}
-
-int sl_json_number(sl_buffer *out, double value)
-{
-    char text[40];
-    if (!isfinite(value))
-        return sl_buffer_printf(out, "null");
-    for (int digits = 15; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, value);
-        if (strtod(text, NULL) == value)
-            break;
-    }
-    return sl_buffer_printf(out, "%s", text);
+    return sl_json_string(out, text, strlen(text));
 }
 
 static int open_line(sl_job *job, sl_buffer *out)
 {
     int rc = sl_buffer_printf(out, "{\"phase\":");
     if (rc >= 0)
-        rc = sl_json_string(out, job->stage->phase->name);
+        rc = add_string(out, job->stage->phase->name);
     if (rc >= 0)
         rc = sl_buffer_printf(out, ",\"iteration\":%lld,\"stage\":", (long long)job->iteration + 1);
-    return rc >= 0 ? sl_json_string(out, job->stage->name) : rc;
+    return rc >= 0 ? add_string(out, job->stage->name) : rc;
 }
 
 static int add_number(sl_job *job, const char *name, double value)
 {
     int rc = sl_buffer_append(&job->lines, ",", 1);
     if (rc >= 0)
-        rc = sl_json_string(&job->lines, name);
+        rc = add_string(&job->lines, name);
     if (rc >= 0)
         rc = sl_buffer_append(&job->lines, ":", 1);
     if (!isfinite(value) && !job->warned) {
         job->warned = true;
         sluice_log(&job->host.public, SLUICE_LOG_WARNING, "metric '%s' is %g: null is written instead", name, value);
     }
-    return rc >= 0 ? sl_json_number(&job->lines, value) : rc;
+    return rc >= 0 ? sl_json_double(&job->lines, value) : rc;
 }
 
 /* A number of the whole stage: said again, it replaces the first. */

@@ -32,8 +32,6 @@ static bool is_over(const sl_job *job)
 static void set_state(sl_job *job, int state)
 {
     pthread_mutex_lock(&job->run->lock);
-    if (state == SL_JOB_FAILED && job->run->failed == NULL && job->host.error[0] != '\0')
-        job->run->failed = job;
     atomic_store(&job->state, state);
     pthread_cond_broadcast(&job->run->changed);
     pthread_mutex_unlock(&job->run->lock);
@@ -48,6 +46,16 @@ void sl_phase_cancel(sl_execution *run)
             sl_stream_cancel(run->jobs[j].output);
     pthread_cond_broadcast(&run->changed);
     pthread_mutex_unlock(&run->lock);
+}
+
+/* The first error of a run is its cause: everybody else stops for it. */
+static void fail(sl_job *job)
+{
+    pthread_mutex_lock(&job->run->lock);
+    if (job->run->failed == NULL && job->host.error[0] != '\0')
+        job->run->failed = job;
+    pthread_mutex_unlock(&job->run->lock);
+    sl_phase_cancel(job->run);
 }
 
 static sl_job *job_of(const sl_job *job, const sl_stage *stage)
@@ -148,11 +156,11 @@ static void *stage_thread(void *argument)
     if (rc < 0) {
         if (rc != SLUICE_CANCELLED || !job->run->cancelled)
             sluice_error(&job->host.public, rc == SLUICE_CANCELLED ? SLUICE_FAILED : rc, "%s", sl_result_text(rc));
+        fail(job);
         if (job->output != NULL)
             sl_stream_abandon(job->output);
         sl_version_discard(job);
         set_state(job, SL_JOB_FAILED);
-        sl_phase_cancel(job->run);
         return NULL;
     }
     const double seconds = sl_clock() - job->began;
@@ -293,8 +301,8 @@ int sl_phase_run(sl_execution *run, size_t first, size_t count)
             jobs[j].threaded = pthread_create(&jobs[j].thread, NULL, stage_thread, &jobs[j]) == 0;
             if (!jobs[j].threaded) {
                 sluice_error(&jobs[j].host.public, SLUICE_FAILED, "no thread can be started");
+                fail(&jobs[j]);
                 set_state(&jobs[j], SL_JOB_FAILED);
-                sl_phase_cancel(run);
             }
         }
     if (rc >= 0)

@@ -133,6 +133,16 @@ int sl_stage_release(sl_job *job, sl_record *record)
 
 /* ---- the loops. `current` is what error lines name. */
 
+/* The end of one record's turn. A plugin that failed without a word has its record named all the same. */
+static int finish_record(sl_job *job, sl_record *record, int rc)
+{
+    if (rc < 0 && rc != SLUICE_CANCELLED && job->host.error[0] == '\0')
+        sluice_error(&job->host.public, rc, "%s", sl_result_text(rc));
+    job->current = NULL;
+    sl_record_free(record);
+    return rc;
+}
+
 static int drive_source(sl_job *job, sl_instance *self)
 {
     for (uint64_t number = 0;; number++) {
@@ -144,8 +154,7 @@ static int drive_source(sl_job *job, sl_instance *self)
         int rc = job->type->next(self->state, sl_record_public(record));
         if (rc == SLUICE_OK)
             rc = append(job, record, number);
-        job->current = NULL;
-        sl_record_free(record);
+        rc = finish_record(job, record, rc);
         if (rc != SLUICE_OK)
             return rc == SLUICE_END ? SLUICE_OK : rc;
     }
@@ -158,8 +167,7 @@ static int drive_observe(sl_job *job, sl_instance *self)
     while ((rc = sl_stage_next(job, &record)) == SLUICE_OK) {
         job->current = record;
         rc = job->type->observe(self->state, sl_record_public(record));
-        job->current = NULL;
-        sl_record_free(record);
+        rc = finish_record(job, record, rc);
         if (rc < 0)
             return rc;
     }
@@ -178,8 +186,7 @@ static int drive_process(sl_job *job, sl_instance *self)
         rc = job->type->process(self->state, sl_record_public(record));
         if (rc >= 0)
             rc = rc == SLUICE_DROP ? skip(job, number) : append(job, record, number);
-        job->current = NULL;
-        sl_record_free(record);
+        rc = finish_record(job, record, rc);
         if (rc < 0)
             return rc;
     }
