@@ -1,6 +1,7 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /* The edges of a phase: who reads whom, in what order, and whether each finds the record fields it reads. */
 #include "core/plan/build.h"
+#include "core/registry/describe.h"
 
 #include <string.h>
 
@@ -142,16 +143,6 @@ static bool visit(walk *w, sl_stage *stage)
     w->depth--;
     w->state[stage->index] = 2;
     return fits;
-}
-
-const char *sl_field_name(uint32_t fields)
-{
-    static const char *const names[] = {"prompt", "candidates", "scores",  "rankings", "pairs",
-                                        "trust",  "logps",      "rewards", "meta"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (fields & (1u << i))
-            return names[i];
-    return "none";
 }
 
 /* "ranker (a ranker), …": classes that add a field to the records they read. */

@@ -109,8 +109,6 @@ uint32_t sl_stage_adds(const sl_stage *);
 uint32_t sl_stage_reads(const sl_stage *);
 /* May it go without `from`? */
 bool sl_stage_input_optional(const sl_stage *);
-/* "candidates", …: the name of the lowest field in the set. */
-const char *sl_field_name(uint32_t fields);
 /* The value of a parameter of the stage's class; NULL when there is none of that name. */
 const sl_value *sl_stage_value(const sl_stage *, const char *param);
 

@@ -1,6 +1,7 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /* Parameters: from a setting to a typed value in range. */
 #include "core/plan/build.h"
+#include "core/registry/describe.h"
 
 #include <limits.h>
 #include <math.h>
@@ -73,19 +74,10 @@ static bool in_range(const reading *r, const sl_setting *at, double value)
     const sluice_param *p = r->param;
     if (value >= p->min && value <= p->max && value > p->above && value < p->below)
         return true;
-    char range[160] = "";
-    const char *unit = p->unit ? p->unit : "";
-    size_t used = 0;
-    const struct {
-        double bound;
-        const char *word;
-    } bounds[] = {{p->min, "at least"}, {p->max, "at most"}, {p->above, "above"}, {p->below, "below"}};
-    for (size_t i = 0; i < 4; i++)
-        if (isfinite(bounds[i].bound))
-            used += (size_t)snprintf(range + used, sizeof range - used, "%s%s %.15g", used ? " and " : "",
-                                     bounds[i].word, bounds[i].bound);
-    sl_mistake(r->b->mistakes, at, r->stage, "'%s' is %.15g; it must be %s%s%s", p->name, value,
-               used ? range : "finite", *unit ? " " : "", unit);
+    char range[160];
+    sl_param_range(p, range, sizeof range);
+    sl_mistake(r->b->mistakes, at, r->stage, "'%s' is %.15g; it must be %s%s%s", p->name, value, range,
+               p->unit ? " " : "", p->unit ? p->unit : "");
     return false;
 }
 

@@ -336,6 +336,11 @@ const sluice_host *sl_free_host_public(const sl_free_host *host)
     return &host->host.public;
 }
 
+int sl_free_host_numerics(sl_free_host *host, sl_buffer *out)
+{
+    return sl_services_numerics(&host->services, out);
+}
+
 void sl_free_host_close(sl_free_host *host)
 {
     if (host == NULL)

@@ -10,6 +10,7 @@
 
 #include <stdio.h>
 #include <sluice/sluice.h>
+#include "core/base/buffer.h"
 #include "core/registry/registry.h"
 
 typedef struct sl_free_host sl_free_host;
@@ -19,6 +20,8 @@ typedef struct sl_free_host sl_free_host;
 sl_free_host *sl_free_host_open(sl_registry *, const char *const *settings, size_t count, FILE *errors);
 /* For sluice_service() and the services' functions. Any thread. */
 const sluice_host *sl_free_host_public(const sl_free_host *);
+/* What the services made so far say decides their numbers: a line each, appended. */
+int sl_free_host_numerics(sl_free_host *, sl_buffer *);
 /* Ends the services that were made. */
 void sl_free_host_close(sl_free_host *);
 

@@ -1,0 +1,80 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+#include "core/cli/model.h"
+#include "core/base/json.h"
+#include "core/stream/record.h"
+
+#include <limits.h>
+#include <stdlib.h>
+
+int sl_models_open(const sl_command *command, int64_t threads, sl_models *models)
+{
+    char setting[64];
+    const char *settings[] = {setting};
+    snprintf(setting, sizeof setting, "threads=%lld", (long long)threads);
+    *models = (sl_models){.registry = sl_registry_open()};
+    if (!models->registry)
+        return sl_fail(command, SL_EXIT_FAILED, "out of memory");
+    models->owner = sl_free_host_open(models->registry, settings, threads > 0, stderr);
+    if (models->owner) {
+        models->host = sl_free_host_public(models->owner);
+        models->service = sluice_service(models->host, SLUICE_MODEL_SERVICE);
+        if (models->service)
+            return SL_EXIT_OK;
+        sl_fail(command, SL_EXIT_FAILED,
+                "there is no model runtime (%s); `sluice plugins` says what was refused and why", SLUICE_MODEL_SERVICE);
+    }
+    sl_models_close(models);
+    return SL_EXIT_FAILED;
+}
+
+void sl_models_close(sl_models *models)
+{
+    sl_free_host_close(models->owner);
+    sl_registry_close(models->registry);
+    *models = (sl_models){0};
+}
+
+int sl_models_load(const sl_command *command, const sl_models *models, const char *folder, sluice_model **model)
+{
+    char *path = realpath(folder, NULL);
+    if (!path) {
+        sl_fail(command, SL_EXIT_FAILED, "there is no folder '%s'; name a Hugging Face checkpoint folder", folder);
+        return SLUICE_BAD_FILE;
+    }
+    const sluice_model_ref ref = {.slot = "model", .path = path, .dtype = "float32", .text = "model", .next = -1};
+    const int rc = models->service->open(models->service, models->host, &ref, model);
+    free(path);
+    return rc;
+}
+
+int sl_models_prompt(const sl_models *models, sluice_model *model, const char *text, bool raw, sluice_ids *ids)
+{
+    sl_record *record = sl_record_new();
+    if (!record)
+        return SLUICE_NO_MEMORY;
+    sluice_record *public = sl_record_public(record);
+    int rc = sluice_record_set_prompt(public, text);
+    if (rc == SLUICE_OK)
+        rc = models->service->encode_prompt(model, public, raw, ids);
+    sl_record_free(record);
+    return rc;
+}
+
+int sl_json_tokens(sl_buffer *out, const uint32_t *tokens, size_t count)
+{
+    int rc = sl_buffer_append(out, "[", 1);
+    for (size_t i = 0; rc == SLUICE_OK && i < count; i++)
+        rc = sl_buffer_printf(out, "%s%u", i ? ", " : "", tokens[i]);
+    return rc == SLUICE_OK ? sl_buffer_append(out, "]", 1) : rc;
+}
+
+int sl_json_logprobs(sl_buffer *out, const float *logprobs, size_t count)
+{
+    int rc = sl_buffer_append(out, "[", 1);
+    for (size_t i = 0; rc == SLUICE_OK && i < count; i++) {
+        rc = i ? sl_buffer_append(out, ", ", 2) : SLUICE_OK;
+        if (rc == SLUICE_OK)
+            rc = sl_json_float(out, logprobs[i]);
+    }
+    return rc == SLUICE_OK ? sl_buffer_append(out, "]", 1) : rc;
+}

@@ -1,0 +1,120 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/* `plugins` and `describe`: what is installed, and what it says of itself. */
+#include "core/cli/cli.h"
+#include "core/registry/describe.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char plugins_help[] =
+    "sluice plugins\n\n"
+    "Lists the classes that are installed, from which file, and the plugins that were refused with the reason.\n"
+    "They are looked for in the folders of SLUICE_PLUGIN_PATH (colon-separated, absolute), in\n"
+    "~/.local/share/sluice/plugins, and in sluice's own folder.\n\n"
+    "Exit codes: 0 done, 1 failed, 2 wrong usage.\n\n"
+    "Example:\n"
+    "  SLUICE_PLUGIN_PATH=$PWD sluice plugins\n";
+
+static const char describe_help[] = "sluice describe ID [--format text|markdown]\n\n"
+                                    "Prints what a class does, the record fields it reads and adds, its parameters "
+                                    "with type, default and range, and the\n"
+                                    "numbers it reports.\n\n"
+                                    "Exit codes: 0 done, 1 failed, 2 there is no such class, or wrong usage.\n\n"
+                                    "Example:\n"
+                                    "  sluice describe cream\n";
+
+static int by_kind(const void *a, const void *b)
+{
+    const sluice_class *x = (*(const sl_registered *const *)a)->type, *y = (*(const sl_registered *const *)b)->type;
+    if (x->kind != y->kind)
+        return x->kind < y->kind ? -1 : 1;
+    return strcmp(x->id, y->id);
+}
+
+static void list(const sl_registry *registry, const sl_registered **sorted, size_t count)
+{
+    int widths[3] = {2, 4, 7};
+    for (size_t i = 0; i < count; i++) {
+        const char *cells[] = {sorted[i]->type->id, sl_kind_name(sorted[i]->type->kind), sorted[i]->plugin->version};
+        for (int c = 0; c < 3; c++)
+            widths[c] = (int)strlen(cells[c]) > widths[c] ? (int)strlen(cells[c]) : widths[c];
+    }
+    printf("%-*s  %-*s  %-*s  file\n", widths[0], "id", widths[1], "kind", widths[2], "version");
+    for (size_t i = 0; i < count; i++)
+        printf("%-*s  %-*s  %-*s  %s\n", widths[0], sorted[i]->type->id, widths[1], sl_kind_name(sorted[i]->type->kind),
+               widths[2], sorted[i]->plugin->version, sorted[i]->file);
+    const sl_refused *refused;
+    const size_t refusals = sl_registry_refused(registry, &refused);
+    for (size_t i = 0; i < refusals; i++)
+        printf("%srefused: %s: %s\n", i ? "" : "\n", refused[i].file, refused[i].why);
+}
+
+static int command_plugins(const sl_command *command, int argc, char **argv)
+{
+    sl_words rest = {0};
+    const sl_option options[] = {{0}};
+    int code = sl_options_read(command, argc, argv, options, &rest);
+    if (code < 0 && rest.count > 0)
+        code = sl_usage(command, "'%s' is not wanted", rest.items[0]);
+    sl_words_free(&rest);
+    if (code >= 0)
+        return code;
+    sl_registry *registry = sl_registry_open();
+    const size_t count = registry ? sl_registry_count(registry) : 0;
+    const sl_registered **sorted = malloc((count + 1) * sizeof *sorted);
+    if (!registry || !sorted) {
+        code = sl_fail(command, SL_EXIT_FAILED, "out of memory");
+    } else {
+        for (size_t i = 0; i < count; i++)
+            sorted[i] = sl_registry_at(registry, i);
+        qsort(sorted, count, sizeof *sorted, by_kind);
+        list(registry, sorted, count);
+        code = SL_EXIT_OK;
+    }
+    free(sorted);
+    sl_registry_close(registry);
+    return code;
+}
+
+static int describe(const sl_command *command, const char *id, bool markdown)
+{
+    sl_registry *registry = sl_registry_open();
+    if (!registry)
+        return sl_fail(command, SL_EXIT_FAILED, "out of memory");
+    const sl_registered *found = sl_registry_find(registry, id);
+    const char *near = sl_registry_near(registry, id, -1), *conflict = sl_registry_conflict(registry, id);
+    int code = SL_EXIT_USAGE;
+    if (conflict) {
+        sl_fail(command, code, "%s", conflict);
+    } else if (found) {
+        sl_describe(found, markdown, stdout);
+        code = SL_EXIT_OK;
+    } else if (near) {
+        sl_fail(command, code, "there is no class '%s'; did you mean '%s'?", id, near);
+    } else {
+        sl_fail(command, code, "there is no class '%s'; `sluice plugins` lists those there are", id);
+    }
+    sl_registry_close(registry);
+    return code;
+}
+
+static int command_describe(const sl_command *command, int argc, char **argv)
+{
+    sl_words rest = {0};
+    const char *format = "text";
+    const sl_option options[] = {{.name = "format", .kind = SL_WORD, .to = &format}, {0}};
+    int code = sl_options_read(command, argc, argv, options, &rest);
+    if (code < 0 && rest.count != 1)
+        code = sl_usage(command, "the id of one class is wanted");
+    if (code < 0 && strcmp(format, "text") != 0 && strcmp(format, "markdown") != 0)
+        code = sl_usage(command, "--format is '%s'; choose text or markdown", format);
+    if (code < 0)
+        code = describe(command, rest.items[0], strcmp(format, "markdown") == 0);
+    sl_words_free(&rest);
+    return code;
+}
+
+const sl_command sl_command_plugins = {"plugins", "lists what is installed, and what was refused and why", plugins_help,
+                                       command_plugins};
+const sl_command sl_command_describe = {"describe", "prints a class: what it does, its parameters", describe_help,
+                                        command_describe};
