@@ -29,8 +29,8 @@ bool sl_build_name_fits(const char *);
 bool sl_build_text(sl_builder *, const sl_setting *, const char *stage, const char *what, const char **out);
 bool sl_build_integer(sl_builder *, const sl_setting *, const char *stage, const char *what, int64_t least,
                       int64_t most, int64_t *out);
-/* Absolute form of a path in a setting. */
-const char *sl_build_path(sl_builder *, const sl_setting *, const char *path);
+/* Absolute form of a path in a setting; `made`: it need not be there, as the run makes it. */
+const char *sl_build_path(sl_builder *, const sl_setting *, const char *path, bool made);
 
 /* Reads one parameter's value from its setting, NULL = not given (owner: where its absence is a mistake). */
 void sl_build_value(sl_builder *, const sluice_class *, const sluice_param *, const sl_setting *,

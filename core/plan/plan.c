@@ -96,7 +96,7 @@ static void read_slot(sl_builder *b, sl_slot *slot, const sl_setting *group)
         sl_mistake(b->mistakes, group, NULL, "model '%s' has no path; add path = \"…\", its Hugging Face folder",
                    slot->name);
     } else if (sl_build_text(b, path, NULL, "path", &slot->path)) {
-        slot->path = sl_build_path(b, path, slot->path);
+        slot->path = sl_build_path(b, path, slot->path, false);
         if (slot->path && b->resolve_files)
             check_folder(b, slot, path);
     }

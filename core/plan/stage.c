@@ -14,6 +14,19 @@ static const sluice_param *find_param(const sluice_class *type, const char *name
     return NULL;
 }
 
+/* Why the plugin that is called like the class was refused; NULL when there is none. */
+static const sl_refused *refusal(const sl_builder *b, const char *id)
+{
+    const sl_refused *refused;
+    const size_t count = sl_registry_refused(b->registry, &refused), length = strlen(id);
+    for (size_t i = 0; i < count; i++) {
+        const char *slash = strrchr(refused[i].file, '/');
+        if (slash && strncmp(slash + 1, id, length) == 0 && strcmp(slash + 1 + length, ".so") == 0)
+            return &refused[i];
+    }
+    return NULL;
+}
+
 /* The class of an id, of any stage kind (kind < 0) or of this one; NULL after a mistake. */
 static const sl_registered *find_class(sl_builder *b, const char *id, int kind, const sl_setting *at, const char *stage)
 {
@@ -22,6 +35,9 @@ static const sl_registered *find_class(sl_builder *b, const char *id, int kind, 
     bool is_stage = found && found->type->kind != SLUICE_KIND_LOSS && found->type->kind != SLUICE_SERVICE;
     if (conflict) {
         sl_mistake(b->mistakes, at, stage, "%s", conflict);
+    } else if (!found && refusal(b, id)) {
+        sl_mistake(b->mistakes, at, stage, "'%s' is not there because %s was refused: %s", id, refusal(b, id)->file,
+                   refusal(b, id)->why);
     } else if (!found) {
         const sl_near hint = {.best = near};
         sl_mistake(b->mistakes, at, stage, "there is no class '%s'%s", id,

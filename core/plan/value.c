@@ -54,19 +54,20 @@ bool sl_build_integer(sl_builder *b, const sl_setting *s, const char *stage, con
     return s->kind == SL_INTEGER && s->integer >= least && s->integer <= most;
 }
 
-const char *sl_build_path(sl_builder *b, const sl_setting *at, const char *path)
+const char *sl_build_path(sl_builder *b, const sl_setting *at, const char *path, bool made)
 {
     char current[PATH_MAX];
     if (path[0] == '/')
         return path;
-    if (!at || at->level != 1) {
-        char *beside = sl_arena_printf(b->arena, "%s/%s", b->folder, path);
-        if (!beside || access(beside, F_OK) == 0)
-            return beside;
-    }
-    if (!getcwd(current, sizeof current))
+    const char *beside = sl_arena_printf(b->arena, "%s/%s", b->folder, path);
+    const char *here = getcwd(current, sizeof current) ? sl_arena_printf(b->arena, "%s/%s", current, path) : beside;
+    if (!beside || !here)
         return path;
-    return sl_arena_printf(b->arena, "%s/%s", current, path);
+    if (at && at->level == 1)
+        return here;
+    if (access(beside, F_OK) == 0)
+        return beside;
+    return made || access(here, F_OK) == 0 ? here : beside;
 }
 
 static bool in_range(const reading *r, const sl_setting *at, double value)
@@ -155,7 +156,7 @@ static void read_file(const reading *r, const sl_setting *s, sl_value *v)
     struct stat st;
     if (!sl_build_text(r->b, s, r->stage, r->param->name, &v->text))
         return;
-    v->text = sl_build_path(r->b, s, v->text);
+    v->text = sl_build_path(r->b, s, v->text, r->type->kind == SLUICE_SINK);
     /* A sink's file is about to be made. */
     if (r->b->resolve_files && v->text && r->type->kind != SLUICE_SINK && stat(v->text, &st) < 0)
         sl_mistake(r->b->mistakes, s, r->stage,
@@ -211,7 +212,7 @@ static void take_default(const reading *r, sl_value *v)
     if (p->type == SLUICE_TYPE_CHOICE)
         v->text = p->choices[v->integer];
     else if (p->type == SLUICE_TYPE_FILE)
-        v->text = p->text ? sl_build_path(r->b, NULL, p->text) : NULL;
+        v->text = p->text ? sl_build_path(r->b, NULL, p->text, r->type->kind == SLUICE_SINK) : NULL;
     else if (p->type != SLUICE_TYPE_MODELS && p->type != SLUICE_TYPE_STRINGS)
         v->text = p->text;
     v->count = v->text && (p->type == SLUICE_TYPE_MODEL || p->type == SLUICE_TYPE_SLOT);

@@ -8,7 +8,7 @@
 enum match { MATCH_EXACT = 0, MATCH_NUMBER = 1, MATCH_CONTAINS = 2 };
 
 struct verifier {
-    const char *answer, *after;
+    const char *answer, *marker;
     int match;
     bool skip_missing, need_stop;
 
@@ -24,7 +24,7 @@ static const sluice_param params[] = {
         struct verifier, match, .choices = matches, .value = MATCH_EXACT,
         .doc = "The whole answer but for blanks around it; the last number in it, by value; or somewhere in it."),
     SLUICE_STRING(
-        struct verifier, after,
+        struct verifier, marker,
         .doc =
             "Compare only what follows the last of these words, in the answer where it has them and in the right one "
             "(\"####\" for GSM8K)."),
@@ -44,12 +44,12 @@ struct part {
     size_t length;
 };
 
-/* What follows the last `after`, without blanks around it. */
-static struct part relevant(const char *text, const char *after)
+/* What follows the last `marker`, without blanks around it. */
+static struct part relevant(const char *text, const char *marker)
 {
-    if (after && *after)
-        for (const char *at; (at = strstr(text, after));)
-            text = at + strlen(after);
+    if (marker && *marker)
+        for (const char *at; (at = strstr(text, marker));)
+            text = at + strlen(marker);
     while (isspace((unsigned char)*text))
         text++;
     size_t n = strlen(text);
@@ -102,7 +102,7 @@ static bool is_right(const struct verifier *v, const sluice_candidate *candidate
 {
     if (!candidate->text || (v->need_stop && candidate->finish == SLUICE_FINISH_LENGTH))
         return false;
-    struct part given = relevant(candidate->text, v->after), right = relevant(answer, v->after);
+    struct part given = relevant(candidate->text, v->marker), right = relevant(answer, v->marker);
     if (v->match == MATCH_CONTAINS)
         return contains(given, right);
     if (v->match == MATCH_NUMBER) {
@@ -166,7 +166,7 @@ static const sluice_stage_class verifier = {
     .base.adds = SLUICE_FIELD_SCORES,
     .base.traits = SLUICE_STATELESS,
     .base.doc = "For questions whose answer is known: the `tasks` source, or data with a field for it. GSM8K: "
-                "match = \"number\", after = \"####\".",
+                "match = \"number\", marker = \"####\".",
     .base.metrics = metrics,
     .base.init = init,
     .process = process,
