@@ -1,0 +1,191 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sluice/random.h>
+#include "plugins/common/answers.h"
+
+#define TOKENS_A_CALL 16384 /* tokens given to the model at once: bounds memory, changes no result */
+
+int answers_open(const sluice_host *host, const sluice_model_ref *ref, answers_model *m)
+{
+    m->host = host;
+    m->info.size = sizeof m->info;
+    m->service = sluice_service(host, SLUICE_MODEL_SERVICE);
+    if (!m->service)
+        return sluice_error(
+            host, SLUICE_BAD_PLUGIN,
+            "no plugin provides %s; is model.so in the plugin path? (sluice plugins shows what was found)",
+            SLUICE_MODEL_SERVICE);
+    snprintf(m->version, sizeof m->version, "%s@%lld", ref->slot, (long long)ref->version);
+    int rc = m->service->open(m->service, host, ref, &m->model);
+    return rc < 0 ? rc : m->service->info(m->model, &m->info);
+}
+
+void answers_close(answers_model *m)
+{
+    if (m->model)
+        m->service->close(m->model);
+    m->model = NULL;
+}
+
+static int encode_prompt(const answers_model *m, sluice_record *record, bool raw)
+{
+    sluice_ids ids = {0};
+    size_t count;
+    if (sluice_record_prompt_tokens(record, &count))
+        return SLUICE_OK;
+    int rc = m->service->encode_prompt(m->model, record, raw, &ids);
+    if (rc >= 0)
+        rc = sluice_record_set_prompt_tokens(record, ids.items, ids.count, raw ? 0 : m->info.template_hash);
+    free(ids.items);
+    return rc;
+}
+
+static int encode_candidate(const answers_model *m, sluice_record *record, size_t index)
+{
+    sluice_candidate candidate;
+    sluice_ids ids = {0};
+    int rc = sluice_record_candidate(record, index, &candidate);
+    if (rc < 0 || candidate.tokens || candidate.token_count > 0)
+        return rc;
+    if (!candidate.text)
+        return sluice_record_error(m->host, record, SLUICE_BAD_RECORD, "candidate %zu has neither tokens nor text",
+                                   index);
+    rc = m->service->encode(m->model, candidate.text, strlen(candidate.text), SLUICE_ENCODE_STOP, &ids);
+    if (rc >= 0) {
+        candidate.tokens = ids.items;
+        candidate.token_count = (uint32_t)ids.count;
+        candidate.finish = SLUICE_FINISH_STOP;
+        rc = sluice_record_set_candidate(record, index, &candidate);
+    }
+    free(ids.items);
+    return rc;
+}
+
+int answers_encode(const answers_model *m, sluice_record *record, bool raw)
+{
+    int rc = encode_prompt(m, record, raw);
+    for (size_t i = 0; rc >= 0 && i < sluice_record_candidates(record); i++)
+        rc = encode_candidate(m, record, i);
+    return rc;
+}
+
+/* Up to a call's worth of answers as groups, one a record. Spans and groups borrow the records' tokens. */
+struct call {
+    sluice_group *groups;
+    sluice_span *spans;
+    float **logps;
+    size_t group_count, answer_count, tokens;
+};
+
+static void call_free(struct call *c)
+{
+    for (size_t i = 0; c->logps && i < c->answer_count; i++)
+        free(c->logps[i]);
+    free(c->groups);
+    free(c->spans);
+    free(c->logps);
+}
+
+/* Takes answers from the front of items, until the call is full. */
+static int call_fill(const answers_model *m, struct call *c, const answers_item *items, size_t count)
+{
+    const sluice_record *record = NULL;
+    c->groups = calloc(count, sizeof *c->groups);
+    c->spans = calloc(count, sizeof *c->spans);
+    c->logps = calloc(count, sizeof *c->logps);
+    if (!c->groups || !c->spans || !c->logps)
+        return sluice_error(m->host, SLUICE_NO_MEMORY, "out of memory for %zu answers", count);
+    for (size_t i = 0; i < count && (i == 0 || c->tokens < TOKENS_A_CALL); i++) {
+        sluice_candidate candidate;
+        int rc = sluice_record_candidate(items[i].record, items[i].candidate, &candidate);
+        if (rc < 0)
+            return sluice_record_error(m->host, items[i].record, rc, "there is no candidate %u", items[i].candidate);
+        if (items[i].record != record) {
+            sluice_group *group = &c->groups[c->group_count++];
+            const char *id = sluice_record_id(record = items[i].record);
+            group->prompt.tokens = sluice_record_prompt_tokens(record, &group->prompt.count);
+            group->completions = &c->spans[i];
+            group->key = sluice_random_name(id, strlen(id));
+            c->tokens += group->prompt.count;
+        }
+        c->groups[c->group_count - 1].completion_count++;
+        c->spans[i] = (sluice_span){candidate.tokens, candidate.token_count};
+        c->logps[i] = malloc((candidate.token_count + 1) * sizeof(float));
+        if (!c->logps[i])
+            return sluice_error(m->host, SLUICE_NO_MEMORY, "out of memory for an answer of %u tokens",
+                                candidate.token_count);
+        c->answer_count++;
+        c->tokens += candidate.token_count;
+    }
+    return SLUICE_OK;
+}
+
+int answers_score(const answers_model *m, const answers_item *items, size_t count)
+{
+    int rc = SLUICE_OK;
+    for (size_t done = 0; rc >= 0 && done < count;) {
+        struct call c = {0};
+        rc = call_fill(m, &c, items + done, count - done);
+        if (rc >= 0)
+            rc = m->service->score(m->model, c.groups, c.group_count, c.logps, NULL);
+        for (size_t i = 0; rc >= 0 && i < c.answer_count; i++)
+            rc = sluice_record_set_logps(items[done + i].record, items[done + i].candidate, m->version, c.logps[i],
+                                         c.spans[i].count);
+        sluice_tokens(m->host, c.tokens);
+        done += c.answer_count;
+        call_free(&c);
+    }
+    return rc;
+}
+
+bool answers_fit(const sluice_record *record, size_t candidate, size_t context)
+{
+    sluice_candidate c;
+    size_t prompt = 0;
+    sluice_record_prompt_tokens(record, &prompt);
+    return sluice_record_candidate(record, candidate, &c) >= 0 && c.token_count > 0 &&
+           prompt + c.token_count <= context;
+}
+
+int answers_complete(const answers_model *m, sluice_record *const *records, size_t count, size_t context,
+                     uint64_t *found, uint64_t *computed)
+{
+    answers_item *items = NULL;
+    size_t missing = 0, room = 0, tokens;
+    for (size_t i = 0; i < count; i++)
+        for (size_t c = 0; c < sluice_record_candidates(records[i]); c++) {
+            if (!answers_fit(records[i], c, context))
+                continue;
+            if (sluice_record_logps(records[i], c, m->version, &tokens)) {
+                ++*found;
+                continue;
+            }
+            if (missing == room) {
+                answers_item *grown = realloc(items, (room = 2 * room + 64) * sizeof *grown);
+                if (!grown) {
+                    free(items);
+                    return sluice_error(m->host, SLUICE_NO_MEMORY, "out of memory for %zu answers", room);
+                }
+                items = grown;
+            }
+            items[missing++] = (answers_item){records[i], (uint32_t)c};
+        }
+    *computed += missing;
+    int rc = answers_score(m, items, missing);
+    free(items);
+    return rc;
+}
+
+bool answers_sum(const sluice_record *record, uint32_t candidate, const char *version, double *sum)
+{
+    size_t count;
+    const float *logps = sluice_record_logps(record, candidate, version, &count);
+    if (!logps)
+        return false;
+    *sum = 0;
+    for (size_t i = 0; i < count; i++)
+        *sum += logps[i];
+    return true;
+}

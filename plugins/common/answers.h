@@ -1,0 +1,53 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the plugins that ask a model about answers have in common: token ids for texts, log-probabilities under a
+ * version.
+ *
+ * Everything found in a record is taken and everything computed is written into it, so that nobody computes twice. All
+ * functions report errors through the host and are called from the stage's thread.
+ */
+#ifndef PLUGINS_ANSWERS_H
+#define PLUGINS_ANSWERS_H
+
+#include <sluice/host.h>
+#include <sluice/model.h>
+#include <sluice/record.h>
+
+/* A model as a stage uses it. */
+typedef struct answers_model {
+    const sluice_host *host;
+    const sluice_model_service *service;
+    sluice_model *model;
+    sluice_model_info info;
+    char version[256]; /* as records name it: "policy@1" */
+} answers_model;
+
+int answers_open(const sluice_host *, const sluice_model_ref *, answers_model *);
+/* Also of one that was never opened. */
+void answers_close(answers_model *);
+
+/* Gives the prompt its token ids, and each candidate that has text only its own: prompt and answer are encoded
+ * separately, as in sampling, and an answer read from a file ends with the stop token. */
+int answers_encode(const answers_model *, sluice_record *, bool raw);
+
+/* One candidate of a record. */
+typedef struct answers_item {
+    sluice_record *record;
+    uint32_t candidate;
+} answers_item;
+
+/* Computes and writes into the records the log-probabilities of these answers' tokens under the model; those of one
+ * record stand together. All have token ids and fit the context. */
+int answers_score(const answers_model *, const answers_item *, size_t count);
+
+/* Has the candidate token ids (empty answers have none to score), and do they fit a context after its prompt? */
+bool answers_fit(const sluice_record *, size_t candidate, size_t context);
+/* The same for all candidates of these records that fit `context` and whose log-probabilities nobody computed yet. Adds
+ * to the counts of those found and computed. */
+int answers_complete(const answers_model *, sluice_record *const *records, size_t count, size_t context,
+                     uint64_t *found, uint64_t *computed);
+
+/* Sum over the answer's tokens under a version, in double; false when nobody computed it. */
+bool answers_sum(const sluice_record *, uint32_t candidate, const char *version, double *sum);
+
+#endif

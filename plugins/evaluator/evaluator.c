@@ -1,0 +1,205 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/* evaluator: what a model's answers are worth, and how far it has moved. */
+#include <math.h>
+#include <string.h>
+#include <sluice/stage.h>
+#include "plugins/common/answers.h"
+#include "plugins/evaluator/interval.h"
+
+struct evaluator {
+    const char *truth;
+    const sluice_model_ref *model, *reference;
+    bool raw;
+
+    const sluice_host *host;
+    answers_model policy, base;
+    size_t context;
+    uint64_t records, found, computed;
+    uint64_t questions, marked, most; /* with a mark; marks; most marks of one question */
+    double accuracy, squares;         /* sums over questions */
+    uint64_t pairs;                   /* whose truth differs */
+    double right;
+    uint64_t answers, truncated, length; /* candidates */
+    uint64_t scored, scored_length;      /* candidates the model was asked about */
+    double logp, log_ratio;
+};
+
+static const sluice_param params[] = {
+    SLUICE_STAGE(struct evaluator, truth,
+                 .doc = "The judge that knows, a verifier: its scores, 0 or 1, give accuracy."),
+    SLUICE_MODEL(struct evaluator, model,
+                 .doc = "The model that is evaluated: gives perplexity, and with reference the KL divergence."),
+    SLUICE_MODEL(struct evaluator, reference, .doc = "The model that the divergence is measured from."),
+    SLUICE_BOOL(struct evaluator, raw, .value = 0, .doc = "Feed prompts as they are, without the chat template."),
+    SLUICE_PARAMS_END};
+
+static const sluice_metric_info metrics[] = {
+    {"questions", "records", "Records with at least one answer."},
+    {"accuracy", NULL, "Fraction of right answers: mean over the questions of each question's own."},
+    {"accuracy/low", NULL,
+     "Lower end of its 95 % interval: Wilson's, or by questions where they have several answers."},
+    {"accuracy/high", NULL, "Upper end of the interval."},
+    {"label_accuracy", NULL,
+     "Of the pairs whose truth differs, the fraction labelled right; p < 1/2 is the reversed label."},
+    {"kl", "nats",
+     "KL divergence to the reference for an answer: mean of log pi - log pi_ref over the model's own answers."},
+    {"kl/token", "nats", "The same for a token."},
+    {"perplexity", NULL, "exp of the mean negative log-probability of the answers' tokens."},
+    {"mean_length", "tokens", "Mean length of an answer, stop token included."},
+    {"truncated", NULL, "Fraction of the answers cut at max_tokens."},
+    {0}};
+
+static int init(void *self, const sluice_host *host)
+{
+    struct evaluator *e = self;
+    int rc = SLUICE_OK;
+    e->host = host;
+    if (e->reference && !e->model)
+        return sluice_error(host, SLUICE_BAD_PARAMETER, "reference is set and model is not; the divergence needs both");
+    if (e->model)
+        rc = answers_open(host, e->model, &e->policy);
+    if (rc >= 0 && e->reference)
+        rc = answers_open(host, e->reference, &e->base);
+    e->context = e->policy.info.context;
+    if (e->reference && e->base.info.context < e->context)
+        e->context = e->base.info.context;
+    return rc;
+}
+
+static void fini(void *self)
+{
+    struct evaluator *e = self;
+    answers_close(&e->policy);
+    answers_close(&e->base);
+}
+
+/* Marks of one question's answers, and whether its pairs are labelled as they say. */
+static void mark(struct evaluator *e, const sluice_record *record)
+{
+    const float *truth = sluice_record_scores(record, e->truth);
+    size_t count = sluice_record_candidates(record), marks = 0;
+    double sum = 0;
+    for (size_t i = 0; truth && i < count; i++)
+        if (!isnan(truth[i])) {
+            sum += truth[i];
+            marks++;
+        }
+    if (marks == 0)
+        return;
+    double mean = sum / (double)marks;
+    e->marked++;
+    e->accuracy += mean;
+    e->squares += mean * mean;
+    e->most = marks > e->most ? marks : e->most;
+    for (size_t i = 0; i < sluice_record_pairs(record); i++) {
+        sluice_pair pair;
+        if (sluice_record_pair(record, i, &pair) < 0 || isnan(truth[pair.chosen]) || isnan(truth[pair.rejected]) ||
+            truth[pair.chosen] == truth[pair.rejected])
+            continue;
+        bool chosen_right = truth[pair.chosen] > truth[pair.rejected];
+        e->pairs++;
+        e->right += pair.p == 0.5 ? 0.5 : chosen_right == (pair.p > 0.5);
+    }
+}
+
+static int measure(struct evaluator *e, const sluice_record *record)
+{
+    size_t count = sluice_record_candidates(record);
+    e->questions += count > 0;
+    for (size_t i = 0; i < count; i++) {
+        sluice_candidate candidate;
+        double policy = 0, base = 0;
+        int rc = sluice_record_candidate(record, i, &candidate);
+        if (rc < 0)
+            return rc;
+        e->answers++;
+        e->length += candidate.token_count;
+        e->truncated += candidate.finish == SLUICE_FINISH_LENGTH;
+        if (!e->model || !answers_fit(record, i, e->context) ||
+            !answers_sum(record, (uint32_t)i, e->policy.version, &policy) ||
+            (e->reference && !answers_sum(record, (uint32_t)i, e->base.version, &base)))
+            continue;
+        e->scored++;
+        e->scored_length += candidate.token_count;
+        e->logp += policy;
+        e->log_ratio += policy - base;
+    }
+    return SLUICE_OK;
+}
+
+static int process_batch(void *self, sluice_record *const *records, bool *keep, size_t count)
+{
+    struct evaluator *e = self;
+    int rc = SLUICE_OK;
+    for (size_t i = 0; e->model && rc >= 0 && i < count; i++)
+        rc = answers_encode(&e->policy, records[i], e->raw);
+    if (rc >= 0 && e->model)
+        rc = answers_complete(&e->policy, records, count, e->context, &e->found, &e->computed);
+    if (rc >= 0 && e->reference)
+        rc = answers_complete(&e->base, records, count, e->context, &e->found, &e->computed);
+    for (size_t i = 0; rc >= 0 && i < count; i++) {
+        if (e->truth)
+            mark(e, records[i]);
+        rc = measure(e, records[i]);
+    }
+    e->records += count;
+    int64_t total = sluice_input_count(e->host);
+    sluice_progress(e->host, e->records, total > 0 ? (uint64_t)total : 0, "records");
+    return rc;
+}
+
+static int finish(void *self)
+{
+    struct evaluator *e = self;
+    sluice_number numbers[10] = {{"questions", (double)e->questions}};
+    size_t n = 1;
+    if (e->questions == 0)
+        return sluice_error(e->host, SLUICE_BAD_RECORD,
+                            "there is nothing to evaluate: no record has an answer; put a sampler before");
+    if (e->truth && e->marked == 0)
+        sluice_log(e->host, SLUICE_LOG_WARNING, "no answer has a score of '%s': there is no accuracy", e->truth);
+    if (e->marked > 0) {
+        double count = (double)e->marked, mean = e->accuracy / count, low, high;
+        if (e->most == 1)
+            interval_wilson(mean, count, &low, &high);
+        else
+            interval_by_question(mean, e->squares / count, count, &low, &high);
+        numbers[n++] = (sluice_number){"accuracy", mean};
+        numbers[n++] = (sluice_number){"accuracy/low", low};
+        numbers[n++] = (sluice_number){"accuracy/high", high};
+    }
+    if (e->pairs > 0)
+        numbers[n++] = (sluice_number){"label_accuracy", e->right / (double)e->pairs};
+    if (e->scored > 0 && e->reference) {
+        numbers[n++] = (sluice_number){"kl", e->log_ratio / (double)e->scored};
+        numbers[n++] = (sluice_number){"kl/token", e->log_ratio / (double)e->scored_length};
+    }
+    if (e->scored > 0)
+        numbers[n++] = (sluice_number){"perplexity", exp(-e->logp / (double)e->scored_length)};
+    if (e->length > 0) {
+        numbers[n++] = (sluice_number){"mean_length", (double)e->length / (double)e->answers};
+        numbers[n++] = (sluice_number){"truncated", (double)e->truncated / (double)e->answers};
+    }
+    sluice_metrics(e->host, -1, numbers, n);
+    return SLUICE_OK;
+}
+
+static const sluice_stage_class evaluator_class = {
+    SLUICE_STAGE_CLASS(SLUICE_EVALUATOR, "evaluator",
+                       "Accuracy, divergence, length and perplexity of a model's answers", struct evaluator, params),
+    .base.reads = SLUICE_FIELD_CANDIDATES,
+    .base.traits = SLUICE_USES_DEVICE | SLUICE_NO_OUTPUT | SLUICE_NEEDS_INPUT,
+    .base.doc = "Reads records whose answers stand there already: usually held-out questions, a sampler after the "
+                "training, a verifier. The "
+                "divergence is the Monte-Carlo estimate, mean of log pi(y|x) - log pi_ref(y|x) over the given answers: "
+                "it is the KL divergence "
+                "when the model itself sampled them at temperature 1 with nothing truncated, and close to it "
+                "otherwise. Log-probabilities that "
+                "stand in the records are taken, the others computed.",
+    .base.metrics = metrics,
+    .base.init = init,
+    .base.fini = fini,
+    .process_batch = process_batch,
+    .finish = finish,
+};
+SLUICE_PLUGIN("evaluator", "1.0", "Apache-2.0", &evaluator_class.base);

@@ -1,0 +1,411 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/*
+ * trainer: gathers examples, asks the reference once, takes optimizer steps, publishes the next version.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sluice/stage.h>
+#include <sluice/random.h>
+#include "plugins/trainer/batch.h"
+#include "plugins/trainer/gather.h"
+
+enum schedule { SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_CONSTANT };
+
+/* What is reported together: means over the steps since the last report. */
+struct window {
+    batch_sums sums;
+    double loss, grad_norm;
+    uint64_t steps;
+};
+
+struct trainer {
+    const sluice_model_ref *model, *reference;
+    const sluice_part *loss;
+    double lr, warmup, weight_decay, beta1, beta2, epsilon, max_grad_norm, dropout, prompt_weight;
+    int64_t epochs, batch, micro_tokens, log_every;
+    int schedule, too_long, truncated;
+    bool raw;
+
+    const sluice_host *host;
+    answers_model policy, base;
+    gather gather;
+    examples examples;
+    sluice_training *training;
+    uint32_t *order;
+    struct batch work;
+    struct window window;
+    double total_loss;
+    uint64_t steps, total_steps, skipped_steps, tokens;
+    double changed; /* distance between the weights before and after */
+};
+
+static const char *const schedules[] = {"cosine", "linear", "constant", NULL};
+static const char *const long_rules[] = {"error", "skip", "left", NULL};
+static const char *const truncated_rules[] = {"keep", "drop", NULL};
+
+static const sluice_param params[] = {
+    SLUICE_SLOT(struct trainer, model, .required = true, .doc = "The model to train; its next version is published."),
+    SLUICE_MODEL(struct trainer, reference,
+                 .doc = "The reference model of losses that need one; the version training starts from "
+                        "when not set."),
+    SLUICE_PART(struct trainer, loss, .kind = SLUICE_KIND_LOSS, .text = "dpo",
+                .doc = "The loss, by id; its own parameters are set on this stage."),
+    SLUICE_DOUBLE(struct trainer, lr, .value = 1e-6, .min = 0, .doc = "Highest learning rate."),
+    SLUICE_CHOICE(struct trainer, schedule, .value = SCHEDULE_COSINE, .choices = schedules,
+                  .doc =
+                      "How the learning rate falls after the warm-up: to 0 along a cosine or a line, or not at all."),
+    SLUICE_DOUBLE(struct trainer, warmup, .value = 0.1, .min = 0, .max = 1,
+                  .doc = "Fraction of the steps over which the learning rate rises."),
+    SLUICE_INT(struct trainer, epochs, .value = 1, .min = 1, .unit = "epochs",
+               .doc = "How often every example is seen."),
+    SLUICE_INT(struct trainer, batch, .value = 32, .min = 1, .max = 4294967295.0, .unit = "examples",
+               .doc = "Pairs or sequences to an optimizer step."),
+    SLUICE_INT(struct trainer, micro_tokens, .value = 2048, .min = 1, .unit = "tokens", .speed_only = true,
+               .doc = "Tokens computed at once: memory, never the result."),
+    SLUICE_DOUBLE(struct trainer, weight_decay, .value = 0.01, .min = 0,
+                  .doc = "AdamW's; norms and biases do not decay."),
+    SLUICE_DOUBLE(struct trainer, beta1, .value = 0.9, .min = 0, .below = 1,
+                  .doc = "AdamW's decay of the mean gradient."),
+    SLUICE_DOUBLE(struct trainer, beta2, .value = 0.999, .min = 0, .below = 1,
+                  .doc = "AdamW's decay of the mean squared gradient."),
+    SLUICE_DOUBLE(struct trainer, epsilon, .value = 1e-8, .above = 0, .doc = "AdamW's, in the denominator."),
+    SLUICE_DOUBLE(struct trainer, max_grad_norm, .value = 1, .min = 0,
+                  .doc = "Longer gradients are shortened to this; 0 = never."),
+    SLUICE_DOUBLE(struct trainer, dropout, .value = 0, .min = 0, .below = 1,
+                  .doc = "On attention and feed-forward outputs."),
+    SLUICE_DOUBLE(struct trainer, prompt_weight, .value = 0, .min = 0, .max = 1,
+                  .doc = "How much the prompt's tokens count in a loss on sequences (sft); 0 = answers only."),
+    SLUICE_BOOL(struct trainer, raw, .value = 0, .doc = "Feed prompts as they are, without the chat template."),
+    SLUICE_CHOICE(
+        struct trainer, too_long, .value = TOO_LONG_ERROR, .choices = long_rules,
+        .doc =
+            "What to do where prompt and answer exceed the context: stop, leave out, or cut the prompt on the left."),
+    SLUICE_CHOICE(struct trainer, truncated, .value = TRUNCATED_KEEP, .choices = truncated_rules,
+                  .doc = "What to do with answers that were cut at max_tokens."),
+    SLUICE_INT(struct trainer, log_every, .value = 1, .min = 1, .unit = "steps",
+               .doc = "Steps between two lines of metrics, which hold means over those steps."),
+    SLUICE_PARAMS_END};
+
+static const sluice_metric_info metrics[] = {
+    {"loss", NULL, "Mean loss of a batch before its step."},
+    {"grad_norm", NULL, "Norm of the gradient before clipping."},
+    {"learning_rate", NULL, "Learning rate of the step."},
+    {"epoch", "epochs", "How often the examples have been seen."},
+    {"num_tokens", "tokens", "Tokens trained on so far, prompts included."},
+    {"rewards/chosen", NULL, "Mean reward of the chosen answers: beta times the log-ratio to the reference."},
+    {"rewards/rejected", NULL, "Mean reward of the rejected answers."},
+    {"rewards/margins", NULL, "Mean difference of the two."},
+    {"rewards/accuracies", NULL, "Fraction of pairs whose chosen answer has the higher reward."},
+    {"logps/chosen", "nats", "Mean log-probability of the chosen answers."},
+    {"logps/rejected", "nats", "Mean log-probability of the rejected answers."},
+    {"train_loss", NULL, "Mean of the loss over all steps."},
+    {"steps", "steps", "Optimizer steps taken."},
+    {"examples", NULL, "Pairs or sequences trained on."},
+    {"weights_changed", NULL, "Distance between the weights before and after."},
+    {"bare", "records", "Records that gave no example."},
+    {"identical", "pairs", "Pairs left out because chosen and rejected are the same answer."},
+    {"weightless", "examples", "Examples left out because their weight is 0."},
+    {"truncated", "examples", "Examples left out because an answer was cut at max_tokens."},
+    {"too_long", "examples", "Examples left out because they exceed the context."},
+    {"cut", "examples", "Examples whose prompt was cut on the left."},
+    {"empty", "examples", "Examples left out because an answer has no tokens."},
+    {"reference_found", "answers", "Answers whose reference log-probabilities stood in the record."},
+    {"reference_computed", "answers", "Answers whose reference log-probabilities had to be computed."},
+    {"skipped_steps", "steps", "Steps not taken because the gradient was not finite."},
+    {0}};
+
+static const sluice_loss_class *loss_class(const struct trainer *t)
+{
+    return (const sluice_loss_class *)(const void *)t->loss->type;
+}
+
+static int check_loss(const struct trainer *t)
+{
+    const sluice_loss_class *loss = loss_class(t);
+    if (!loss->pairs && !loss->tokens)
+        return sluice_error(t->host, SLUICE_BAD_PLUGIN,
+                            "loss '%s' has neither pairs nor tokens; it cannot be trained with", loss->base.id);
+    if (t->prompt_weight > 0 && (loss->pairs || loss->needs))
+        return sluice_error(
+            t->host, SLUICE_BAD_PARAMETER,
+            "prompt_weight is for losses on sequences without a reference (sft); with loss = \"%s\" leave it at 0",
+            loss->base.id);
+    return SLUICE_OK;
+}
+
+static int init(void *self, const sluice_host *host)
+{
+    struct trainer *t = self;
+    t->host = host;
+    int rc = check_loss(t);
+    if (rc >= 0)
+        rc = answers_open(host, t->model, &t->policy);
+    if (rc >= 0 && (loss_class(t)->needs & SLUICE_REFERENCE))
+        rc = answers_open(host, t->reference ? t->reference : t->model, &t->base);
+    if (rc >= 0 && t->base.model && t->base.info.vocabulary != t->policy.info.vocabulary)
+        rc = sluice_error(host, SLUICE_BAD_MODEL,
+                          "%s has %u tokens in its vocabulary and the reference %s %u; they must share one",
+                          t->policy.version, t->policy.info.vocabulary, t->base.version, t->base.info.vocabulary);
+    return rc;
+}
+
+static void fini(void *self)
+{
+    struct trainer *t = self;
+    if (t->training)
+        t->policy.service->train_end(t->training);
+    batch_free(&t->work);
+    free(t->order);
+    examples_close(&t->examples);
+    answers_close(&t->policy);
+    answers_close(&t->base);
+}
+
+/* Reads the input; a trainer that gets nothing has failed, however quietly. */
+static int collect(struct trainer *t)
+{
+    gather *g = &t->gather;
+    *g = (gather){.host = t->host,
+                  .loss = loss_class(t),
+                  .policy = &t->policy,
+                  .reference = t->base.model ? &t->base : NULL,
+                  .prompt_weight = t->prompt_weight,
+                  .raw = t->raw,
+                  .too_long = t->too_long,
+                  .truncated = t->truncated};
+    int rc = gather_examples(g, &t->examples);
+    if (rc < 0)
+        return rc;
+    if (t->examples.count > UINT32_MAX)
+        return sluice_error(t->host, SLUICE_UNSUPPORTED, "%zu examples are more than one training can hold",
+                            t->examples.count);
+    if (t->examples.count > 0)
+        return SLUICE_OK;
+    return sluice_error(
+        t->host, SLUICE_BAD_RECORD,
+        "no %s reached the trainer: of %llu records %llu had none; left out: %llu identical, %llu of weight 0, %llu "
+        "truncated, %llu too long, %llu empty; look at the stages before with sluice cat",
+        loss_class(t)->pairs ? "pairs" : "answers", (unsigned long long)g->records, (unsigned long long)g->bare,
+        (unsigned long long)g->identical, (unsigned long long)g->weightless, (unsigned long long)g->truncated_count,
+        (unsigned long long)g->too_long_count, (unsigned long long)g->empty);
+}
+
+/* Another order in each epoch (Fisher and Yates, by counting). */
+static void shuffle(struct trainer *t, uint32_t epoch)
+{
+    sluice_draw place = {.seed = sluice_seed(t->host), .purpose = SLUICE_PURPOSE_SHUFFLE, .position = epoch};
+    uint64_t key[2], counter[2];
+    uint32_t bits[4];
+    sluice_draw_place(&place, key, counter);
+    for (size_t i = 0; i < t->examples.count; i++)
+        t->order[i] = (uint32_t)i;
+    for (size_t i = t->examples.count; i > 1; i--) {
+        counter[1] = i;
+        sluice_philox(key, counter, bits);
+        size_t j = sluice_uniform_below(bits[0], bits[1], i);
+        uint32_t swap = t->order[i - 1];
+        t->order[i - 1] = t->order[j];
+        t->order[j] = swap;
+    }
+}
+
+/* The learning rate of step 0 … total-1. As in transformers, but for the warm-up, which rises to its end: no step has
+ * rate 0. */
+static double learning_rate(const struct trainer *t, uint64_t step)
+{
+    double total = (double)t->total_steps, warm = ceil(t->warmup * total), s = (double)step;
+    if (s < warm)
+        return t->lr * (s + 1) / warm;
+    double done = (s - warm) / (total - warm);
+    if (t->schedule == SCHEDULE_COSINE)
+        return t->lr * 0.5 * (1 + cos(M_PI * done));
+    return t->schedule == SCHEDULE_LINEAR ? t->lr * (1 - done) : t->lr;
+}
+
+/* One line of metrics: the means over the steps since the last. */
+static void report(struct trainer *t, double lr)
+{
+    struct window *w = &t->window;
+    double steps = (double)w->steps, pairs = (double)w->sums.examples;
+    double done = (double)t->steps * (double)t->epochs / (double)t->total_steps;
+    sluice_number numbers[11] = {{"loss", w->loss / steps},
+                                 {"grad_norm", w->grad_norm / steps},
+                                 {"learning_rate", lr},
+                                 {"epoch", done},
+                                 {"num_tokens", (double)t->tokens},
+                                 {"rewards/chosen", w->sums.chosen_reward / pairs},
+                                 {"rewards/rejected", w->sums.rejected_reward / pairs},
+                                 {"rewards/margins", (w->sums.chosen_reward - w->sums.rejected_reward) / pairs},
+                                 {"rewards/accuracies", w->sums.correct / pairs},
+                                 {"logps/chosen", w->sums.chosen_logp / pairs},
+                                 {"logps/rejected", w->sums.rejected_logp / pairs}};
+    sluice_metrics(t->host, (int64_t)t->steps, numbers, loss_class(t)->pairs ? 11 : 5);
+    memset(w, 0, sizeof *w);
+}
+
+/* Adds a batch's sums to the window's. */
+static void note_batch(struct window *w, const batch_sums *s)
+{
+    w->sums.examples += s->examples;
+    w->sums.chosen_reward += s->chosen_reward;
+    w->sums.rejected_reward += s->rejected_reward;
+    w->sums.correct += s->correct;
+    w->sums.chosen_logp += s->chosen_logp;
+    w->sums.rejected_logp += s->rejected_logp;
+}
+
+static int step(struct trainer *t, const uint32_t *order, size_t count)
+{
+    batch_sums sums = {0};
+    sluice_step_info info = {0};
+    double lr = learning_rate(t, t->steps), progress = (double)t->steps / (double)t->total_steps;
+    int rc = batch_gradient(&t->work, order, count, progress, &sums);
+    if (rc < 0)
+        return rc;
+    double scale = sums.divisor > 0 ? 1 / sums.divisor : 0;
+    if ((rc = t->policy.service->train_step(t->training, lr, scale, &info)) < 0)
+        return rc;
+    if (info.skipped && t->skipped_steps++ == 0)
+        sluice_log(t->host, SLUICE_LOG_WARNING,
+                   "step %llu was not taken: its gradient is not finite; lower lr or max_grad_norm",
+                   (unsigned long long)t->steps + 1);
+    t->steps++;
+    t->tokens += sums.tokens;
+    t->total_loss += sums.loss * scale;
+    t->window.steps++;
+    t->window.loss += sums.loss * scale;
+    t->window.grad_norm += info.grad_norm;
+    note_batch(&t->window, &sums);
+    if (t->steps % (uint64_t)t->log_every == 0 || t->steps == t->total_steps)
+        report(t, lr);
+    sluice_progress(t->host, t->steps, t->total_steps, "steps");
+    return SLUICE_OK;
+}
+
+static int train(struct trainer *t)
+{
+    sluice_optimizer optimizer = {.size = sizeof optimizer,
+                                  .beta1 = t->beta1,
+                                  .beta2 = t->beta2,
+                                  .epsilon = t->epsilon,
+                                  .weight_decay = t->weight_decay,
+                                  .max_grad_norm = t->max_grad_norm,
+                                  .dropout = t->dropout,
+                                  .seed = sluice_seed(t->host)};
+    size_t count = t->examples.count, size = (size_t)t->batch;
+    int rc = t->policy.service->train_begin(t->policy.model, &optimizer, &t->training);
+    if (rc < 0)
+        return rc;
+    t->total_steps = (uint64_t)t->epochs * ((count + size - 1) / size);
+    t->order = malloc(count * sizeof *t->order);
+    if (!t->order)
+        return sluice_error(t->host, SLUICE_NO_MEMORY, "out of memory for the order of %zu examples", count);
+    t->work = (struct batch){.host = t->host,
+                             .service = t->policy.service,
+                             .training = t->training,
+                             .loss = t->loss,
+                             .examples = &t->examples,
+                             .micro_tokens = (size_t)t->micro_tokens};
+    for (int64_t epoch = 0; epoch < t->epochs; epoch++) {
+        shuffle(t, (uint32_t)epoch);
+        for (size_t at = 0; rc >= 0 && at < count; at += size)
+            rc = step(t, t->order + at, count - at < size ? count - at : size);
+        if (rc < 0)
+            return rc;
+    }
+    if (t->skipped_steps == t->steps)
+        return sluice_error(t->host, SLUICE_FAILED,
+                            "no step had a finite gradient, so nothing was trained; lower lr, and look at the "
+                            "first lines of this stage's loss in metrics.jsonl");
+    return SLUICE_OK;
+}
+
+/* How far the new weights are from the old ones. */
+static int measure_change(struct trainer *t, const char *dir)
+{
+    sluice_model_ref ref = *t->model;
+    sluice_model *trained;
+    ref.path = dir;
+    ref.version = t->model->next;
+    ref.random = false;
+    int rc = t->policy.service->open(t->policy.service, t->host, &ref, &trained);
+    if (rc < 0)
+        return rc;
+    rc = t->policy.service->distance(t->policy.model, trained, &t->changed);
+    t->policy.service->close(trained);
+    if (rc >= 0 && t->changed == 0)
+        sluice_log(t->host, SLUICE_LOG_WARNING, "training changed no weight; is lr = %g too small?", t->lr);
+    return rc;
+}
+
+static int publish(struct trainer *t)
+{
+    const char *dir;
+    int rc = sluice_publish_begin(t->host, t->model, &dir);
+    if (rc >= 0)
+        rc = t->policy.service->train_save(t->training, dir);
+    t->policy.service->train_end(t->training);
+    t->training = NULL;
+    if (rc >= 0)
+        rc = measure_change(t, dir);
+    return rc < 0 ? rc : sluice_publish_commit(t->host, t->model);
+}
+
+static int run(void *self)
+{
+    struct trainer *t = self;
+    int rc = collect(t);
+    if (rc >= 0)
+        rc = train(t);
+    return rc < 0 ? rc : publish(t);
+}
+
+static int finish(void *self)
+{
+    struct trainer *t = self;
+    const gather *g = &t->gather;
+    sluice_number numbers[] = {{"train_loss", t->total_loss / (double)t->steps},
+                               {"steps", (double)t->steps},
+                               {"examples", (double)t->examples.count},
+                               {"weights_changed", t->changed},
+                               {"bare", (double)g->bare},
+                               {"identical", (double)g->identical},
+                               {"weightless", (double)g->weightless},
+                               {"truncated", (double)g->truncated_count},
+                               {"too_long", (double)g->too_long_count},
+                               {"cut", (double)g->cut},
+                               {"empty", (double)g->empty},
+                               {"skipped_steps", (double)t->skipped_steps},
+                               {"reference_found", (double)g->found},
+                               {"reference_computed", (double)g->computed}};
+    sluice_metrics(t->host, -1, numbers, sizeof numbers / sizeof *numbers - (g->reference ? 0 : 2));
+    return SLUICE_OK;
+}
+
+static const sluice_stage_class trainer_class = {
+    SLUICE_STAGE_CLASS(SLUICE_TRAINER, "trainer", "Train a model on pairs or answers and publish its next version",
+                       struct trainer, params),
+    .base.reads = SLUICE_FIELD_PROMPT,
+    .base.traits = SLUICE_USES_DEVICE | SLUICE_NO_OUTPUT | SLUICE_NEEDS_INPUT,
+    .base.doc =
+        "Reads its whole input, packs it into a file (memory holds 8 bytes an example), computes the reference's "
+        "log-probabilities once "
+        "where the records do not hold them, and takes AdamW steps on float32 weights. A batch's loss is the sum of "
+        "weight times loss "
+        "over its pairs, divided by their number (for sft: by the number of trained tokens); how a batch is cut to fit "
+        "the memory "
+        "changes nothing.\n"
+        "Left out and counted: pairs whose answers are the same, examples of weight 0, empty answers, and what "
+        "too_long and truncated "
+        "say. Answers read from files are encoded apart from their prompt and end with the stop token. Without a "
+        "single example the "
+        "stage fails. A loss on sequences takes the chosen answers of records with pairs, else every candidate.\n"
+        "The warm-up differs from transformers': it rises to its last step, so no step has learning rate 0.",
+    .base.metrics = metrics,
+    .base.init = init,
+    .base.fini = fini,
+    .run = run,
+    .finish = finish,
+};
+SLUICE_PLUGIN("trainer", "1.0", "Apache-2.0", &trainer_class.base);
