@@ -4,6 +4,7 @@
 #include "core/run/internal.h"
 #include "core/run/host.h"
 
+#include <assert.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,14 @@
 static sl_host *of(const sluice_host *host)
 {
     return (sl_host *)(uintptr_t)host; /* the host made it and may write to it; plugins only hold it const */
+}
+
+/* The thread rule of host.h, for plugin authors who build without NDEBUG. */
+static sl_job *own(const sluice_host *host)
+{
+    sl_job *job = of(host)->job;
+    assert(job == NULL || pthread_equal(job->thread, pthread_self()));
+    return job;
 }
 
 /* One line of one message: what a plugin says may hold newlines and other control characters. */
@@ -31,13 +40,13 @@ static void host_verror(const sluice_host *public, const sluice_record *record, 
     one_line(what);
     const sl_job *job = host->job;
     if (job == NULL) {
-        pthread_mutex_lock(&host->services->lock);
+        pthread_mutex_lock(&host->services->error_lock);
         if (record != NULL)
             snprintf(host->error, sizeof host->error, "record '%.200s': %s", sluice_record_id(record), what);
         else
             snprintf(host->error, sizeof host->error, "%s", what);
         sl_log_line(host->log, SLUICE_LOG_WARNING, "%s%s%s", host->name, host->name[0] ? ": " : "", host->error);
-        pthread_mutex_unlock(&host->services->lock);
+        pthread_mutex_unlock(&host->services->error_lock);
         return;
     }
     if (code == SLUICE_CANCELLED || host->error[0] != '\0') /* the first error is the cause */
@@ -71,8 +80,8 @@ static void host_vlog(const sluice_host *public, int level, const char *format, 
 
 static void host_metrics(const sluice_host *public, int64_t step, const sluice_number *numbers, size_t count)
 {
-    if (of(public)->job != NULL)
-        sl_metrics_add(of(public)->job, step, numbers, count);
+    if (own(public) != NULL)
+        sl_metrics_add(own(public), step, numbers, count);
 }
 
 static void host_progress(const sluice_host *public, uint64_t done, uint64_t total, const char *unit)
@@ -130,9 +139,9 @@ static int host_next(const sluice_host *public, sluice_record **record)
 {
     sl_record *r = NULL;
     *record = NULL;
-    if (of(public)->job == NULL || of(public)->job->producer == NULL)
+    if (own(public) == NULL || own(public)->producer == NULL)
         return SLUICE_END;
-    const int rc = sl_stage_next(of(public)->job, &r);
+    const int rc = sl_stage_next(own(public), &r);
     if (rc == SLUICE_OK)
         *record = sl_record_public(r);
     return rc;
@@ -140,16 +149,16 @@ static int host_next(const sluice_host *public, sluice_record **record)
 
 static int host_emit(const sluice_host *public, sluice_record *record)
 {
-    if (of(public)->job != NULL)
-        return sl_stage_emit(of(public)->job, sl_record_from_public(record));
+    if (own(public) != NULL)
+        return sl_stage_emit(own(public), sl_record_from_public(record));
     sl_record_free(sl_record_from_public(record));
     return SLUICE_UNSUPPORTED;
 }
 
 static void host_release(const sluice_host *public, sluice_record *record)
 {
-    if (of(public)->job != NULL)
-        sl_stage_release(of(public)->job, sl_record_from_public(record));
+    if (own(public) != NULL)
+        sl_stage_release(own(public), sl_record_from_public(record));
     else
         sl_record_free(sl_record_from_public(record));
 }
@@ -173,7 +182,8 @@ static int64_t host_input_count(const sluice_host *public)
 static int host_scratch(const sluice_host *public)
 {
     const sl_host *host = of(public);
-    const char *folder = host->job != NULL ? host->job->run->folder : "/tmp";
+    const char *temporary = getenv("TMPDIR");
+    const char *folder = host->job != NULL ? host->job->run->folder : temporary != NULL ? temporary : "/tmp";
     const int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     if (fd >= 0)
         return fd;
@@ -189,12 +199,12 @@ static int host_scratch(const sluice_host *public)
 
 static int host_publish_begin(const sluice_host *public, const sluice_model_ref *slot, const char **dir)
 {
-    return of(public)->job != NULL ? sl_version_begin(of(public)->job, slot, dir) : SLUICE_UNSUPPORTED;
+    return own(public) != NULL ? sl_version_begin(own(public), slot, dir) : SLUICE_UNSUPPORTED;
 }
 
 static int host_publish_commit(const sluice_host *public, const sluice_model_ref *slot)
 {
-    return of(public)->job != NULL ? sl_version_commit(of(public)->job, slot) : SLUICE_UNSUPPORTED;
+    return own(public) != NULL ? sl_version_commit(own(public), slot) : SLUICE_UNSUPPORTED;
 }
 
 static const char *host_last_error(const sluice_host *public)

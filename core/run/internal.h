@@ -63,7 +63,8 @@ double sl_clock(void); /* monotonic seconds */
 
 /* ---- host.c, services.c */
 typedef struct sl_services {
-    pthread_mutex_t lock; /* recursive: a provider may ask for another service while it is made */
+    pthread_mutex_t lock;       /* recursive: a provider may ask for another service while it is made */
+    pthread_mutex_t error_lock; /* last errors of providers, which any thread may report */
     sl_registry *registry;
     const sl_object *settings; /* parameters by class; classes without an entry have defaults */
     size_t setting_count;
@@ -227,6 +228,7 @@ struct sl_execution {
     atomic_bool cancelled;
     sl_job *failed;              /* the first that failed; under lock */
     double drawn;                /* when progress was last shown */
+    size_t running;              /* stages that it showed */
     struct sl_content *contents; /* hashes of files, once computed */
     sl_buffer numerics;          /* what the services say decides numbers */
     sl_job ***publishers;        /* [slot][version] */

@@ -38,7 +38,8 @@ static int add_number(sl_job *job, const char *name, double value)
         rc = sl_buffer_append(&job->lines, ":", 1);
     if (!isfinite(value) && !job->warned) {
         job->warned = true;
-        sluice_log(&job->host.public, SLUICE_LOG_WARNING, "metric '%s' is %g: null is written instead", name, value);
+        sluice_log(&job->host.public, SLUICE_LOG_WARNING, "metric '%s' is %s: null is written instead", name,
+                   isnan(value) ? "no number" : "infinite");
     }
     return rc >= 0 ? sl_json_double(&job->lines, value) : rc;
 }
@@ -166,6 +167,8 @@ int sl_metrics_flush(sl_execution *run)
         rc = write_all(run->metrics_fd, job->lines.data, job->lines.size);
         sl_buffer_free(&job->lines);
     }
+    if (rc < 0)
+        sl_log_line(&run->log, SLUICE_LOG_WARNING, "cannot write %s/metrics.jsonl: %s", run->folder, strerror(errno));
     return rc;
 }
 

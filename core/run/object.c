@@ -151,9 +151,7 @@ void sl_instance_end(sl_instance *instance)
 
 int sl_object_defaults(const sl_registered *type, sl_arena *arena, sl_object *object)
 {
-    size_t count = 0;
-    while (sl_class_param(type->type, count) != NULL)
-        count++;
+    const size_t count = sl_class_params(type->type);
     *object = (sl_object){
         .type = type, .value_count = count, .values = sl_arena_alloc(arena, (count + 1) * sizeof(sl_value))};
     if (object->values == NULL)

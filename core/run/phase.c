@@ -142,6 +142,7 @@ static void *stage_thread(void *argument)
 {
     sl_job *job = argument;
     char start[SL_TIME_SIZE], end[SL_TIME_SIZE];
+    job->thread = pthread_self();
     if (!await_turn(job)) {
         if (job->output != NULL)
             sl_stream_abandon(job->output);
@@ -267,7 +268,8 @@ static void await_all(sl_execution *run, sl_job *jobs, size_t count)
             sl_log_say(&run->log, "stopping: finishing the records in hand (once more to stop at once)");
             sl_phase_cancel(run);
         }
-        sl_metrics_flush(run);
+        if (sl_metrics_flush(run) < 0)
+            sl_phase_cancel(run);
         sl_progress_tick(run, jobs, count);
     }
     if (run->log.live)

@@ -42,7 +42,9 @@ static uint64_t expected(const sl_job *job)
 {
     if (job->state == SL_JOB_DONE || job->state == SL_JOB_REUSED)
         return job->out;
-    return job->producer != NULL ? expected(job->producer) : job->unit[0] == '\0' ? job->total : 0;
+    if (job->producer != NULL)
+        return expected(job->producer);
+    return job->unit[0] == '\0' || strcmp(job->unit, "records") == 0 ? job->total : 0;
 }
 
 static void name_line(sl_buffer *line, const sl_job *job)
@@ -64,6 +66,10 @@ static void describe(sl_buffer *line, const sl_job *job, double now)
     if (unit[0] != '\0' && job->total > 0) {
         done = job->done;
         total = job->total;
+    }
+    if (total == 0 && done == 0 && job->producer == NULL && unit[0] == '\0') {
+        sl_buffer_printf(line, "running %s", duration(seconds, a, sizeof a));
+        return;
     }
     if (total > 0)
         sl_buffer_printf(line, "%s/%s", grouped(done, a), grouped(total, b));
@@ -104,10 +110,12 @@ void sl_progress_finished(const sl_job *job, double seconds)
     if (job->run->quiet)
         return;
     name_line(&line, job);
-    sl_buffer_printf(&line, "done    %s records", grouped(sl_stage_has_output(job->stage) ? job->out : job->in, a));
+    sl_buffer_printf(&line, "done    ");
+    if (job->producer != NULL || sl_stage_has_output(job->stage))
+        sl_buffer_printf(&line, "%s records ", grouped(sl_stage_has_output(job->stage) ? job->out : job->in, a));
     if (job->tokens > 0)
-        sl_buffer_printf(&line, ", %s tokens", grouped(job->tokens, a));
-    sl_buffer_printf(&line, " in %s", duration(seconds, b, sizeof b));
+        sl_buffer_printf(&line, "%s tokens ", grouped(job->tokens, a));
+    sl_buffer_printf(&line, "in %s", duration(seconds, b, sizeof b));
     if (job->tokens > 0 && seconds > 0)
         sl_buffer_printf(&line, " (%s tokens/s)", grouped((uint64_t)((double)job->tokens / seconds), a));
     say(job, &line);
@@ -129,6 +137,12 @@ void sl_progress_reused(const sl_job *job)
 void sl_progress_tick(sl_execution *run, sl_job *jobs, size_t count)
 {
     const double now = sl_clock();
+    size_t running = 0;
+    for (size_t j = 0; j < count; j++)
+        running += jobs[j].state == SL_JOB_RUNNING;
+    if (running != run->running && run->log.live) /* who has ended must not stand at the foot as well */
+        run->drawn = 0;
+    run->running = running;
     if (run->quiet || now - run->drawn < (run->log.live ? draw_every : print_every))
         return;
     if (run->drawn == 0 && !run->log.live) { /* the first ten seconds have the starts */

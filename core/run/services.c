@@ -23,6 +23,7 @@ void sl_services_init(sl_services *services, sl_registry *registry, const sl_obj
     pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
     pthread_mutex_init(&services->lock, &recursive);
     pthread_mutexattr_destroy(&recursive);
+    pthread_mutex_init(&services->error_lock, NULL);
     services->registry = registry;
     services->settings = settings;
     services->setting_count = count;
@@ -134,5 +135,6 @@ void sl_services_end(sl_services *services)
         free(provider);
     }
     services->first = NULL;
+    pthread_mutex_destroy(&services->error_lock);
     pthread_mutex_destroy(&services->lock);
 }

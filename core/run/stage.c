@@ -7,8 +7,7 @@
 
 bool sl_stage_has_output(const sl_stage *stage)
 {
-    const sluice_class *type = stage->object.type->type;
-    return type->kind != SLUICE_SINK && (type->traits & SLUICE_NO_OUTPUT) == 0;
+    return (stage->object.type->type->traits & SLUICE_NO_OUTPUT) == 0;
 }
 
 /* ---- in and out */
