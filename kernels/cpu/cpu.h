@@ -16,8 +16,9 @@ typedef struct kn_cpu {
     kn_device base;
     kn_pool *pool;
     kn_scratch *scratch;
+    struct kn_onednn *onednn; /* NULL unless asked for: see onednn.h */
     const char *isa;
-    char numerics[64];
+    char numerics[96];
 } kn_cpu;
 
 /* --- threads (pool.c) --- */

@@ -2,6 +2,7 @@
 /* The CPU device: picks the instruction set, names the numerics, owns threads and memory. */
 #include "config.h"
 #include "cpu.h"
+#include "onednn.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,6 +62,28 @@ static const isa *find_isa(const char *name, const char **why)
     return NULL;
 }
 
+/* Who multiplies: our own loops, or oneDNN where SLUICE_CPU_MATMUL asks for it (doc/results/matmul.md compares them).
+ */
+static bool choose_matmul(kn_cpu *cpu, const char *arithmetic, const char **why)
+{
+    const char *wish = getenv("SLUICE_CPU_MATMUL");
+    char name[48] = "own1";
+    if (wish && *wish && strcmp(wish, "own") != 0) {
+        if (strcmp(wish, "onednn") != 0) {
+            *why = "SLUICE_CPU_MATMUL is neither own nor onednn";
+            return false;
+        }
+        cpu->onednn = kn_onednn_new();
+        if (!cpu->onednn) {
+            *why = "SLUICE_CPU_MATMUL=onednn, and this program was built without oneDNN";
+            return false;
+        }
+        kn_onednn_name(name, sizeof(name));
+    }
+    snprintf(cpu->numerics, sizeof(cpu->numerics), "cpu-%s-%s-f32", arithmetic, name);
+    return true;
+}
+
 kn_device *kn_cpu_new(int threads, const char *name, const char **why)
 {
     const char *unheard;
@@ -74,10 +97,9 @@ kn_device *kn_cpu_new(int threads, const char *name, const char **why)
         return NULL;
     cpu->base.ops = set->table();
     cpu->isa = set->name;
-    snprintf(cpu->numerics, sizeof(cpu->numerics), "cpu-%s-own1-f32", set->arithmetic);
     cpu->scratch = kn_scratch_new();
     cpu->pool = kn_pool_new(threads < 0 ? 1 : threads);
-    if (!cpu->scratch || !cpu->pool) {
+    if (!cpu->scratch || !cpu->pool || !choose_matmul(cpu, set->arithmetic, why)) {
         kn_cpu_free(&cpu->base);
         return NULL;
     }
@@ -91,6 +113,7 @@ void kn_cpu_free(kn_device *device)
     if (!cpu)
         return;
     kn_pool_free(cpu->pool);
+    kn_onednn_free(cpu->onednn);
     kn_scratch_free(cpu->scratch);
     free(cpu);
 }

@@ -165,6 +165,8 @@ void KN(product)(kn_cpu *cpu, const kn_product *p, size_t M)
 int KN(linear)(kn_device *device, float *y, const float *x, const kn_matrix *m, const float *bias,
                const float *residual, size_t T)
 {
+    if (m->onednn_forward)
+        return kn_onednn_product((kn_cpu *)device, m->onednn_forward, y, x, bias, residual, false, T);
     const kn_product p = {.N = m->out,
                           .K = m->in,
                           .a = x,
@@ -184,6 +186,8 @@ int KN(linear_backward_input)(kn_device *device, float *dx, const float *dy, con
 {
     if (!m->back)
         return KN_BAD_ARGUMENT;
+    if (m->onednn_back)
+        return kn_onednn_product((kn_cpu *)device, m->onednn_back, dx, dy, NULL, NULL, accumulate, T);
     const kn_product p = {.N = m->in,
                           .K = m->out,
                           .a = dy,

@@ -4,6 +4,7 @@
 #define KN_CPU_OPS_H
 
 #include "cpu.h"
+#include "onednn.h"
 #include "tile.h"
 
 /*
@@ -13,7 +14,8 @@
 struct kn_matrix {
     size_t out, in;
     float *forward;
-    float *back; /* NULL without backward */
+    float *back;                                  /* NULL without backward */
+    kn_onednn_side *onednn_forward, *onednn_back; /* NULL unless oneDNN was asked for */
 };
 
 /*

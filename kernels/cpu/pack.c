@@ -17,7 +17,13 @@ kn_matrix *KN(matrix_new)(kn_device *device, kn_dtype dtype, size_t out, size_t 
     m->in = in;
     m->forward = kn_memory(forward);
     m->back = with_backward ? kn_memory(back) : NULL;
-    if (!m->forward || (with_backward && !m->back)) {
+    kn_onednn *onednn = ((kn_cpu *)device)->onednn;
+    if (onednn) {
+        m->onednn_forward = kn_onednn_side_new(onednn, in, out, 1, in);
+        m->onednn_back = with_backward ? kn_onednn_side_new(onednn, out, in, in, 1) : NULL;
+    }
+    if (!m->forward || (with_backward && !m->back) || (onednn && !m->onednn_forward) ||
+        (onednn && with_backward && !m->onednn_back)) {
         KN(matrix_free)(device, m);
         return NULL;
     }
@@ -31,6 +37,8 @@ void KN(matrix_free)(kn_device *device, kn_matrix *m)
 {
     if (!m)
         return;
+    kn_onednn_side_free(m->onednn_forward);
+    kn_onednn_side_free(m->onednn_back);
     free(m->forward);
     free(m->back);
     free(m);
@@ -87,5 +95,8 @@ int KN(matrix_set)(kn_device *device, kn_matrix *m, const float *w)
     pack_job j = {.m = m, .w = w, .pieces_forward = kn_pieces(cpu, kn_ceil(m->out, NR), cost)};
     j.pieces_back = m->back ? kn_pieces(cpu, kn_ceil(m->in, NR), cost) : 0;
     kn_run(cpu, j.pieces_forward + j.pieces_back, m->back ? 2 * cost : cost, pack_piece, &j);
-    return KN_OK;
+    int status = m->onednn_forward ? kn_onednn_side_set(m->onednn_forward, w) : KN_OK;
+    if (status == KN_OK && m->onednn_back)
+        status = kn_onednn_side_set(m->onednn_back, w);
+    return status;
 }

@@ -95,7 +95,9 @@ static kn_product logits_product(const kn_matrix *m, const float *h, float *c, s
 
 int KN(logits)(kn_device *device, float *logits, const float *h, const kn_matrix *m, size_t T)
 {
-    return KN(linear)(device, logits, h, m, NULL, NULL, T);
+    const kn_product p = logits_product(m, h, logits, m->out);
+    KN(product)((kn_cpu *)device, &p, T);
+    return KN_OK;
 }
 
 /* --- forward --- */
