@@ -23,16 +23,19 @@ MODELS = {
     "grouped": (LlamaForCausalLM, LlamaConfig(
         vocab_size=80, hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, tie_word_embeddings=True, **COMMON)),
-    # untied, head size other than hidden / heads, biases, the rotary embedding of Llama 3
+    # untied, head size other than hidden / heads, biases, the rotary embedding of Llama 3. theta is small so that every
+    # pair of elements turns within these short sequences: otherwise softmax hides the biases of keys, and their gradient
+    # is a remainder of cancelled terms
     "wide-heads": (LlamaForCausalLM, LlamaConfig(
         vocab_size=70, hidden_size=24, intermediate_size=36, num_hidden_layers=3, num_attention_heads=3,
         num_key_value_heads=1, head_dim=16, tie_word_embeddings=False, attention_bias=True, mlp_bias=True,
-        rope_parameters=dict(rope_type="llama3", rope_theta=10000.0, factor=4.0, low_freq_factor=1.0,
+        rope_parameters=dict(rope_type="llama3", rope_theta=10.0, factor=2.0, low_freq_factor=1.0,
                              high_freq_factor=4.0, original_max_position_embeddings=16), **COMMON)),
     # Qwen2: biases on q, k and v alone
     "qwen2": (Qwen2ForCausalLM, Qwen2Config(
         vocab_size=50, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=2, tie_word_embeddings=True, **COMMON)),
+        num_key_value_heads=2, tie_word_embeddings=True, rope_parameters=dict(rope_type="default", rope_theta=10.0),
+        **COMMON)),
 }
 
 
