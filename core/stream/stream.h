@@ -8,8 +8,8 @@
  *
  * While it grows, the stream is PATH.part with the journal PATH.journal; closing makes it PATH. The bound is on memory:
  * a writer holds the last few megabytes of what it wrote, a reader that lags behind them reads the file, and records
- * that came too early wait in the journal. What grows with the number of records: 8 to 16 bytes each for the check that
- * no id comes twice, and 24 bytes for each record that waits for an earlier one.
+ * that came too early wait in the journal. What grows with the number of records: 11 to 22 bytes each for the check
+ * that no id comes twice, and 24 bytes for each record that waits for an earlier one.
  *
  * What survives: a record is in the journal when sl_stream_append returns, so the end of the process (kill -9) loses
  * none. The disk is waited for (fsync) only by sl_stream_close, before the file gets its name: after a power failure
@@ -58,9 +58,10 @@ uint64_t sl_stream_bytes(sl_stream_writer *, bool compressed);
 /* Follows a writer of this process from the first record (blocks until there is more), also after it closed. Any
  * thread. */
 int sl_stream_follow(sl_stream_writer *, sl_stream_reader **);
-/* Opens a file. A finished one is PATH. When there is none yet, or PATH ends in ".part", the growing one: with `follow`
- * next waits for more until the stream is closed or its writer is gone; without, what is whole now is read, journal
- * included, and then SLUICE_CORRUPT says that the stream was not finished. */
+/* Opens a file. Without `follow` exactly PATH is read: a finished stream (sl_stream_count then knows its records), or
+ * what is whole of one that was cut off, or of a PATH ending in ".part" with its journal; SLUICE_CORRUPT then comes in
+ * the place of SLUICE_END. With `follow`, the stream that grows as PATH.part while its writer lives, else the finished
+ * one; next waits for more until the stream is closed or its writer is gone. */
 int sl_stream_open(const char *path, bool follow, sl_stream_reader **, char *error, size_t error_size);
 /* One thread a reader. The next record, owned by the caller (sl_record_free); its number is its position in this
  * stream. SLUICE_END after the last; SLUICE_CORRUPT on damage, after all records before it; SLUICE_CANCELLED after

@@ -1,0 +1,19 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/* Reading and writing at a place of a file, whole or not at all: interrupted and short calls are gone on with. */
+#ifndef SL_FILE_H
+#define SL_FILE_H
+
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <sluice/abi.h>
+
+/* Writes all the pieces one after another from `offset`; changes them. 0, or -1 with errno set. */
+int sl_write_at(int fd, struct iovec *pieces, int count, uint64_t offset);
+/* Bytes read: fewer than `size` only at the end of the file. -1 with errno set. */
+ssize_t sl_read_at(int fd, void *to, size_t size, uint64_t offset);
+/* Size in bytes, or -1 with errno set. */
+int64_t sl_fd_size(int fd);
+/* Makes what happened to a file's name last: fsync of its folder. 0, or -1 with errno set. */
+int sl_sync_folder(const char *path);
+
+#endif

@@ -1,0 +1,149 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+#include "core/stream/edge.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+sl_edge *sl_edge_new(const char *path, int fd, const sl_stream_info *info, size_t most)
+{
+    sl_edge *edge = calloc(1, sizeof *edge);
+    sl_arena *arena = sl_arena_new();
+    if (!edge || !arena)
+        goto failed;
+    edge->info = *info;
+    edge->path = sl_arena_strdup(arena, path);
+    edge->info.schema = sl_arena_strdup(arena, info->schema);
+    edge->info.stage = sl_arena_strdup(arena, info->stage);
+    edge->open = sl_block_new(most);
+    if (!edge->path || !edge->info.schema || !edge->info.stage || !edge->open)
+        goto failed;
+    atomic_init(&edge->references, 1);
+    atomic_init(&edge->cancelled, false);
+    pthread_mutex_init(&edge->lock, NULL);
+    pthread_cond_init(&edge->changed, NULL);
+    edge->fd = fd;
+    edge->most = most;
+    edge->arena = arena;
+    return edge;
+failed:
+    if (edge)
+        sl_block_release(edge->open);
+    sl_arena_free(arena);
+    free(edge);
+    return NULL;
+}
+
+sl_edge *sl_edge_share(sl_edge *edge)
+{
+    atomic_fetch_add(&edge->references, 1);
+    return edge;
+}
+
+void sl_edge_release(sl_edge *edge)
+{
+    if (!edge || atomic_fetch_sub(&edge->references, 1) != 1)
+        return;
+    for (int i = 0; i < SL_WINDOW; i++)
+        sl_block_release(edge->recent[i]);
+    sl_block_release(edge->open);
+    free(edge->chunks);
+    close(edge->fd);
+    pthread_cond_destroy(&edge->changed);
+    pthread_mutex_destroy(&edge->lock);
+    sl_arena_free(edge->arena);
+    free(edge);
+}
+
+int sl_edge_room(sl_edge *edge, size_t size)
+{
+    if (edge->open->capacity - edge->open->size >= size)
+        return SLUICE_OK;
+    sl_block *larger = sl_block_new(size);
+    if (!larger)
+        return SLUICE_NO_MEMORY;
+    pthread_mutex_lock(&edge->lock);
+    larger->sequence = edge->open->sequence;
+    larger->first = edge->open->first;
+    sl_block_release(edge->open); /* empty: no reader has it */
+    edge->open = larger;
+    pthread_mutex_unlock(&edge->lock);
+    return SLUICE_OK;
+}
+
+void sl_edge_publish(sl_edge *edge, size_t size)
+{
+    pthread_mutex_lock(&edge->lock);
+    edge->open->size += size;
+    edge->open->records++;
+    edge->records++;
+    edge->raw_bytes += size;
+    pthread_cond_broadcast(&edge->changed);
+    pthread_mutex_unlock(&edge->lock);
+}
+
+/* A block for the next chunk: the one that leaves the window, when nobody reads it any more. Under the lock. */
+static sl_block *next_block(sl_edge *edge, sl_block *leaving)
+{
+    if (leaving && leaving->capacity == edge->most && atomic_load(&leaving->references) == 1) {
+        leaving->size = 0;
+        leaving->records = 0;
+        return leaving;
+    }
+    sl_block_release(leaving);
+    return sl_block_new(edge->most);
+}
+
+int sl_edge_seal(sl_edge *edge, const sl_chunk *chunk)
+{
+    int rc = SLUICE_OK;
+    pthread_mutex_lock(&edge->lock);
+    if (edge->chunk_count == edge->chunk_capacity) {
+        const size_t capacity = edge->chunk_capacity ? edge->chunk_capacity * 2 : 64;
+        sl_chunk *grown = realloc(edge->chunks, capacity * sizeof *grown);
+        if (!grown) {
+            rc = SLUICE_NO_MEMORY;
+            goto out;
+        }
+        edge->chunks = grown;
+        edge->chunk_capacity = capacity;
+    }
+    sl_block **slot = &edge->recent[edge->chunk_count % SL_WINDOW];
+    sl_block *sealed = edge->open, *fresh = next_block(edge, *slot);
+    *slot = NULL;
+    if (!fresh) {
+        rc = SLUICE_NO_MEMORY;
+        goto out;
+    }
+    if (sealed->capacity <= edge->most)
+        *slot = sealed;
+    else
+        sl_block_release(sealed);
+    edge->chunks[edge->chunk_count++] = *chunk;
+    edge->file_bytes = chunk->offset + SL_CHUNK_HEAD + chunk->frame_size;
+    fresh->sequence = edge->chunk_count;
+    fresh->first = edge->records;
+    edge->open = fresh;
+    pthread_cond_broadcast(&edge->changed);
+out:
+    pthread_mutex_unlock(&edge->lock);
+    return rc;
+}
+
+void sl_edge_close(sl_edge *edge)
+{
+    pthread_mutex_lock(&edge->lock);
+    edge->closed = true;
+    sl_block_release(edge->open); /* empty: the last chunk is sealed */
+    edge->open = NULL;
+    pthread_cond_broadcast(&edge->changed);
+    pthread_mutex_unlock(&edge->lock);
+}
+
+void sl_edge_cancel(sl_edge *edge)
+{
+    pthread_mutex_lock(&edge->lock);
+    atomic_store(&edge->cancelled, true);
+    pthread_cond_broadcast(&edge->changed);
+    pthread_mutex_unlock(&edge->lock);
+}
