@@ -202,7 +202,7 @@ static void bad_lines(void **state)
         {"{prompt: 1}", "not JSON"},
         {"nonsense", "not JSON"},
         {"[1, 2]", "a list, where an object was expected"},
-        {"\"text\"", "a text, where an object was expected"},
+        {"\"text\"", "not JSON"},
         {"12", "not JSON"},
         {"{}", "there is no 'prompt'"},
         {"{\"completion\": \"a\"}", "a completion needs its prompt"},
