@@ -8,41 +8,6 @@
 
 #include <string.h>
 
-/* Buffers of the backward pass, T rows: one block of device memory. */
-typedef struct flow {
-    float *dx;         /* [T, d] of the residual stream */
-    float *branch;     /* [T, d] of a branch's output (a copy of dx that dropout may change) or input */
-    float *dactivated; /* [T, f] */
-    float *dgate_up;   /* [T, 2f] */
-    float *dattended;  /* [T, q] */
-    float *dqkv;       /* [T, w] */
-    float *dscored;    /* [S, d], twice: after and before the final norm */
-    float *dscored_x;
-    float *memory;
-} flow;
-
-static int flow_new(flow *b, const sm_network *n, size_t T, size_t S, sm_error *error)
-{
-    const sm_config *c = &n->layout->config;
-    const size_t d = c->hidden, f = c->intermediate, q = (size_t)c->heads * c->head_dim;
-    const size_t width = q + 2 * (size_t)c->kv_heads * c->head_dim;
-    const size_t floats[] = {T * d, T * d, T * f, T * 2 * f, T * q, T * width, S * d, S * d};
-    float **const place[] = {&b->dx,        &b->branch, &b->dactivated, &b->dgate_up,
-                             &b->dattended, &b->dqkv,   &b->dscored,    &b->dscored_x};
-    size_t total = 0;
-    for (size_t i = 0; i < sizeof(floats) / sizeof(*floats); i++)
-        total += (floats[i] + 15) / 16 * 16;
-    b->memory = n->device->ops->alloc(n->device, total * sizeof(float));
-    if (!b->memory)
-        return sm_fail(error, SM_NO_MEMORY, "out of memory for the gradients of %zu tokens; use smaller batches", T);
-    float *next = b->memory;
-    for (size_t i = 0; i < sizeof(floats) / sizeof(*floats); i++) {
-        *place[i] = next;
-        next += (floats[i] + 15) / 16 * 16;
-    }
-    return SM_OK;
-}
-
 /* What every layer's step needs. */
 typedef struct backward {
     const sm_network *n;
@@ -50,7 +15,7 @@ typedef struct backward {
     const sm_pack *pack;
     const sm_dropout *dropout;
     float *gradient;
-    flow b;
+    sm_flow b;
 } backward;
 
 static float *into(const backward *g, size_t offset)
@@ -155,10 +120,8 @@ int sm_backward(const sm_network *network, sm_workspace *workspace, const sm_pac
                 const float *dlogprob, float *gradient, float *head_gradient, sm_error *error)
 {
     const sm_config *c = &network->layout->config;
-    backward g = {.n = network, .w = workspace, .pack = pack, .dropout = dropout, .gradient = gradient};
-    const int rc = flow_new(&g.b, network, pack->rows, pack->scored, error);
-    if (rc != SM_OK)
-        return rc;
+    backward g = {
+        .n = network, .w = workspace, .pack = pack, .dropout = dropout, .gradient = gradient, .b = workspace->flow};
     int kn = head_backward(&g, dlogprob, head_gradient);
     for (size_t l = c->layers; kn == KN_OK && l-- > 0;) {
         kn = feed_forward_backward(&g, l);
@@ -168,6 +131,5 @@ int sm_backward(const sm_network *network, sm_workspace *workspace, const sm_pac
     if (kn == KN_OK)
         kn = network->device->ops->embed_backward(network->device, gradient + network->layout->embed, g.b.dx,
                                                   pack->token, pack->rows, c->hidden, c->vocab);
-    network->device->ops->free(network->device, g.b.memory);
     return kn == KN_OK ? SM_OK : sm_device_fail(kn, "the backward pass", error);
 }

@@ -154,78 +154,85 @@ void sm_workspace_free(sm_workspace *w)
     free(w);
 }
 
-/* Takes `count` floats off the front of a block, kept on 64-byte borders. */
-static float *take(float **from, size_t count)
+/* Hands out pieces of one block of floats, each on a 64-byte border. Without a block it only adds up their sizes. */
+typedef struct pieces {
+    float *block;
+    size_t used;
+} pieces;
+
+static float *take(pieces *p, size_t count)
 {
-    float *taken = *from;
-    if (taken)
-        *from += (count + 15) / 16 * 16;
+    float *taken = p->block ? p->block + p->used : NULL;
+    p->used += (count + 15) / 16 * 16;
     return taken;
 }
 
-static size_t rounded(size_t count)
+static void place_rows(sm_workspace *w, const sm_config *c, size_t T, pieces *p)
 {
-    return (count + 15) / 16 * 16;
-}
-
-static int reserve_rows(sm_workspace *w, const sm_network *n, size_t T, sm_error *error)
-{
-    const sm_config *c = &n->layout->config;
     const size_t d = c->hidden, f = c->intermediate, q = (size_t)c->heads * c->head_dim;
     const size_t width = q + 2 * (size_t)c->kv_heads * c->head_dim;
-    const size_t sets = w->keep ? w->layers : 1;
-    size_t floats = 2 * rounded(T * d) + rounded(T * f); /* x, normed, activated */
-    floats += sets * (rounded(T * width) + rounded(T * q) + rounded(T * 2 * f));
-    if (w->keep)
-        floats += sets * (2 * rounded(T * d) + 2 * rounded(T) + rounded(T * c->heads));
-    w->device->ops->free(w->device, w->rows_memory);
-    w->row_capacity = 0;
-    float *block = w->rows_memory = w->device->ops->alloc(w->device, floats * sizeof(float));
-    if (!block)
-        return sm_fail(error, SM_NO_MEMORY,
-                       "out of memory: %zu MiB for the activations of %zu tokens; use smaller batches",
-                       floats * sizeof(float) >> 20, T);
-    w->x = take(&block, T * d);
-    w->normed = take(&block, T * d);
-    w->activated = take(&block, T * f);
+    w->x = take(p, T * d);
+    w->normed = take(p, T * d);
+    w->activated = take(p, T * f);
     for (size_t l = 0; l < w->layers; l++) {
         sm_layer_state *s = &w->layer[l];
         if (l > 0 && !w->keep) {
             *s = w->layer[0];
             continue;
         }
-        s->qkv = take(&block, T * width);
-        s->attended = take(&block, T * q);
-        s->gate_up = take(&block, T * 2 * f);
+        s->qkv = take(p, T * width);
+        s->attended = take(p, T * q);
+        s->gate_up = take(p, T * 2 * f);
         s->x = s->middle = w->x;
         if (w->keep) {
-            s->x = take(&block, T * d);
-            s->middle = take(&block, T * d);
-            s->attention_rstd = take(&block, T);
-            s->mlp_rstd = take(&block, T);
-            s->lse = take(&block, T * c->heads);
+            s->x = take(p, T * d);
+            s->middle = take(p, T * d);
+            s->attention_rstd = take(p, T);
+            s->mlp_rstd = take(p, T);
+            s->lse = take(p, T * c->heads);
         }
     }
-    w->row_capacity = T;
-    return SM_OK;
+    if (w->keep) {
+        w->flow.dx = take(p, T * d);
+        w->flow.branch = take(p, T * d);
+        w->flow.dactivated = take(p, T * f);
+        w->flow.dgate_up = take(p, T * 2 * f);
+        w->flow.dattended = take(p, T * q);
+        w->flow.dqkv = take(p, T * width);
+    }
 }
 
-static int reserve_scored(sm_workspace *w, const sm_network *n, size_t S, sm_error *error)
+static void place_scored(sm_workspace *w, const sm_config *c, size_t S, pieces *p)
 {
-    const size_t d = n->layout->config.hidden, floats = 2 * rounded(S * d) + 4 * rounded(S);
-    w->device->ops->free(w->device, w->scored_memory);
-    w->scored_capacity = 0;
-    float *block = w->scored_memory = w->device->ops->alloc(w->device, floats * sizeof(float));
-    if (!block)
-        return sm_fail(error, SM_NO_MEMORY, "out of memory for the hidden states of %zu tokens; use smaller batches",
-                       S);
-    w->scored_x = take(&block, S * d);
-    w->scored_normed = take(&block, S * d);
-    w->scored_rstd = take(&block, S);
-    w->logprob = take(&block, S);
-    w->scored_lse = take(&block, S);
-    w->entropy = take(&block, S);
-    w->scored_capacity = S;
+    const size_t d = c->hidden;
+    w->scored_x = take(p, S * d);
+    w->scored_normed = take(p, S * d);
+    w->scored_rstd = take(p, S);
+    w->logprob = take(p, S);
+    w->scored_lse = take(p, S);
+    w->entropy = take(p, S);
+    if (w->keep) {
+        w->flow.dscored = take(p, S * d);
+        w->flow.dscored_x = take(p, S * d);
+    }
+}
+
+/* Makes a block of the size that `place` asks for, in place of the old one, and places everything in it. */
+static int reserve_block(sm_workspace *w, const sm_config *c, float **memory, size_t *capacity, size_t count,
+                         void (*place)(sm_workspace *, const sm_config *, size_t, pieces *), sm_error *error)
+{
+    pieces p = {0};
+    place(w, c, count, &p);
+    w->device->ops->free(w->device, *memory);
+    *capacity = 0;
+    *memory = w->device->ops->alloc(w->device, p.used * sizeof(float));
+    if (!*memory)
+        return sm_fail(error, SM_NO_MEMORY,
+                       "out of memory: %zu MiB for the activations of %zu tokens; use smaller batches",
+                       p.used * sizeof(float) >> 20, count);
+    p = (pieces){.block = *memory};
+    place(w, c, count, &p);
+    *capacity = count;
     return SM_OK;
 }
 
@@ -233,9 +240,9 @@ int sm_workspace_reserve(sm_workspace *w, const sm_network *n, size_t rows, size
 {
     int rc = SM_OK;
     if (rows > w->row_capacity)
-        rc = reserve_rows(w, n, rows, error);
+        rc = reserve_block(w, &n->layout->config, &w->rows_memory, &w->row_capacity, rows, place_rows, error);
     if (rc == SM_OK && scored > w->scored_capacity)
-        rc = reserve_scored(w, n, scored, error);
+        rc = reserve_block(w, &n->layout->config, &w->scored_memory, &w->scored_capacity, scored, place_scored, error);
     return rc;
 }
 

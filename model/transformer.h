@@ -47,6 +47,17 @@ typedef struct sm_layer_state {
     float *attention_rstd, *lse, *mlp_rstd; /* [T], [T, heads], [T]; NULL without keep */
 } sm_layer_state;
 
+/* Buffers of the backward pass. */
+typedef struct sm_flow {
+    float *dx;                  /* [T, d] of the residual stream */
+    float *branch;              /* [T, d] of a branch's output (a copy of dx that dropout may change) or input */
+    float *dactivated;          /* [T, f] */
+    float *dgate_up;            /* [T, 2f] */
+    float *dattended;           /* [T, q] */
+    float *dqkv;                /* [T, w] */
+    float *dscored, *dscored_x; /* [S, d] after and before the final norm */
+} sm_flow;
+
 typedef struct sm_workspace {
     kn_device *device;
     size_t row_capacity, scored_capacity;
@@ -59,6 +70,7 @@ typedef struct sm_workspace {
     float *scored_normed;                  /* [S, d] */
     float *scored_rstd;                    /* [S] */
     float *logprob, *scored_lse, *entropy; /* [S] */
+    sm_flow flow;                          /* with keep */
     float *rows_memory, *scored_memory;
     size_t layers;
 } sm_workspace;
