@@ -57,9 +57,10 @@ static void policy_beside_its_control(void **state)
     (void)state;
     const sl_table_entry entries[] = {
         EVAL("policy", 0, "start", 0, ACCURACY(0.58), {"mean_length", 5.25}),
+        TRAIN("policy", 3, "later", 0, {"train_loss", 0.1}),
         OTHER(SLUICE_RANKER, "align", 0, {"label_accuracy", 0.9}, {"mean_length", 77}),
         OTHER(SLUICE_REGULARIZER, "align", 0, {"consistency", 0.8123}),
-        TRAIN("policy", 1, "align", 0, {"rewards/accuracies", 0.75}, {"loss", 0.6}),
+        TRAIN("policy", 1, "align", 0, {"rewards/accuracies", 0.75}, {"train_loss", 0.6}),
         EVAL("policy", 1, "align", 0, ACCURACY(0.62), {"kl", 0.0212}, {"mean_length", 5.5}),
         OTHER(SLUICE_REGULARIZER, "align", 1, {"consistency", 0.84}),
         TRAIN("policy", 2, "align", 1, {"rewards/accuracies", 0.8}),
@@ -103,20 +104,20 @@ static void training_alone(void **state)
 {
     (void)state;
     const sl_table_entry entries[] = {
-        TRAIN("policy", 1, "sft", 0, {"loss", 2.5}),
-        TRAIN("policy", 2, "align", 0, {"loss", 0.25}),
-        TRAIN("reward", 1, "judge", 0, {"loss", 0.7}),
+        TRAIN("policy", 1, "sft", 0, {"train_loss", 2.5}),
+        TRAIN("policy", 2, "align", 0, {"train_loss", 0.25}),
+        TRAIN("reward", 1, "judge", 0, {"train_loss", 0.7}),
     };
     assert_prints(entries, COUNT(entries),
                   "\n"
-                  "version                loss\n"
-                  "policy@1  sft 1/2    2.5000\n"
-                  "policy@2  align 1/2  0.2500\n"
+                  "version              training loss\n"
+                  "policy@1  sft 1/2           2.5000\n"
+                  "policy@2  align 1/2         0.2500\n"
                   "\n"
-                  "version                loss\n"
-                  "reward@1  judge 1/2  0.7000\n"
+                  "version              training loss\n"
+                  "reward@1  judge 1/2         0.7000\n"
                   "\n"
-                  "The loss fell from 2.5000 (policy@1) to 0.2500 (policy@2), 2.2500.\n");
+                  "The training loss fell from 2.5000 (policy@1) to 0.2500 (policy@2), 2.2500.\n");
 }
 
 /* Numbers that are not finite are absent, samplers' and judges' are no columns, and nothing to tell prints nothing. */
@@ -126,7 +127,7 @@ static void what_is_absent_stays_absent(void **state)
     const sl_table_entry entries[] = {
         OTHER(SLUICE_JUDGE, "align", 0, {"accuracy", 0.9}),
         OTHER(SLUICE_RANKER, "align", 0, {"pairs", 12}),
-        TRAIN("policy", 1, "align", 0, {"loss", __builtin_nan("")}),
+        TRAIN("policy", 1, "align", 0, {"train_loss", __builtin_nan("")}),
     };
     char *text = printed(entries, COUNT(entries));
     assert_null(strstr(text, "accuracy"));

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum format { SHARE, PLAIN, SIGNED };
+enum format { SHARE, PLAIN };
 
 /* Metrics that become columns, in this order. `as` names the same column for a metric of another name. */
 static const struct column {
@@ -23,10 +23,9 @@ static const struct column {
     {"kl", "KL to start", PLAIN, 3, OF(SLUICE_EVALUATOR), false},
     {"perplexity", "perplexity", PLAIN, 3, OF(SLUICE_EVALUATOR), false},
     {"mean_length", "length", PLAIN, 1, OF(SLUICE_EVALUATOR), false},
-    {"pairs", "pairs", PLAIN, 0, OF(SLUICE_RANKER) | OF(SLUICE_TRAINER), true},
     {"rewards/accuracies", "reward accuracy", SHARE, 1, OF(SLUICE_TRAINER), false},
-    {"rewards/margins", "reward margin", SIGNED, 3, OF(SLUICE_TRAINER), true},
-    {"loss", "loss", PLAIN, 4, OF(SLUICE_TRAINER), true},
+    {"pairs", "pairs", PLAIN, 0, OF(SLUICE_RANKER), true},
+    {"train_loss", "training loss", PLAIN, 4, OF(SLUICE_TRAINER), true},
 #undef OF
 };
 enum { COLUMNS = sizeof columns / sizeof *columns, CELL = 40 };
@@ -110,15 +109,46 @@ static bool fill(table *t, const sl_table_entry *entries, size_t count)
     return t->rows != NULL;
 }
 
-/* The rows of one slot, oldest version first; the caller frees. */
+static bool has_column(const table *t, int c)
+{
+    for (size_t i = 0; t != NULL && i < t->count; i++)
+        if (!isnan(t->rows[i].value[c]))
+            return true;
+    return false;
+}
+
+static bool was_evaluated(const table *t)
+{
+    for (int c = 0; c < COLUMNS; c++)
+        if ((columns[c].kinds & (1u << SLUICE_EVALUATOR)) && has_column(t, c))
+            return true;
+    return false;
+}
+
+/* The rows of one slot, oldest version first; the caller frees. Where somebody evaluated, training's own numbers step
+ * back. */
 static table of_slot(const table *all, const char *slot)
 {
     table t = {calloc(all->count + 1, sizeof *t.rows), 0};
     for (size_t i = 0; t.rows != NULL && i < all->count; i++)
         if (strcmp(all->rows[i].slot, slot) == 0)
             t.rows[t.count++] = all->rows[i];
-    if (t.rows != NULL)
-        qsort(t.rows, t.count, sizeof *t.rows, by_version);
+    if (t.rows == NULL)
+        return t;
+    const bool evaluated = was_evaluated(&t);
+    size_t kept = 0;
+    for (size_t i = 0; i < t.count; i++) {
+        bool any = false;
+        for (int c = 0; c < COLUMNS; c++) {
+            if (evaluated && columns[c].training)
+                t.rows[i].value[c] = NAN;
+            any = any || !isnan(t.rows[i].value[c]);
+        }
+        if (any)
+            t.rows[kept++] = t.rows[i];
+    }
+    t.count = kept;
+    qsort(t.rows, t.count, sizeof *t.rows, by_version);
     return t;
 }
 
@@ -150,7 +180,7 @@ static void cell(const row *r, int c, char *text)
         else
             snprintf(text + n, (size_t)(CELL - n), " %%");
     } else {
-        snprintf(text, CELL, column->format == SIGNED ? "%+.*f" : "%.*f", column->digits, r->value[c]);
+        snprintf(text, CELL, "%.*f", column->digits, r->value[c]);
     }
 }
 
@@ -179,22 +209,6 @@ static size_t widest(const print_column *p, size_t rows)
     return width;
 }
 
-static bool has_column(const table *t, int c)
-{
-    for (size_t i = 0; t != NULL && i < t->count; i++)
-        if (!isnan(t->rows[i].value[c]))
-            return true;
-    return false;
-}
-
-static bool was_evaluated(const table *t)
-{
-    for (int c = 0; c < COLUMNS; c++)
-        if ((columns[c].kinds & (1u << SLUICE_EVALUATOR)) && has_column(t, c))
-            return true;
-    return false;
-}
-
 static void print_rows(const table *main, const table *beside, FILE *out)
 {
     print_column printed[2 * COLUMNS];
@@ -203,7 +217,7 @@ static void print_rows(const table *main, const table *beside, FILE *out)
     for (int side = 0; side < 2; side++)
         for (int c = 0; c < COLUMNS; c++) {
             const table *t = side == 0 ? main : beside;
-            if (!has_column(t, c) || (columns[c].training && was_evaluated(main)))
+            if (!has_column(t, c))
                 continue;
             if (side == 1 && c > 0) /* of the control only what the claim is about */
                 continue;
@@ -259,7 +273,7 @@ static void sentence(const table *t, const table *control, FILE *out)
 {
     static const struct {
         const char *metric, *name;
-    } told[] = {{"accuracy", "Accuracy"}, {"perplexity", "Perplexity"}, {"loss", "The loss"}};
+    } told[] = {{"accuracy", "Accuracy"}, {"perplexity", "Perplexity"}, {"train_loss", "The training loss"}};
     for (size_t i = 0; i < sizeof told / sizeof *told; i++) {
         int c = 0;
         while (strcmp(columns[c].metric, told[i].metric) != 0)
