@@ -45,7 +45,8 @@ static void host_verror(const sluice_host *public, const sluice_record *record, 
             snprintf(host->error, sizeof host->error, "record '%.200s': %s", sluice_record_id(record), what);
         else
             snprintf(host->error, sizeof host->error, "%s", what);
-        sl_log_line(host->log, SLUICE_LOG_WARNING, "%s%s%s", host->name, host->name[0] ? ": " : "", host->error);
+        sl_console_line(host->console, SLUICE_LOG_WARNING, "%s%s%s", host->name, host->name[0] ? ": " : "",
+                        host->error);
         pthread_mutex_unlock(&host->services->error_lock);
         return;
     }
@@ -72,10 +73,10 @@ static void host_vlog(const sluice_host *public, int level, const char *format, 
     vsnprintf(what, sizeof what, format, args);
     one_line(what);
     if (host->job != NULL)
-        sl_log_line(host->log, level, "%s: stage '%s': %s", sl_job_where(host->job, where, sizeof where), host->name,
-                    what);
+        sl_console_line(host->console, level, "%s: stage '%s': %s", sl_job_where(host->job, where, sizeof where),
+                        host->name, what);
     else
-        sl_log_line(host->log, level, "%s%s%s", host->name, host->name[0] ? ": " : "", what);
+        sl_console_line(host->console, level, "%s%s%s", host->name, host->name[0] ? ": " : "", what);
 }
 
 static void host_metrics(const sluice_host *public, int64_t step, const sluice_number *numbers, size_t count)
@@ -236,11 +237,12 @@ static const sluice_host_api api = {
     .repeat = host_repeat,
 };
 
-void sl_host_init(sl_host *host, const char *name, uint64_t seed, sl_services *services, sl_log *log, sl_job *job)
+void sl_host_init(sl_host *host, const char *name, uint64_t seed, sl_services *services, sl_console *console,
+                  sl_job *job)
 {
     host->public.api = &api;
     host->services = services;
-    host->log = log;
+    host->console = console;
     host->name = name;
     host->seed = seed;
     host->job = job;
@@ -252,7 +254,7 @@ void sl_host_init(sl_host *host, const char *name, uint64_t seed, sl_services *s
 struct sl_free_host {
     sl_host host;
     sl_services services;
-    sl_log log;
+    sl_console console;
     sl_arena *arena;
 };
 
@@ -318,7 +320,7 @@ sl_free_host *sl_free_host_open(sl_registry *registry, const char *const *settin
         return NULL;
     }
     host->arena = arena;
-    sl_log_init(&host->log, errors);
+    sl_console_init(&host->console, errors);
     size_t made = 0;
     int rc = SLUICE_OK;
     for (size_t i = 0; i < sl_registry_count(registry) && rc >= 0; i++)
@@ -333,8 +335,8 @@ sl_free_host *sl_free_host_open(sl_registry *registry, const char *const *settin
             rc = SLUICE_BAD_PARAMETER;
         }
     }
-    sl_services_init(&host->services, registry, objects, made, &host->log, 0);
-    sl_host_init(&host->host, "", 0, &host->services, &host->log, NULL);
+    sl_services_init(&host->services, registry, objects, made, &host->console, 0);
+    sl_host_init(&host->host, "", 0, &host->services, &host->console, NULL);
     if (rc >= 0)
         return host;
     sl_free_host_close(host);
@@ -356,7 +358,7 @@ void sl_free_host_close(sl_free_host *host)
     if (host == NULL)
         return;
     sl_services_end(&host->services);
-    sl_log_close(&host->log);
+    sl_console_close(&host->console);
     sl_arena_free(host->arena);
     free(host);
 }

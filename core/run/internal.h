@@ -35,8 +35,8 @@ int sl_file_write(const char *path, const void *bytes, size_t size, char *error)
 int sl_file_read(const char *path, sl_buffer *); /* NUL-terminated past size */
 bool sl_path_exists(const char *path);
 
-/* ---- log.c: log.txt and the terminal, one line at a time. Any thread. */
-typedef struct sl_log {
+/* ---- console.c: log.txt and the terminal, one line at a time. Any thread. */
+typedef struct sl_console {
     pthread_mutex_t lock;
     FILE *file;         /* NULL = none */
     FILE *terminal;     /* NULL = none */
@@ -44,18 +44,18 @@ typedef struct sl_log {
     bool live;          /* the terminal can be redrawn; colours are not used, so NO_COLOR has nothing to forbid */
     size_t drawn;       /* lines now standing at its foot */
     char *foot;         /* those lines */
-} sl_log;
+} sl_console;
 
-void sl_log_init(sl_log *, FILE *terminal);
-int sl_log_open(sl_log *, const char *path, char *error);
-void sl_log_close(sl_log *);
+void sl_console_init(sl_console *, FILE *terminal);
+int sl_console_open(sl_console *, const char *path, char *error);
+void sl_console_close(sl_console *);
 /* To log.txt with the time; warnings to the terminal too. */
-void sl_log_line(sl_log *, int level, const char *format, ...) SLUICE_PRINTF(3, 4);
+void sl_console_line(sl_console *, int level, const char *format, ...) SLUICE_PRINTF(3, 4);
 /* For people: to the terminal, and to log.txt. */
-void sl_log_say(sl_log *, const char *format, ...) SLUICE_PRINTF(2, 3);
+void sl_console_say(sl_console *, const char *format, ...) SLUICE_PRINTF(2, 3);
 /* Replaces the lines at the terminal's foot. */
-void sl_log_draw(sl_log *, const char *lines);
-size_t sl_log_width(const sl_log *);
+void sl_console_draw(sl_console *, const char *lines);
+size_t sl_console_width(const sl_console *);
 /* UTC, RFC 3339, milliseconds: 24 characters and NUL. */
 enum { SL_TIME_SIZE = 32 };
 void sl_time_now(char *text);
@@ -69,23 +69,24 @@ typedef struct sl_services {
     const sl_object *settings; /* parameters by class; classes without an entry have defaults */
     size_t setting_count;
     struct sl_provider *first;
-    sl_log *log;
+    sl_console *console;
     uint64_t seed;
 } sl_services;
 
 typedef struct sl_host {
     sluice_host public; /* first: a sluice_host is a sl_host */
     sl_services *services;
-    sl_log *log;
+    sl_console *console;
     const char *name;
     uint64_t seed;
     sl_job *job; /* NULL for services and commands */
     char error[SL_ERROR_SIZE];
 } sl_host;
 
-void sl_host_init(sl_host *, const char *name, uint64_t seed, sl_services *, sl_log *, sl_job *);
+void sl_host_init(sl_host *, const char *name, uint64_t seed, sl_services *, sl_console *, sl_job *);
 
-void sl_services_init(sl_services *, sl_registry *, const sl_object *settings, size_t count, sl_log *, uint64_t seed);
+void sl_services_init(sl_services *, sl_registry *, const sl_object *settings, size_t count, sl_console *,
+                      uint64_t seed);
 const void *sl_services_get(sl_services *, const char *id);
 /* What the services made so far contribute to content keys: numerics and files. Appended, in the order of class ids. */
 int sl_services_numerics(sl_services *, sl_buffer *);
@@ -215,7 +216,7 @@ struct sl_execution {
     const sl_plan *plan;
     const char *folder;
     bool quiet;
-    sl_log log;
+    sl_console console;
     sl_services services;
     sl_arena *arena;
     sl_job *jobs; /* all, in the order phase, iteration, stage */

@@ -168,7 +168,8 @@ int sl_metrics_flush(sl_execution *run)
         sl_buffer_free(&job->lines);
     }
     if (rc < 0)
-        sl_log_line(&run->log, SLUICE_LOG_WARNING, "cannot write %s/metrics.jsonl: %s", run->folder, strerror(errno));
+        sl_console_line(&run->console, SLUICE_LOG_WARNING, "cannot write %s/metrics.jsonl: %s", run->folder,
+                        strerror(errno));
     return rc;
 }
 

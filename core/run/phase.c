@@ -226,7 +226,7 @@ static int open_all(sl_execution *run, sl_job *jobs, size_t count)
         if (!jobs[j].reuse)
             rc = open_input(&jobs[j], error);
     if (rc < 0)
-        sl_log_line(&run->log, SLUICE_LOG_WARNING, "%s", error);
+        sl_console_line(&run->console, SLUICE_LOG_WARNING, "%s", error);
     return rc;
 }
 
@@ -265,15 +265,15 @@ static void await_all(sl_execution *run, sl_job *jobs, size_t count)
             pthread_cond_timedwait(&run->changed, &run->lock, &until);
         pthread_mutex_unlock(&run->lock);
         if (sl_run_interrupted() && !run->cancelled) {
-            sl_log_say(&run->log, "stopping: finishing the records in hand (once more to stop at once)");
+            sl_console_say(&run->console, "stopping: finishing the records in hand (once more to stop at once)");
             sl_phase_cancel(run);
         }
         if (sl_metrics_flush(run) < 0)
             sl_phase_cancel(run);
         sl_progress_tick(run, jobs, count);
     }
-    if (run->log.live)
-        sl_log_draw(&run->log, NULL);
+    if (run->console.live)
+        sl_console_draw(&run->console, NULL);
 }
 
 int sl_phase_run(sl_execution *run, size_t first, size_t count)
@@ -290,7 +290,7 @@ int sl_phase_run(sl_execution *run, size_t first, size_t count)
     if (rc >= 0) /* once more: an earlier stage may have written the file that one of these reads */
         rc = sl_key_compute(run, first, count, error);
     if (rc < 0) {
-        sl_log_line(&run->log, SLUICE_LOG_WARNING, "%s", error);
+        sl_console_line(&run->console, SLUICE_LOG_WARNING, "%s", error);
         return rc;
     }
     sl_key_reuse(run, first, count);

@@ -89,14 +89,14 @@ static void describe(sl_buffer *line, const sl_job *job, double now)
 static void say(const sl_job *job, sl_buffer *line)
 {
     if (sl_buffer_append(line, "", 1) >= 0)
-        sl_log_say(&job->run->log, "%s", (const char *)line->data);
+        sl_console_say(&job->run->console, "%s", (const char *)line->data);
     sl_buffer_free(line);
 }
 
 void sl_progress_started(const sl_job *job)
 {
     sl_buffer line = {0};
-    if (job->run->quiet || job->run->log.live)
+    if (job->run->quiet || job->run->console.live)
         return;
     name_line(&line, job);
     sl_buffer_printf(&line, "started");
@@ -140,17 +140,17 @@ void sl_progress_tick(sl_execution *run, sl_job *jobs, size_t count)
     size_t running = 0;
     for (size_t j = 0; j < count; j++)
         running += jobs[j].state == SL_JOB_RUNNING;
-    if (running != run->running && run->log.live) /* who has ended must not stand at the foot as well */
+    if (running != run->running && run->console.live) /* who has ended must not stand at the foot as well */
         run->drawn = 0;
     run->running = running;
-    if (run->quiet || now - run->drawn < (run->log.live ? draw_every : print_every))
+    if (run->quiet || now - run->drawn < (run->console.live ? draw_every : print_every))
         return;
-    if (run->drawn == 0 && !run->log.live) { /* the first ten seconds have the starts */
+    if (run->drawn == 0 && !run->console.live) { /* the first ten seconds have the starts */
         run->drawn = now;
         return;
     }
     run->drawn = now;
-    const size_t width = sl_log_width(&run->log); /* a line that wraps could not be redrawn */
+    const size_t width = sl_console_width(&run->console); /* a line that wraps could not be redrawn */
     sl_buffer lines = {0};
     for (size_t j = 0; j < count; j++) {
         if (jobs[j].state != SL_JOB_RUNNING)
@@ -158,14 +158,14 @@ void sl_progress_tick(sl_execution *run, sl_job *jobs, size_t count)
         sl_buffer line = {0};
         name_line(&line, &jobs[j]);
         describe(&line, &jobs[j], now);
-        if (run->log.live) {
+        if (run->console.live) {
             sl_buffer_printf(&lines, "%.*s\n", (int)(line.size < width ? line.size : width), (const char *)line.data);
             sl_buffer_free(&line);
         } else {
             say(&jobs[j], &line);
         }
     }
-    if (run->log.live && sl_buffer_append(&lines, "", 1) >= 0)
-        sl_log_draw(&run->log, (const char *)lines.data);
+    if (run->console.live && sl_buffer_append(&lines, "", 1) >= 0)
+        sl_console_draw(&run->console, (const char *)lines.data);
     sl_buffer_free(&lines);
 }

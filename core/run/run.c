@@ -66,7 +66,7 @@ static int make_jobs(sl_execution *run)
             sl_job *first = job;
             for (size_t s = 0; s < plan->phases[p].stage_count; s++, job++) {
                 const sl_stage *stage = &plan->phases[p].stages[s];
-                sl_host_init(&job->host, stage->name, seed_of(plan, stage, i), &run->services, &run->log, job);
+                sl_host_init(&job->host, stage->name, seed_of(plan, stage, i), &run->services, &run->console, job);
                 job->run = run;
                 job->stage = stage;
                 job->type = (const sluice_stage_class *)stage->object.type->type;
@@ -118,7 +118,7 @@ static int open_folder(sl_execution *run, bool fresh, char *error)
     sl_folder_sweep(run->folder);
     rc = sl_folder_make(models, error);
     if (rc >= 0)
-        rc = sl_log_open(&run->log, log, error);
+        rc = sl_console_open(&run->console, log, error);
     if (rc >= 0)
         rc = write_plan(run, error);
     if (rc >= 0)
@@ -194,7 +194,7 @@ static void close_all(sl_execution *run)
     for (size_t i = 0; i < sizeof files / sizeof *files; i++)
         if (files[i] >= 0)
             close(files[i]);
-    sl_log_close(&run->log);
+    sl_console_close(&run->console);
     pthread_cond_destroy(&run->changed);
     pthread_mutex_destroy(&run->lock);
     sl_arena_free(run->arena);
@@ -213,15 +213,15 @@ int sl_run(const sl_plan *plan, sl_registry *registry, const sl_run_options *opt
         folder != NULL ? sl_arena_strdup(run.arena, folder) : sl_arena_printf(run.arena, "runs/%s", plan->name);
     pthread_mutex_init(&run.lock, NULL);
     pthread_cond_init(&run.changed, NULL);
-    sl_log_init(&run.log, stderr);
-    sl_services_init(&run.services, registry, plan->runtime, plan->runtime_count, &run.log, plan->seed);
+    sl_console_init(&run.console, stderr);
+    sl_services_init(&run.services, registry, plan->runtime, plan->runtime_count, &run.console, plan->seed);
     take_signals(&handlers);
 
     int rc = run.folder != NULL ? open_folder(&run, options->fresh, error) : SLUICE_NO_MEMORY;
     if (rc >= 0)
         rc = make_jobs(&run);
     if (rc >= 0) {
-        sl_log_line(&run.log, SLUICE_LOG_INFO, "run of %s in %s", plan->file, run.folder);
+        sl_console_line(&run.console, SLUICE_LOG_INFO, "run of %s in %s", plan->file, run.folder);
         rc = run_phases(&run, error);
     }
     int code = SL_RUN_FAILED;
@@ -232,15 +232,15 @@ int sl_run(const sl_plan *plan, sl_registry *registry, const sl_run_options *opt
             print_places(&run, stdout);
             fflush(stdout);
         }
-        sl_log_line(&run.log, SLUICE_LOG_INFO, "done");
+        sl_console_line(&run.console, SLUICE_LOG_INFO, "done");
     } else if (run.failed != NULL) {
-        sl_log_line(&run.log, SLUICE_LOG_WARNING, "%s", run.failed->host.error);
+        sl_console_line(&run.console, SLUICE_LOG_WARNING, "%s", run.failed->host.error);
     } else if (sl_run_interrupted()) {
         code = SL_RUN_STOPPED;
-        sl_log_line(&run.log, SLUICE_LOG_WARNING,
-                    "stopped; what is finished lies in %s: the same command again goes on from there", run.folder);
+        sl_console_line(&run.console, SLUICE_LOG_WARNING,
+                        "stopped; what is finished lies in %s: the same command again goes on from there", run.folder);
     } else if (error[0] != '\0') {
-        sl_log_line(&run.log, SLUICE_LOG_WARNING, "%s", error);
+        sl_console_line(&run.console, SLUICE_LOG_WARNING, "%s", error);
     }
     close_all(&run);
     give_signals_back(&handlers);

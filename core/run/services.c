@@ -15,7 +15,7 @@ typedef struct sl_provider {
 } sl_provider;
 
 void sl_services_init(sl_services *services, sl_registry *registry, const sl_object *settings, size_t count,
-                      sl_log *log, uint64_t seed)
+                      sl_console *console, uint64_t seed)
 {
     memset(services, 0, sizeof *services);
     pthread_mutexattr_t recursive;
@@ -27,7 +27,7 @@ void sl_services_init(sl_services *services, sl_registry *registry, const sl_obj
     services->registry = registry;
     services->settings = settings;
     services->setting_count = count;
-    services->log = log;
+    services->console = console;
     services->seed = seed;
 }
 
@@ -45,7 +45,7 @@ static const void *make(sl_services *services, const sl_registered *type)
     provider->next = services->first; /* seen before it is whole: a circle of services finds NULL, not itself */
     services->first = provider;
     provider->arena = sl_arena_new();
-    sl_host_init(&provider->host, type->type->id, services->seed, services, services->log, NULL);
+    sl_host_init(&provider->host, type->type->id, services->seed, services, services->console, NULL);
     sl_object defaults;
     const sl_object *object = NULL;
     for (size_t i = 0; i < services->setting_count; i++)
@@ -60,8 +60,8 @@ static const void *make(sl_services *services, const sl_registered *type)
         rc = sl_instance_begin(&provider->instance, object, NULL, 0, NULL, &provider->host, provider->arena);
     if (rc < 0) {
         if (provider->host.error[0] == '\0')
-            sl_log_line(services->log, SLUICE_LOG_WARNING, "service '%s' of %s could not start", type->type->id,
-                        type->file);
+            sl_console_line(services->console, SLUICE_LOG_WARNING, "service '%s' of %s could not start", type->type->id,
+                            type->file);
         return NULL;
     }
     provider->table = class_of(provider)->get(provider->instance.state);

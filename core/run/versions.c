@@ -166,8 +166,8 @@ int sl_version_commit(sl_job *job, const sluice_model_ref *ref)
     if (replaced)
         sl_folder_remove(old);
     p->folder = NULL;
-    sl_log_line(job->host.log, SLUICE_LOG_INFO, "stage '%s' published %s@%lld", job->stage->name, ref->slot,
-                (long long)ref->next);
+    sl_console_line(job->host.console, SLUICE_LOG_INFO, "stage '%s' published %s@%lld", job->stage->name, ref->slot,
+                    (long long)ref->next);
     return SLUICE_OK;
 }
 
@@ -226,7 +226,7 @@ void sl_version_prune(sl_execution *run)
             if (needed || path == NULL || !sl_path_exists(path))
                 continue;
             if (sl_folder_remove(path) == SLUICE_OK)
-                sl_log_line(&run->log, SLUICE_LOG_INFO, "removed %s: nothing reads it any more", path);
+                sl_console_line(&run->console, SLUICE_LOG_INFO, "removed %s: nothing reads it any more", path);
         }
     }
     sl_arena_free(arena);
