@@ -224,7 +224,7 @@ static void bench_vocabulary(kn_device *device)
             t.choice = calloc(T, sizeof(*t.choice));
             t.chosen = calloc(T, sizeof(*t.chosen));
             for (size_t i = 0; i < T; i++)
-                t.choice[i] = (kn_choice){.temperature = 0.3f, .top_p = 1, .repetition_penalty = 1, .key = {i, 1}};
+                t.choice[i] = (kn_choice){.temperature = 0.1f, .top_p = 1, .repetition_penalty = 1, .key = {i, 1}};
             const double plain = fastest(choose, &t);
             for (size_t i = 0; i < T; i++)
                 t.choice[i].top_p = 0.9f, t.choice[i].top_k = 50;

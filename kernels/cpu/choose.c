@@ -20,16 +20,18 @@ typedef struct room {
     uint32_t *seen;   /* [vocab]: distinct penalized tokens */
     float *seen_was;  /* their logits before */
     uint64_t *marked; /* a bit a token */
+    float *scaled;    /* [vocab, rounded up to 64] */
 } room;
 
 static size_t room_bytes(size_t vocab)
 {
-    return vocab * (2 * sizeof(entry) + 8) + (vocab / 64 + 1) * 8 + 64;
+    return vocab * (2 * sizeof(entry) + 8) + (vocab / 64 + 1) * (64 * 4 + 8);
 }
 
 static room room_at(char *p, size_t vocab)
 {
-    room r = {.marked = (uint64_t *)p};
+    room r = {.scaled = (float *)p};
+    r.marked = (uint64_t *)(r.scaled + (vocab / 64 + 1) * 64);
     r.kept = (entry *)(r.marked + vocab / 64 + 1);
     r.work = r.kept + vocab;
     r.seen = (uint32_t *)(r.work + vocab);
@@ -63,43 +65,43 @@ static size_t penalize(float *logits, const kn_choice *c, size_t vocab, const ro
 
 /* --- the row as a whole --- */
 
-/* Logits by their temperature: what the draw is from. Never written back, for the recorded log-probability is of the
- * logits as they came. */
+/* Logits by their temperature, in scratch of 64-multiples: what the draw is from. The logits themselves stay, for the
+ * recorded log-probability is of them. */
 typedef struct row {
-    const float *l;
-    size_t n;
-    float temperature, max; /* max = the largest after division */
+    float *x; /* -infinity behind the end, and for what is no number */
+    size_t n, padded;
+    float max;
 } row;
 
-/* Sixteen scaled logits from token i on; what is no number, or lies behind the end, is -infinity. */
-KN_INLINE W scaled(const row *r, size_t i)
+static row scale_row(float *to, const float *l, size_t n, float temperature)
 {
-    const V by = v_set1(r->temperature), none = v_set1(-INFINITY);
-    W x = i + 16 <= r->n ? w_load(r->l + i) : w_load_n(r->l + i, r->n - i, -INFINITY);
-    W_EACH(w)
-    {
-        x.v[w] = x.v[w] / by;
-        x.v[w] = v_select(x.v[w] == x.v[w], x.v[w], none);
-    }
-    return x;
-}
-
-static float row_max(const row *r)
-{
+    row r = {.x = to, .n = n, .padded = (n + 63) / 64 * 64};
+    const V by = v_set1(temperature), none = v_set1(-INFINITY);
     W top = w_set1(-INFINITY);
-    for (size_t i = 0; i < r->n; i += 16)
-        top = w_max(top, scaled(r, i));
-    return w_max_lane(top);
+    for (size_t i = n; i < r.padded; i++)
+        to[i] = -INFINITY;
+    for (size_t i = 0; i < n; i += 16) {
+        W x = i + 16 <= n ? w_load(l + i) : w_load_n(l + i, n - i, -INFINITY);
+        W_EACH(w)
+        {
+            x.v[w] = temperature == 1.0f ? x.v[w] : x.v[w] / by;
+            x.v[w] = v_select(x.v[w] == x.v[w], x.v[w], none);
+        }
+        top = w_max(x, top);
+        w_store(to + i, x);
+    }
+    r.max = w_max_lane(top);
+    return r;
 }
 
-/* Σ exp(logit - max) */
+/* Σ exp(x - max) */
 static double row_mass(const row *r)
 {
     double sum = 0;
     for (size_t at = 0; at < r->n; at += 256) {
         W part = w_set1(0);
         for (size_t i = at; i < kn_min(r->n, at + 256); i += 16) {
-            W x = scaled(r, i);
+            W x = w_load(r->x + i);
             W_EACH(w)
             part.v[w] = part.v[w] + v_exp(x.v[w] - v_set1(r->max));
         }
@@ -108,26 +110,26 @@ static double row_mass(const row *r)
     return sum;
 }
 
-/* Tokens within `reach` of the largest logit (and above -infinity), in order of token. */
+/* Tokens within `reach` of the largest (and above -infinity), in order of token. */
 static size_t collect(entry *e, const row *r, float reach)
 {
     size_t count = 0;
     const float least = reach < INFINITY ? r->max - reach : -3.4028234e38f;
+    const V bound = v_set1(least);
     for (size_t i = 0; i < r->n; i += 16) {
-        W x = scaled(r, i);
+        W x = w_load(r->x + i);
         VI some = {0};
         W_EACH(w)
-        some |= x.v[w] >= v_set1(least);
+        some |= x.v[w] >= bound;
         if (!v_any(some))
             continue;
-        float logit[16], weight[16];
-        w_store(logit, x);
+        float weight[16];
         W_EACH(w)
         x.v[w] = v_exp(x.v[w] - v_set1(r->max));
         w_store(weight, x);
         for (size_t k = 0; k < 16; k++)
-            if (logit[k] >= least)
-                e[count++] = (entry){logit[k], weight[k], (uint32_t)(i + k)};
+            if (r->x[i + k] >= least)
+                e[count++] = (entry){r->x[i + k], weight[k], (uint32_t)(i + k)};
     }
     return count;
 }
@@ -230,75 +232,93 @@ static size_t truncate_row(const room *r, const row *w, const kn_choice *c)
 
 /* --- the draw --- */
 
-/* Entries' tokens need not be neighbours: each lane works out its own counter and word. */
+/* x + Gumbel noise of up to sixteen entries, whose tokens need not be neighbours: each lane works out its own counter
+ * and word. */
+static void draw_values(float value[16], const entry *e, size_t n, const kn_draw *d)
+{
+    uint32_t token[16];
+    float x[16];
+    for (size_t k = 0; k < 16; k++) {
+        token[k] = e[k < n ? k : 0].token;
+        x[k] = e[k < n ? k : 0].logit;
+    }
+    W_EACH(w)
+    {
+        VU at, word[4];
+        memcpy(&at, token + w * VN, sizeof(at));
+        const VI pick = (VI)((at >> 4) & 3);
+        draw_words(word, d, (at >> 6 << 4) + (at & 15));
+        V bits = v_select(pick == vi_set1(1), (V)word[1], (V)word[0]);
+        bits = v_select(pick == vi_set1(2), (V)word[2], bits);
+        bits = v_select(pick == vi_set1(3), (V)word[3], bits);
+        v_store(value + w * VN, v_load(x + w * VN) + draw_gumbel((VU)bits));
+    }
+}
+
+static float draw_value(const entry *e, const kn_draw *d)
+{
+    float value[16];
+    draw_values(value, e, 1, d);
+    return value[0];
+}
+
 static uint32_t draw_listed(const entry *e, size_t n, const kn_draw *d)
 {
     float best = -INFINITY;
     uint32_t token = e[0].token;
     for (size_t i = 0; i < n; i += 16) {
-        uint32_t id[16];
         float value[16];
-        const size_t here = kn_min(16, n - i);
-        for (size_t k = 0; k < 16; k++)
-            id[k] = e[i + (k < here ? k : 0)].token;
-        W_EACH(w)
-        {
-            VU at, word[4];
-            memcpy(&at, id + w * VN, sizeof(at));
-            const VI pick = (VI)((at >> 4) & 3);
-            draw_words(word, d, (at >> 6 << 4) + (at & 15));
-            V bits = v_select(pick == vi_set1(1), (V)word[1], (V)word[0]);
-            bits = v_select(pick == vi_set1(2), (V)word[2], bits);
-            bits = v_select(pick == vi_set1(3), (V)word[3], bits);
-            v_store(value + w * VN, draw_gumbel((VU)bits));
-        }
-        for (size_t k = 0; k < here; k++)
-            if (e[i + k].logit + value[k] > best) {
-                best = e[i + k].logit + value[k];
+        draw_values(value, e + i, kn_min(16, n - i), d);
+        for (size_t k = 0; k < kn_min(16, n - i); k++)
+            if (value[k] > best) {
+                best = value[k];
                 token = e[i + k].token;
             }
     }
     return token;
 }
 
-/* Every token of the row; sixty-four at a time share their counters. A stretch whose largest logit cannot win is
- * passed. */
-static uint32_t draw_whole(const row *r, const kn_draw *d)
+/* Every token of the row; sixty-four at a time share their counters. -log(1 - u) is at least u, so a token can only win
+ * where u < exp(x - best): the two logarithms are worked out for such stretches alone. mass = Σ exp(x - max). */
+static uint32_t draw_whole(const row *r, uint32_t start, const kn_draw *d, double *mass)
 {
-    float best = -INFINITY;
-    uint32_t token = 0;
-    for (size_t at = 0; at < r->n; at += 64) {
-        const V bound = v_set1(best > -INFINITY ? best - KN_GUMBEL_MOST : -3.4028234e38f);
-        W x[4];
+    const entry first = {r->x[start], 1, start};
+    float best = draw_value(&first, d);
+    uint32_t token = start;
+    const V max = v_set1(r->max);
+    *mass = 0;
+    for (size_t at = 0; at < r->padded; at += 64) {
+        const V ratio = v_set1((float)kn_exp((double)r->max - best) * 1.0001f);
         VI some = {0};
-        for (size_t n = 0; n < 4; n++) {
-            const size_t i = at + 16 * n;
-            x[n] = i < r->n ? scaled(r, i) : w_set1(-INFINITY);
-            W_EACH(w)
-            some |= x[n].v[w] >= bound;
-        }
-        if (!v_any(some))
-            continue;
-        float value[64];
+        W sum = w_set1(0);
         W_EACH(w)
         {
             VU word[4];
             draw_words(word, d, (VU)(vi_iota() + (int32_t)(at / 4 + (size_t)w * VN)));
-            for (size_t n = 0; n < 4; n++)
-                v_store(value + 16 * n + (size_t)w * VN, x[n].v[w] + draw_gumbel(word[n]));
+            KN_UNROLL
+            for (int n = 0; n < 4; n++) {
+                const V weight = v_exp(v_load(r->x + at + 16 * n + w * VN) - max);
+                const V low = v_from_int((VI)(word[n] >> 8)) * v_set1(0x1p-24f); /* not above u */
+                sum.v[w] = sum.v[w] + weight;
+                some |= low < weight * ratio;
+            }
         }
-        for (size_t n = 0; n < 4; n++) {
-            W v = w_load(value + 16 * n);
-            VI better = v.v[0] > v_set1(best);
-            W_EACH(w)
-            better |= v.v[w] > v_set1(best);
-            if (!v_any(better))
-                continue;
-            for (size_t k = 16 * n; k < 16 * n + 16; k++)
-                if (value[k] > best) {
-                    best = value[k];
-                    token = (uint32_t)(at + k);
-                }
+        *mass += w_sum(sum);
+        if (!v_any(some))
+            continue;
+        for (size_t w = 0; w < NW; w++) {
+            VU word[4];
+            draw_words(word, d, (VU)(vi_iota() + (int32_t)(at / 4 + w * VN)));
+            for (size_t n = 0; n < 4; n++) {
+                float value[VN];
+                const size_t from = at + 16 * n + w * VN;
+                v_store(value, v_load(r->x + from) + draw_gumbel(word[n]));
+                for (size_t k = 0; k < VN; k++)
+                    if (value[k] > best || (value[k] == best && from + k < token)) {
+                        best = value[k];
+                        token = (uint32_t)(from + k);
+                    }
+            }
         }
     }
     return token;
@@ -308,7 +328,7 @@ static uint32_t draw_whole(const row *r, const kn_draw *d)
 static uint32_t first_largest(const row *r)
 {
     uint32_t v = 0;
-    while (v + 1 < r->n && r->l[v] / r->temperature != r->max)
+    while (v + 1 < r->n && r->x[v] != r->max)
         v++;
     return v;
 }
@@ -321,8 +341,7 @@ static int choose_row(kn_chosen *chosen, float *l, const kn_choice *c, size_t vo
     const size_t penalized = penalize(l, c, vocab, r);
     const bool greedy = !(c->temperature > 0), cut = c->top_k > 0 || c->top_p < 1 || c->min_p > 0;
     const kn_draw draw = kn_draw_of(c->key, c->counter);
-    row w = {.l = l, .n = vocab, .temperature = greedy ? 1.0f : c->temperature};
-    w.max = row_max(&w);
+    const row w = scale_row(r->scaled, l, vocab, greedy ? 1.0f : c->temperature);
     if (!(w.max > -INFINITY && w.max < INFINITY))
         return KN_BAD_ARGUMENT;
     uint32_t token = first_largest(&w);
@@ -332,8 +351,7 @@ static int choose_row(kn_chosen *chosen, float *l, const kn_choice *c, size_t vo
         token = draw_listed(r->kept, n, &draw);
         kept_mass = measure(r->kept, n, false);
     } else if (!greedy) {
-        token = draw_whole(&w, &draw);
-        kept_mass = row_mass(&w);
+        token = draw_whole(&w, token, &draw, &kept_mass);
     }
     float plain = l[token];
     for (size_t i = 0; i < penalized; i++)
@@ -341,7 +359,7 @@ static int choose_row(kn_chosen *chosen, float *l, const kn_choice *c, size_t vo
             plain = r->seen_was[i];
     chosen->token = token;
     chosen->logprob = (float)(plain - lse);
-    chosen->kept_logprob = (float)((double)(l[token] / w.temperature) - w.max - kn_log(kept_mass));
+    chosen->kept_logprob = (float)((double)w.x[token] - w.max - kn_log(kept_mass));
     return KN_OK;
 }
 

@@ -62,7 +62,4 @@ KN_INLINE V draw_gumbel(VU bits)
     return -v_log(e);
 }
 
-/* No Gumbel value made from 32 bits is above this: -log(2^-33). */
-#define KN_GUMBEL_MOST 22.9f
-
 #endif

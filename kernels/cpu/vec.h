@@ -236,20 +236,22 @@ KN_INLINE int v_any(VI mask)
 #endif
 }
 
-/* High and low halves of the 64-bit products a·b. */
+/* High and low halves of the 64-bit products a·b; b is the same in all lanes. */
 KN_INLINE VU vu_mul_wide(VU a, VU b, VU *low)
 {
-    *low = a * b;
 #if VN == 16
-    const __m512i even = _mm512_srli_epi64(_mm512_mul_epu32((__m512i)a, (__m512i)b), 32);
-    const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64((__m512i)a, 32), _mm512_srli_epi64((__m512i)b, 32));
-    return (VU)_mm512_mask_blend_epi32(0xaaaa, even, odd);
+    const __m512i even = _mm512_mul_epu32((__m512i)a, (__m512i)b);
+    const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64((__m512i)a, 32), (__m512i)b);
+    *low = (VU)_mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32));
+    return (VU)_mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd);
 #elif VN == 8
-    const __m256i even = _mm256_srli_epi64(_mm256_mul_epu32((__m256i)a, (__m256i)b), 32);
-    const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64((__m256i)a, 32), _mm256_srli_epi64((__m256i)b, 32));
-    return (VU)_mm256_blend_epi32(even, odd, 0xaa);
+    const __m256i even = _mm256_mul_epu32((__m256i)a, (__m256i)b);
+    const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64((__m256i)a, 32), (__m256i)b);
+    *low = (VU)_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
+    return (VU)_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
 #else
     VU high;
+    *low = a * b;
     for (int i = 0; i < VN; i++)
         high[i] = (uint32_t)(((uint64_t)a[i] * b[i]) >> 32);
     return high;
