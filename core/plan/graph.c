@@ -105,7 +105,7 @@ static void add_row(const walk *w, bool *rows, const sl_stage *stage, const sl_s
         to[i] |= from[i];
 }
 
-static void say_cycle(const walk *w, const sl_stage *stage, const sl_stage *back)
+static void say_cycle(const walk *w, const sl_stage *back)
 {
     char text[512] = "";
     size_t i = w->depth;
@@ -117,7 +117,7 @@ static void say_cycle(const walk *w, const sl_stage *stage, const sl_stage *back
     }
     size_t used = strlen(text);
     snprintf(text + used, sizeof text - used, "'%s'", back->name);
-    sl_mistake(w->b->mistakes, stage->at, stage->name, "waits for itself: %s; cut one from or after", text);
+    sl_mistake(w->b->mistakes, back->at, back->name, "waits for itself: %s; cut one from or after", text);
 }
 
 static bool visit(walk *w, sl_stage *stage)
@@ -129,7 +129,7 @@ static bool visit(walk *w, sl_stage *stage)
         bool from = i < stage->from_count;
         sl_stage *other = from ? stage->from[i] : stage->after[i - stage->from_count];
         if (w->state[other->index] == 1) {
-            say_cycle(w, stage, other);
+            say_cycle(w, other);
             fits = false;
         } else if (w->state[other->index] == 0) {
             fits = visit(w, other);

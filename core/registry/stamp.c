@@ -33,6 +33,9 @@ bool sl_object_whole(const uint8_t *bytes, size_t size, sl_why *why)
     if (header.e_phentsize != sizeof(ElfW(Phdr)) || header.e_phoff > size ||
         (size - header.e_phoff) / sizeof(ElfW(Phdr)) < header.e_phnum)
         return refuse(why, "truncated: its program headers lie past the end of the file; copy or build it again");
+    /* The section headers come last in a file, so that every truncation shows here; a stripped one may have none. */
+    if (header.e_shoff > size || (size - header.e_shoff) / sizeof(ElfW(Shdr)) < header.e_shnum)
+        return refuse(why, "truncated: its section headers lie past the end of the file; copy or build it again");
     for (size_t i = 0; i < header.e_phnum; i++) {
         ElfW(Phdr) part;
         memcpy(&part, bytes + header.e_phoff + i * sizeof part, sizeof part);
