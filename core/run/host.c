@@ -121,6 +121,11 @@ static uint64_t host_seed(const sluice_host *public)
     return of(public)->seed;
 }
 
+static uint64_t host_run_seed(const sluice_host *public)
+{
+    return of(public)->job != NULL ? of(public)->job->run->plan->seed : of(public)->seed;
+}
+
 static int64_t host_iteration(const sluice_host *public)
 {
     return of(public)->job != NULL ? of(public)->job->iteration : 0;
@@ -235,6 +240,7 @@ static const sluice_host_api api = {
     .publish_commit = host_publish_commit,
     .last_error = host_last_error,
     .repeat = host_repeat,
+    .run_seed = host_run_seed,
 };
 
 void sl_host_init(sl_host *host, const char *name, uint64_t seed, sl_services *services, sl_console *console,
