@@ -68,18 +68,29 @@ static sl_job *job_of(const sl_job *job, const sl_stage *stage)
     return NULL;
 }
 
-/* Until all that this stage comes after is done; false when the run is to stop. */
+/* Whether all that this stage and the stages it reads from come after is done. A stage downstream of an `after` waits
+ * as well: it may name a model version that the stage before publishes. */
+static bool is_ready(const sl_job *job, const sl_stage *stage)
+{
+    for (size_t a = 0; a < stage->after_count; a++) {
+        const sl_job *before = job_of(job, stage->after[a]);
+        if (before != NULL && before->state != SL_JOB_DONE && before->state != SL_JOB_REUSED)
+            return false;
+    }
+    for (size_t f = 0; f < stage->from_count; f++)
+        if (!is_ready(job, stage->from[f]))
+            return false;
+    return true;
+}
+
+/* Until this stage's turn has come; false when the run is to stop. */
 static bool await_turn(sl_job *job)
 {
     sl_execution *run = job->run;
     bool ready = false;
     pthread_mutex_lock(&run->lock);
     while (!ready && !run->cancelled) {
-        ready = true;
-        for (size_t a = 0; a < job->stage->after_count; a++) {
-            const sl_job *before = job_of(job, job->stage->after[a]);
-            ready = ready && (before == NULL || before->state == SL_JOB_DONE || before->state == SL_JOB_REUSED);
-        }
+        ready = is_ready(job, job->stage);
         if (!ready)
             pthread_cond_wait(&run->changed, &run->lock);
     }
