@@ -465,6 +465,11 @@ static void free_host_serves_commands(void **state)
     assert_non_null(host);
     const sluice_host *public = sl_free_host_public(host);
     assert_null(sluice_service(public, "no.such.service/1"));
+    void (*function)(void); /* the table has no holes: functions follow the size */
+    for (size_t at = offsetof(sluice_host_api, verror); at < sizeof(sluice_host_api); at += sizeof function) {
+        memcpy(&function, (const char *)public->api + at, sizeof function);
+        assert_non_null(function);
+    }
     assert_int_equal(sluice_error(public, SLUICE_BAD_FILE, "no\nnews"), SLUICE_BAD_FILE);
     assert_false(sluice_cancelled(public));
     fflush(errors);

@@ -123,7 +123,7 @@ static uint64_t host_seed(const sluice_host *public)
 
 static uint64_t host_run_seed(const sluice_host *public)
 {
-    return of(public)->job != NULL ? of(public)->job->run->plan->seed : of(public)->seed;
+    return of(public)->services->seed;
 }
 
 static int64_t host_iteration(const sluice_host *public)
