@@ -96,6 +96,12 @@ static int host_next(const sluice_host *host, sluice_record **record)
     return SLUICE_OK;
 }
 
+static int by_number(const void *a, const void *b)
+{
+    uint64_t x = sluice_record_number(*(sluice_record *const *)a), y = sluice_record_number(*(sluice_record *const *)b);
+    return x < y ? -1 : x > y;
+}
+
 static int host_emit(const sluice_host *host, sluice_record *record)
 {
     fake_host *f = of(host);
@@ -362,8 +368,13 @@ int fake_run(fake_host *f)
 {
     const sluice_stage_class *type = (const sluice_stage_class *)(const void *)f->type;
     int rc = f->started ? SLUICE_OK : fake_start(f);
-    if (rc >= 0)
-        rc = type->run ? type->run(f->self) : type->next ? drive_source(f, type) : drive_input(f, type);
+    if (rc >= 0 && type->run) {
+        rc = type->run(f->self);
+        if (f->output_count > 0) /* as the engine's streams: in the input's order */
+            qsort(f->output, f->output_count, sizeof *f->output, by_number);
+    } else if (rc >= 0) {
+        rc = type->next ? drive_source(f, type) : drive_input(f, type);
+    }
     if (rc >= 0 && type->finish)
         rc = type->finish(f->self);
     return rc < 0 ? rc : SLUICE_OK;

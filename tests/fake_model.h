@@ -1,0 +1,42 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The service sluice.model/1 over a table: the next token depends on the one before it alone, log pi(next | last) =
+ * log-softmax of a row of 258 numbers. Bytes are tokens; 256 ends an answer and 257 starts a prompt. Small enough to
+ * work out every expectation by hand: gradients are exact, a step is plain gradient descent.
+ */
+#ifndef TESTS_FAKE_MODEL_H
+#define TESTS_FAKE_MODEL_H
+
+#include <sluice/model.h>
+
+#define FAKE_VOCABULARY 258
+#define FAKE_STOP       256
+#define FAKE_START      257
+
+typedef struct fake_models {
+    sluice_model_service service; /* first */
+    uint32_t context;
+    /* what was asked of it */
+    size_t scored, gradients, steps, open;
+    /* the weights that were saved last, and the folder they went to */
+    double saved[FAKE_VOCABULARY][FAKE_VOCABULARY];
+    char saved_dir[256];
+    /* a step's gradient, as it was applied: gradient times grad_scale */
+    double applied[FAKE_VOCABULARY][FAKE_VOCABULARY];
+    double last_lr;
+    int merged_method;
+    size_t merged;
+    double merged_weight;
+    bool gradient_not_finite;
+} fake_models;
+
+fake_models *fake_models_new(void);
+void fake_models_free(fake_models *); /* everything opened must be closed by then */
+
+/* log pi of a token after another under the weights of a version. */
+double fake_logp(int64_t version, uint32_t last, uint32_t token);
+
+/* A ref to version `version` of slot "policy". */
+sluice_model_ref fake_ref(int64_t version);
+
+#endif
