@@ -346,7 +346,8 @@ static bool is_done(sl_job *job, sl_arena *arena)
     path = sl_job_path(job, ".zst", arena);
     if (path == NULL || sl_stream_open(path, false, &reader, error, sizeof error) < 0)
         return false;
-    done = memcmp(sl_stream_reader_info(reader)->key, job->key, 16) == 0;
+    /* A count is known only when the index is there and whole. */
+    done = sl_stream_count(reader) >= 0 && memcmp(sl_stream_reader_info(reader)->key, job->key, 16) == 0;
     sl_stream_reader_close(reader);
     return done;
 }
