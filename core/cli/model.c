@@ -20,8 +20,13 @@ int sl_models_open(const sl_command *command, int64_t threads, sl_models *models
         models->service = sluice_service(models->host, SLUICE_MODEL_SERVICE);
         if (models->service)
             return SL_EXIT_OK;
-        sl_fail(command, SL_EXIT_FAILED,
-                "there is no model runtime (%s); `sluice plugins` says what was refused and why", SLUICE_MODEL_SERVICE);
+        const sl_refused *refused;
+        const size_t count = sl_registry_refused(models->registry, &refused);
+        if (!sl_registry_service(models->registry, SLUICE_MODEL_SERVICE)) {
+            sl_fail(command, SL_EXIT_FAILED, "there is no plugin that provides %s", SLUICE_MODEL_SERVICE);
+            for (size_t i = 0; i < count; i++)
+                sl_fail(command, SL_EXIT_FAILED, "%s was refused: %s", refused[i].file, refused[i].why);
+        }
     }
     sl_models_close(models);
     return SL_EXIT_FAILED;
