@@ -254,7 +254,9 @@ static const char training[] =
     "    { name = \"numbers\"; use = \"test/count\"; records = 50; pause = 100; },\n"
     "    { name = \"trust\"; use = \"test/share\"; from = \"numbers\"; },\n"
     "    { name = \"train\"; use = \"test/train\"; from = \"trust\"; model = \"policy\"; },\n"
-    "    { name = \"eval\"; use = \"test/weigh\"; after = \"train\"; model = \"policy\"; }\n"
+    "    { name = \"questions\"; use = \"test/count\"; records = 5; },\n"
+    "    { name = \"tried\"; use = \"test/mark\"; from = \"questions\"; after = \"train\"; },\n"
+    "    { name = \"eval\"; use = \"test/weigh\"; from = \"tried\"; model = \"policy\"; }\n"
     "  ); } );\n";
 
 static void versions_are_published_and_read(void **state)

@@ -58,14 +58,10 @@ static void fail(sl_job *job)
     sl_phase_cancel(job->run);
 }
 
-static sl_job *job_of(const sl_job *job, const sl_stage *stage)
+/* The job of another stage of the same phase and iteration. */
+static const sl_job *job_of(const sl_job *job, const sl_stage *stage)
 {
-    for (size_t j = 0; j < job->run->job_count; j++) {
-        sl_job *other = &job->run->jobs[j];
-        if (other->stage == stage && (other->iteration == job->iteration || stage->phase != job->stage->phase))
-            return other;
-    }
-    return NULL;
+    return job - job->stage->index + stage->index;
 }
 
 /* Whether all that this stage and the stages it reads from come after is done. A stage downstream of an `after` waits
@@ -74,7 +70,7 @@ static bool is_ready(const sl_job *job, const sl_stage *stage)
 {
     for (size_t a = 0; a < stage->after_count; a++) {
         const sl_job *before = job_of(job, stage->after[a]);
-        if (before != NULL && before->state != SL_JOB_DONE && before->state != SL_JOB_REUSED)
+        if (before->state != SL_JOB_DONE && before->state != SL_JOB_REUSED)
             return false;
     }
     for (size_t f = 0; f < stage->from_count; f++)
