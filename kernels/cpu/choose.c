@@ -286,11 +286,15 @@ static uint32_t draw_whole(const row *r, uint32_t start, const kn_draw *d, doubl
     float best = draw_value(&first, d);
     uint32_t token = start;
     const V max = v_set1(r->max);
+    V ratio = v_set1((float)kn_exp((double)r->max - best) * 1.0001f);
+    W sum = w_set1(0);
     *mass = 0;
     for (size_t at = 0; at < r->padded; at += 64) {
-        const V ratio = v_set1((float)kn_exp((double)r->max - best) * 1.0001f);
+        if (at % 256 == 0) {
+            *mass += w_sum(sum);
+            sum = w_set1(0);
+        }
         VI some = {0};
-        W sum = w_set1(0);
         W_EACH(w)
         {
             VU word[4];
@@ -303,7 +307,6 @@ static uint32_t draw_whole(const row *r, uint32_t start, const kn_draw *d, doubl
                 some |= low < weight * ratio;
             }
         }
-        *mass += w_sum(sum);
         if (!v_any(some))
             continue;
         for (size_t w = 0; w < NW; w++) {
@@ -320,7 +323,9 @@ static uint32_t draw_whole(const row *r, uint32_t start, const kn_draw *d, doubl
                     }
             }
         }
+        ratio = v_set1((float)kn_exp((double)r->max - best) * 1.0001f);
     }
+    *mass += w_sum(sum);
     return token;
 }
 

@@ -18,9 +18,11 @@ static inline double kn_exp(double x)
         return INFINITY;
     const int n = (int)(x * 1.4426950408889634 + (x < 0 ? -0.5 : 0.5));
     const double r = (x - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10;
+    static const double part[] = {1.0,     1.0 / 2, 1.0 / 3,  1.0 / 4,  1.0 / 5,  1.0 / 6, 1.0 / 7,
+                                  1.0 / 8, 1.0 / 9, 1.0 / 10, 1.0 / 11, 1.0 / 12, 1.0 / 13};
     double p = 1;
-    for (int i = 14; i > 0; i--)
-        p = 1 + p * r / i;
+    for (int i = 12; i >= 0; i--)
+        p = 1 + p * r * part[i]; /* Σ rⁿ/n! */
     const uint64_t bits = (uint64_t)(n + 1023) << 52;
     double scale;
     memcpy(&scale, &bits, sizeof(scale));
@@ -41,9 +43,11 @@ static inline double kn_log(double x)
         e++;
     }
     const double s = (m - 1) / (m + 1), z = s * s;
+    static const double part[] = {1.0,      1.0 / 3,  1.0 / 5,  1.0 / 7,  1.0 / 9, 1.0 / 11,
+                                  1.0 / 13, 1.0 / 15, 1.0 / 17, 1.0 / 19, 1.0 / 21};
     double p = 0;
-    for (int k = 27; k > 0; k -= 2)
-        p = p * z + 1.0 / k;
+    for (int i = 10; i >= 0; i--)
+        p = p * z + part[i]; /* artanh(s)/s */
     return e * 6.93147180369123816490e-01 + (2 * s * p + e * 1.90821492927058770002e-10);
 }
 

@@ -73,25 +73,47 @@ KN_INLINE W w_max(W a, W b)
     return a;
 }
 
+/* Sixteen lanes to four, halves upon halves; then four to one. */
+#if VN >= 8
+#define W_FOLD(a, add256, add128)                                              \
+    __m256 h = add256(W_LOW(a), W_HIGH(a));                                    \
+    __m128 q = add128(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1)); \
+    q = add128(q, _mm_movehl_ps(q, q));                                        \
+    return _mm_cvtss_f32(add128(q, _mm_movehdup_ps(q)))
+#if VN == 16
+#define W_LOW(a)  _mm512_castps512_ps256((__m512)(a).v[0])
+#define W_HIGH(a) _mm512_extractf32x8_ps((__m512)(a).v[0], 1)
+#else
+#define W_LOW(a)  ((__m256)(a).v[0])
+#define W_HIGH(a) ((__m256)(a).v[1])
+#endif
+
 KN_INLINE float w_sum(W a)
 {
-    float l[16];
-    w_store(l, a);
-    for (int half = 8; half > 0; half /= 2)
-        for (int i = 0; i < half; i++)
-            l[i] += l[i + half];
-    return l[0];
+    W_FOLD(a, _mm256_add_ps, _mm_add_ps);
 }
 
 KN_INLINE float w_max_lane(W a)
 {
-    float l[16];
-    w_store(l, a);
-    for (int half = 8; half > 0; half /= 2)
-        for (int i = 0; i < half; i++)
-            l[i] = l[i] > l[i + half] ? l[i] : l[i + half];
-    return l[0];
+    W_FOLD(a, _mm256_max_ps, _mm_max_ps);
 }
+
+#else
+
+KN_INLINE float w_sum(W a)
+{
+    const V q = (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]);
+    return (q[0] + q[2]) + (q[1] + q[3]);
+}
+
+KN_INLINE float w_max_lane(W a)
+{
+    const V q = v_max(v_max(a.v[0], a.v[2]), v_max(a.v[1], a.v[3]));
+    const float x = q[0] > q[2] ? q[0] : q[2], y = q[1] > q[3] ? q[1] : q[3];
+    return x > y ? x : y;
+}
+
+#endif
 
 /* Σ a[i]·b[i] by sixteen lanes. */
 KN_INLINE float w_dot(const float *a, const float *b, size_t d)
