@@ -2,7 +2,7 @@
 /* Choosing a token: χ² against the exact truncated distribution, greedy ties, penalties, refusals. */
 #include "kernels_test.h"
 
-#define DRAWS 10000
+#define DRAWS 6000
 
 /* --- the exact distribution, by sorting --- */
 

@@ -8,10 +8,35 @@
 #include "ops.h"
 #include "scalar.h"
 
+/* A token with its place in the order: the larger `rank` comes first. Its high half is the logit's bits, turned so that
+ * they order as numbers; its low half the token's complement, so that of equal logits the smaller token comes first. */
 typedef struct entry {
-    float logit, weight; /* weight = exp(logit - largest) */
-    uint32_t token;
+    uint64_t rank;
+    float weight; /* exp(logit - largest) */
 } entry;
+
+static entry entry_of(float logit, float weight, uint32_t token)
+{
+    uint32_t bits;
+    logit += 0.0f; /* one zero */
+    memcpy(&bits, &logit, sizeof(bits));
+    bits ^= bits >> 31 ? UINT32_MAX : UINT32_C(1) << 31;
+    return (entry){(uint64_t)bits << 32 | (uint32_t)~token, weight};
+}
+
+static uint32_t token_of(const entry *e)
+{
+    return ~(uint32_t)e->rank;
+}
+
+static float logit_of(const entry *e)
+{
+    uint32_t bits = (uint32_t)(e->rank >> 32);
+    float logit;
+    bits ^= bits >> 31 ? UINT32_C(1) << 31 : UINT32_MAX;
+    memcpy(&logit, &bits, sizeof(logit));
+    return logit;
+}
 
 /* A worker's scratch. */
 typedef struct room {
@@ -116,30 +141,22 @@ static size_t collect(entry *e, const row *r, float reach)
     size_t count = 0;
     const float least = reach < INFINITY ? r->max - reach : -3.4028234e38f;
     const V bound = v_set1(least);
-    for (size_t i = 0; i < r->n; i += 16) {
-        W x = w_load(r->x + i);
-        VI some = {0};
-        W_EACH(w)
-        some |= x.v[w] >= bound;
-        if (!v_any(some))
+    for (size_t i = 0; i < r->n; i += VN) {
+        const V x = v_load(r->x + i);
+        unsigned bits = v_bits(x >= bound);
+        if (bits == 0)
             continue;
-        float weight[16];
-        W_EACH(w)
-        x.v[w] = v_exp(x.v[w] - v_set1(r->max));
-        w_store(weight, x);
-        for (size_t k = 0; k < 16; k++)
-            if (r->x[i + k] >= least)
-                e[count++] = (entry){r->x[i + k], weight[k], (uint32_t)(i + k)};
+        float weight[VN];
+        v_store(weight, v_exp(x - v_set1(r->max)));
+        for (; bits != 0; bits &= bits - 1) {
+            const size_t k = (size_t)__builtin_ctz(bits);
+            e[count++] = entry_of(r->x[i + k], weight[k], (uint32_t)(i + k));
+        }
     }
     return count;
 }
 
 /* --- truncation --- */
-
-static bool ranks_before(const entry *a, const entry *b)
-{
-    return a->logit > b->logit || (a->logit == b->logit && a->token < b->token);
-}
 
 static double measure(const entry *e, size_t n, bool count)
 {
@@ -149,56 +166,56 @@ static double measure(const entry *e, size_t n, bool count)
     return count ? (double)n : sum;
 }
 
-/* The last entry of the shortest ranked prefix whose count or weight reaches `target` (all of them reach it, or the
- * last ranked entry is given). Partitions e as quickselect does. */
-static entry select_boundary(entry *e, size_t n, bool count, double target)
+/* Moves the entries whose rank is above (or below) the pivot's to the front; gives how many. Every step swaps, so there
+ * is no branch to mispredict. */
+static size_t partition(entry *e, size_t n, uint64_t pivot, bool above)
 {
-    while (n > 1) {
-        const entry a = e[0], b = e[n / 2], c = e[n - 1]; /* the median of three as pivot */
-        const entry pivot = ranks_before(&a, &b) ? (ranks_before(&b, &c)   ? b
-                                                    : ranks_before(&a, &c) ? c
-                                                                           : a)
-                                                 : (ranks_before(&a, &c)   ? a
-                                                    : ranks_before(&b, &c) ? c
-                                                                           : b);
-        size_t before = 0;
-        for (size_t i = 0; i < n; i++)
-            if (ranks_before(&e[i], &pivot)) {
-                const entry swap = e[i];
-                e[i] = e[before];
-                e[before++] = swap;
-            }
-        const double mass = measure(e, before, count);
+    size_t front = 0;
+    for (size_t i = 0; i < n; i++) {
+        const entry x = e[i];
+        e[i] = e[front];
+        e[front] = x;
+        front += above ? x.rank > pivot : x.rank < pivot;
+    }
+    return front;
+}
+
+static entry median(entry a, entry b, entry c)
+{
+    const entry high = a.rank > b.rank ? a : b, low = a.rank > b.rank ? b : a;
+    return c.rank > high.rank ? high : c.rank < low.rank ? low : c;
+}
+
+/* The rank of the last entry of the shortest ranked prefix whose count or weight reaches `target`; of the very last one
+ * when all together do not. Quickselect: e is reordered. */
+static uint64_t select_boundary(entry *e, size_t n, bool count, double target)
+{
+    for (;;) {
+        const entry pivot = median(e[0], e[n / 2], e[n - 1]);
+        const size_t before = partition(e, n, pivot.rank, true);
+        const double mass = measure(e, before, count), with = mass + (count ? 1 : pivot.weight);
         if (before > 0 && mass >= target) {
             n = before;
-            continue;
+        } else if (with >= target || before + 1 == n) {
+            return pivot.rank;
+        } else {
+            target -= with;
+            e += before;
+            n = partition(e, n - before, pivot.rank, false);
         }
-        const double with = mass + (count ? 1 : pivot.weight);
-        if (with >= target || before + 1 == n)
-            return pivot;
-        size_t left = before; /* drop the pivot and all before it */
-        for (size_t i = before; i < n; i++)
-            if (ranks_before(&pivot, &e[i])) {
-                const entry swap = e[i];
-                e[i] = e[left];
-                e[left++] = swap;
-            }
-        e += before;
-        n = left - before;
-        target -= with;
     }
-    return e[0];
 }
 
 /* Keeps the entries up to the boundary, in their order. */
 static size_t keep_prefix(entry *e, size_t n, entry *work, bool count, double target)
 {
     memcpy(work, e, n * sizeof(*e));
-    const entry last = select_boundary(work, n, count, target);
+    const uint64_t last = select_boundary(work, n, count, target);
     size_t kept = 0;
-    for (size_t i = 0; i < n; i++)
-        if (!ranks_before(&last, &e[i]))
-            e[kept++] = e[i];
+    for (size_t i = 0; i < n; i++) {
+        e[kept] = e[i];
+        kept += e[i].rank >= last;
+    }
     return kept;
 }
 
@@ -239,8 +256,8 @@ static void draw_values(float value[16], const entry *e, size_t n, const kn_draw
     uint32_t token[16];
     float x[16];
     for (size_t k = 0; k < 16; k++) {
-        token[k] = e[k < n ? k : 0].token;
-        x[k] = e[k < n ? k : 0].logit;
+        token[k] = token_of(&e[k < n ? k : 0]);
+        x[k] = logit_of(&e[k < n ? k : 0]);
     }
     W_EACH(w)
     {
@@ -265,14 +282,14 @@ static float draw_value(const entry *e, const kn_draw *d)
 static uint32_t draw_listed(const entry *e, size_t n, const kn_draw *d)
 {
     float best = -INFINITY;
-    uint32_t token = e[0].token;
+    uint32_t token = token_of(&e[0]);
     for (size_t i = 0; i < n; i += 16) {
         float value[16];
         draw_values(value, e + i, kn_min(16, n - i), d);
         for (size_t k = 0; k < kn_min(16, n - i); k++)
             if (value[k] > best) {
                 best = value[k];
-                token = e[i + k].token;
+                token = token_of(&e[i + k]);
             }
     }
     return token;
@@ -282,7 +299,7 @@ static uint32_t draw_listed(const entry *e, size_t n, const kn_draw *d)
  * where u < exp(x - best): the two logarithms are worked out for such stretches alone. mass = Σ exp(x - max). */
 static uint32_t draw_whole(const row *r, uint32_t start, const kn_draw *d, double *mass)
 {
-    const entry first = {r->x[start], 1, start};
+    const entry first = entry_of(r->x[start], 1, start);
     float best = draw_value(&first, d);
     uint32_t token = start;
     const V max = v_set1(r->max);
@@ -294,33 +311,33 @@ static uint32_t draw_whole(const row *r, uint32_t start, const kn_draw *d, doubl
             *mass += w_sum(sum);
             sum = w_set1(0);
         }
-        VI some = {0};
+        VU word[NW][4];
+        unsigned hit[NW][4], any = 0;
         W_EACH(w)
         {
-            VU word[4];
-            draw_words(word, d, (VU)(vi_iota() + (int32_t)(at / 4 + (size_t)w * VN)));
+            draw_words(word[w], d, (VU)(vi_iota() + (int32_t)(at / 4 + (size_t)w * VN)));
             KN_UNROLL
             for (int n = 0; n < 4; n++) {
                 const V weight = v_exp(v_load(r->x + at + 16 * n + w * VN) - max);
-                const V low = v_from_int((VI)(word[n] >> 8)) * v_set1(0x1p-24f); /* not above u */
+                const V low = v_from_int((VI)(word[w][n] >> 8)) * v_set1(0x1p-24f); /* not above u */
                 sum.v[w] = sum.v[w] + weight;
-                some |= low < weight * ratio;
+                hit[w][n] = v_bits(low < weight * ratio);
+                any |= hit[w][n];
             }
         }
-        if (!v_any(some))
+        if (any == 0)
             continue;
-        for (size_t w = 0; w < NW; w++) {
-            VU word[4];
-            draw_words(word, d, (VU)(vi_iota() + (int32_t)(at / 4 + w * VN)));
-            for (size_t n = 0; n < 4; n++) {
-                float value[VN];
-                const size_t from = at + 16 * n + w * VN;
-                v_store(value, v_load(r->x + from) + draw_gumbel(word[n]));
-                for (size_t k = 0; k < VN; k++)
-                    if (value[k] > best || (value[k] == best && from + k < token)) {
-                        best = value[k];
-                        token = (uint32_t)(from + k);
-                    }
+        for (size_t k = 0; k < 4 * NW; k++) {
+            const size_t n = k / NW, w = k % NW, from = at + 16 * n + w * VN;
+            float value[VN];
+            if (hit[w][n] != 0)
+                v_store(value, v_load(r->x + from) + draw_gumbel(word[w][n]));
+            for (unsigned bits = hit[w][n]; bits != 0; bits &= bits - 1) {
+                const size_t i = (size_t)__builtin_ctz(bits);
+                if (value[i] > best || (value[i] == best && from + i < token)) {
+                    best = value[i];
+                    token = (uint32_t)(from + i);
+                }
             }
         }
         ratio = v_set1((float)kn_exp((double)r->max - best) * 1.0001f);

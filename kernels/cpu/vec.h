@@ -220,19 +220,17 @@ KN_INLINE void v_store_n(float *p, V a, size_t n)
 #endif
 }
 
-/* Whether any lane of a mask is set. */
-KN_INLINE int v_any(VI mask)
+/* The lanes of a mask as bits. */
+KN_INLINE unsigned v_bits(VI mask)
 {
 #if VN == 16
-    return _mm512_movepi32_mask((__m512i)mask) != 0;
+    return _mm512_movepi32_mask((__m512i)mask);
 #elif VN == 8
-    return _mm256_movemask_ps((__m256)mask) != 0;
-#elif defined(__ARM_NEON) && !defined(KN_PLAIN)
-    return vmaxvq_u32((uint32x4_t)mask) != 0;
+    return (unsigned)_mm256_movemask_ps((__m256)mask);
 #elif defined(__SSE2__)
-    return _mm_movemask_ps((__m128)mask) != 0;
+    return (unsigned)_mm_movemask_ps((__m128)mask);
 #else
-    return (mask[0] | mask[1] | mask[2] | mask[3]) != 0;
+    return (unsigned)((mask[0] & 1) | (mask[1] & 2) | (mask[2] & 4) | (mask[3] & 8));
 #endif
 }
 
