@@ -69,14 +69,15 @@ static void host_verror(const sluice_host *public, const sluice_record *record, 
 static void host_vlog(const sluice_host *public, int level, const char *format, va_list args)
 {
     const sl_host *host = of(public);
+    const char *warning = level >= SLUICE_LOG_WARNING ? "warning: " : "";
     char what[SL_ERROR_SIZE], where[64];
     vsnprintf(what, sizeof what, format, args);
     one_line(what);
     if (host->job != NULL)
-        sl_console_line(host->console, level, "%s: stage '%s': %s", sl_job_where(host->job, where, sizeof where),
-                        host->name, what);
+        sl_console_line(host->console, level, "%s%s: stage '%s': %s", warning,
+                        sl_job_where(host->job, where, sizeof where), host->name, what);
     else
-        sl_console_line(host->console, level, "%s%s%s", host->name, host->name[0] ? ": " : "", what);
+        sl_console_line(host->console, level, "%s%s%s%s", warning, host->name, host->name[0] ? ": " : "", what);
 }
 
 static void host_metrics(const sluice_host *public, int64_t step, const sluice_number *numbers, size_t count)

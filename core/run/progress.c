@@ -112,7 +112,8 @@ void sl_progress_finished(const sl_job *job, double seconds)
     name_line(&line, job);
     sl_buffer_printf(&line, "done    ");
     if (job->producer != NULL || sl_stage_has_output(job->stage))
-        sl_buffer_printf(&line, "%s records ", grouped(sl_stage_has_output(job->stage) ? job->out : job->in, a));
+        sl_buffer_printf(&line, "%s records%s ", grouped(sl_stage_has_output(job->stage) ? job->out : job->in, a),
+                         job->tokens > 0 ? "," : "");
     if (job->tokens > 0)
         sl_buffer_printf(&line, "%s tokens ", grouped(job->tokens, a));
     sl_buffer_printf(&line, "in %s", duration(seconds, b, sizeof b));
