@@ -17,7 +17,7 @@
 #include "core/plan/setting.h"
 
 /* libconfig 1.5 loses the strings of a file that it refuses; the leak checker is told so. */
-const char *__lsan_default_suppressions(void);
+SLUICE_EXPORT const char *__lsan_default_suppressions(void);
 const char *__lsan_default_suppressions(void)
 {
     return "leak:libconfig.so\n";
