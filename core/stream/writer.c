@@ -136,6 +136,7 @@ int sl_stream_create_limited(const char *path, const sl_stream_info *info, const
     w->edge = sl_edge_new(path, fd, info, limits->most);
     if (!w->edge) {
         close(fd);
+        unlink(names);
         goto failed;
     }
     rc = sl_header_pack(info, &w->frame);
