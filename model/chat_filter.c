@@ -86,12 +86,12 @@ static chat_value map(chat_run *run, const chat_arguments *a, chat_value value)
 
 /* --- filters --- */
 
-#define FILTERS(X)                                                                                                \
-    X(trim)                                                                                                       \
-    X(length)                                                                                                     \
-    X(count)                                                                                                      \
-    X(upper) X(lower) X(capitalize) X(title) X(default) X(d) X(tojson) X(join) X(first) X(last) X(list) X(string) \
-        X(int) X(replace) X(reverse) X(items) X(selectattr) X(rejectattr) X(select) X(reject) X(map) X(safe)
+/* clang-format off */
+#define FILTERS(X)                                                                                                     \
+    X(trim) X(length) X(count) X(upper) X(lower) X(capitalize) X(title) X(default) X(d) X(tojson) X(join) X(first)     \
+    X(last) X(list) X(string) X(int) X(replace) X(reverse) X(items) X(selectattr) X(rejectattr) X(select) X(reject)    \
+    X(map) X(safe)
+/* clang-format on */
 
 enum filter {
 #define ENTRY(name) FILTER_##name,
