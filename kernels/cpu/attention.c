@@ -5,44 +5,53 @@
  * (rows × keys), which lets the softmax's sum run by absolute key index, lane = index mod 16.
  */
 #include "attend.h"
-#include "scalar.h"
-
-#include <stdlib.h>
 
 enum { CHUNK = 48 }; /* query rows of a piece */
 
 /* --- a few rows --- */
 
-/* Turns scores of keys [from·16, to·16) into exp(score - max), 0 outside [first, last]; gives 1/Σ and log Σ exp(score).
- */
-static float softmax_row(float *s, size_t from, size_t to, size_t first, size_t last, float softcap, float *lse)
+/* Keys outside [first, last] of the block that starts at key `at`. */
+KN_INLINE W hide(W x, size_t at, size_t first, size_t last)
 {
-    const size_t n = (to - from) * 16, lo = first - from * 16, hi = last - from * 16;
+    W_EACH(w)
+    {
+        const VI key = vi_iota() + (int32_t)(at + (size_t)w * VN);
+        const VI seen = (key >= vi_set1((int32_t)first)) & (key <= vi_set1((int32_t)last));
+        x.v[w] = v_select(seen, x.v[w], v_set1(-INFINITY));
+    }
+    return x;
+}
+
+/* Turns the scores s of n keys into exp(score - max), 0 outside [first, last]; gives max and Σ. n is a multiple of 16.
+ */
+static void softmax_row(float *s, size_t n, size_t first, size_t last, float softcap, float *max, float *sum)
+{
+    const size_t from = first / 16 * 16, to = last / 16 * 16 + 16;
     if (softcap > 0) {
         const V cap = v_set1(softcap), by = v_set1(1.0f / softcap);
-        for (size_t i = 0; i < n; i += VN)
+        for (size_t i = from; i < to; i += VN)
             v_store(s + i, cap * v_tanh(v_load(s + i) * by));
     }
-    for (size_t i = 0; i < lo; i++)
-        s[i] = -INFINITY;
-    for (size_t i = hi + 1; i < n; i++)
-        s[i] = -INFINITY;
-    W top = w_load(s);
-    for (size_t i = 16; i < n; i += 16)
+    w_store(s + from, hide(w_load(s + from), from, first, last));
+    w_store(s + to - 16, hide(w_load(s + to - 16), to - 16, first, last));
+    W top = w_load(s + from);
+    for (size_t i = from + 16; i < to; i += 16)
         top = w_max(top, w_load(s + i));
-    const float max = w_max_lane(top);
-    const V maxv = v_set1(max);
-    W sum = w_set1(0);
-    for (size_t i = 0; i < n; i += 16) {
+    *max = w_max_lane(top);
+    const V maxv = v_set1(*max);
+    W total = w_set1(0);
+    for (size_t i = from; i < to; i += 16) {
         W e = w_load(s + i);
         W_EACH(w)
         e.v[w] = v_exp(e.v[w] - maxv);
-        sum = w_add(sum, e);
+        total = w_add(total, e);
         w_store(s + i, e);
     }
-    const float total = w_sum(sum);
-    *lse = (float)(max + kn_log(total));
-    return 1.0f / total;
+    *sum = w_sum(total);
+    for (size_t i = 0; i < from; i += 16)
+        w_store(s + i, w_set1(0));
+    for (size_t i = to; i < n; i += 16)
+        w_store(s + i, w_set1(0));
 }
 
 /* m query rows against the blocks of one head; row r stands at position + r·step. */
@@ -53,15 +62,21 @@ static void attend_rows(size_t m, const float *q, size_t sm, size_t position, si
     const size_t seen = a->window > 0 && position + 1 > a->window ? position + 1 - a->window : 0;
     const size_t from = seen / 16, to = kn_ceil(end, 16), ls = (to - from) * 16;
     const kn_blocks vals = {keys->base + 16 * hd, keys->pages, keys->stride};
-    float factor[MR], l;
+    float max[16] = {0}, sum[16], factor[16], total[16];
     KN(attend_scores)(m, hd, a->scale, q, sm, keys, from, to, s, ls);
+    for (size_t r = 0; r < 16; r++)
+        sum[r] = 1;
     for (size_t r = 0; r < m; r++) {
         const size_t at = position + r * step;
         const size_t first = a->window > 0 && at + 1 > a->window ? at + 1 - a->window : 0;
-        factor[r] = softmax_row(s + r * ls, from, to, first, at, a->softcap, &l);
-        if (lse)
-            lse[r * sl] = l;
+        softmax_row(s + r * ls, ls, first - from * 16, at - from * 16, a->softcap, &max[r], &sum[r]);
     }
+    for (size_t r = 0; r < 16; r += VN) {
+        v_store(factor + r, v_set1(1.0f) / v_load(sum + r));
+        v_store(total + r, v_load(max + r) + v_log(v_load(sum + r)));
+    }
+    for (size_t r = 0; lse && r < m; r++)
+        lse[r * sl] = total[r];
     KN(attend_values)(m, hd, s, ls, &vals, from, end, factor, out, so);
 }
 

@@ -5,7 +5,9 @@
 enum {
     ROWS_BYTES =
         256 << 10, /* rows of A that one piece walks over all its panels: they stay in the second-level cache */
-    DEPTH = 256    /* rows of dy and x packed at a time for a weight gradient */
+    DEPTH = 256,   /* rows of dy and x packed at a time for a weight gradient; and of how much of them, */
+    WEIGHT_TILES = (128 + MR - 1) / MR, /* so that both packs stay in the second-level cache */
+    WEIGHT_PANELS = 256 / NR,
 };
 
 static const double flops_per_ns = 100; /* of one thread, for the pool's estimate */
@@ -212,52 +214,62 @@ typedef struct weight_job {
     float *scratch;
 } weight_job;
 
-/* columns [column, column + n) of `depth` rows, side by side with 0 up to `width`. */
-KN_INLINE void pack_columns(float *to, size_t width, const float *from, size_t ld, size_t n, size_t depth)
+/* The first n floats of a row into `width` places, 0 beyond n. */
+KN_INLINE void pack_row(float *to, const size_t width, const float *from, size_t n)
 {
-    for (size_t k = 0; k < depth; k++, to += width, from += ld) {
-        for (size_t i = 0; i < n; i++)
-            to[i] = from[i];
-        for (size_t i = n; i < width; i++)
-            to[i] = 0;
+    if (n == width && width % VN == 0) {
+        KN_UNROLL
+        for (size_t i = 0; i < width / VN; i++)
+            v_store(to + i * VN, v_load(from + i * VN));
+        return;
+    }
+    KN_UNROLL
+    for (size_t i = 0; i < (width + VN - 1) / VN; i++) {
+        const size_t at = i * VN, room = width - at < VN ? width - at : VN;
+        v_store_n(to + at, at < n ? v_load_n(from + at, kn_min(room, n - at)) : v_zero(), room);
     }
 }
 
-/* A block of weights: packed x in panels, packed dy in tiles of up to MR outputs, DEPTH rows at a time. */
+/* A block of weights: x packed in panels, dy in tiles of up to MR outputs, DEPTH rows at a time. */
 static void weight_piece(void *arg, size_t index, unsigned worker)
 {
     const weight_job *j = arg;
     const size_t row = index / j->panel_cuts, col = index % j->panel_cuts;
-    const size_t tile0 = kn_cut(j->tiles, j->tile_cuts, row), tile1 = kn_cut(j->tiles, j->tile_cuts, row + 1);
-    const size_t panel0 = kn_cut(j->panels, j->panel_cuts, col), panel1 = kn_cut(j->panels, j->panel_cuts, col + 1);
-    float *dy_pack = j->scratch + worker * j->room, *x_pack = dy_pack + (tile1 - tile0) * MR * DEPTH;
+    const size_t tile0 = kn_cut(j->tiles, j->tile_cuts, row);
+    const size_t tiles = kn_cut(j->tiles, j->tile_cuts, row + 1) - tile0;
+    const size_t panel0 = kn_cut(j->panels, j->panel_cuts, col);
+    const size_t panels = kn_cut(j->panels, j->panel_cuts, col + 1) - panel0;
+    float *dy_pack = j->scratch + worker * j->room, *x_pack = dy_pack + tiles * MR * DEPTH;
+    size_t output[WEIGHT_TILES + 1];
+    for (size_t i = 0; i <= tiles; i++)
+        output[i] = kn_cut(j->out, j->tiles, tile0 + i);
     for (size_t t = 0; t < j->T; t += DEPTH) {
         const size_t depth = kn_min(DEPTH, j->T - t);
-        for (size_t p = panel0; p < panel1; p++)
-            pack_columns(x_pack + (p - panel0) * NR * DEPTH, NR, j->x + t * j->ldx + p * NR, j->ldx,
-                         kn_min(NR, j->in - p * NR), depth);
-        for (size_t i = tile0; i < tile1; i++) {
-            const size_t o = kn_cut(j->out, j->tiles, i), m = kn_cut(j->out, j->tiles, i + 1) - o;
-            pack_columns(dy_pack + (i - tile0) * MR * DEPTH, MR, j->dy + t * j->lddy + o, j->lddy, m, depth);
+        for (size_t k = 0; k < depth; k++) {
+            const float *x = j->x + (t + k) * j->ldx, *dy = j->dy + (t + k) * j->lddy;
+            for (size_t p = 0; p < panels; p++)
+                pack_row(x_pack + (p * DEPTH + k) * NR, NR, x + (panel0 + p) * NR,
+                         kn_min(NR, j->in - (panel0 + p) * NR));
+            for (size_t i = 0; i < tiles; i++)
+                pack_row(dy_pack + (i * DEPTH + k) * MR, MR, dy + output[i], output[i + 1] - output[i]);
         }
-        for (size_t p = panel0; p < panel1; p++)
-            for (size_t i = tile0; i < tile1; i++) {
-                const size_t o = kn_cut(j->out, j->tiles, i), m = kn_cut(j->out, j->tiles, i + 1) - o;
-                const float *a = dy_pack + (i - tile0) * MR * DEPTH, *b = x_pack + (p - panel0) * NR * DEPTH;
-                float *c = j->dw + o * j->lddw + p * NR;
-                const size_t columns = kn_min(NR, j->in - p * NR);
+        for (size_t p = 0; p < panels; p++)
+            for (size_t i = 0; i < tiles; i++) {
+                const float *a = dy_pack + i * MR * DEPTH, *b = x_pack + p * NR * DEPTH;
+                float *c = j->dw + output[i] * j->lddw + (panel0 + p) * NR;
+                const size_t columns = kn_min(NR, j->in - (panel0 + p) * NR);
 #define ONE(M)                                                            \
     case M:                                                               \
         block(M, 1, 0, depth, a, 0, MR, b, 0, c, j->lddw, columns, true); \
         break;
-                TILE_ROWS(m, ONE)
+                TILE_ROWS(output[i + 1] - output[i], ONE)
 #undef ONE
             }
     }
     if (!j->db || panel0 != 0)
         return;
     for (size_t t = 0; t < j->T; t++)
-        for (size_t o = kn_cut(j->out, j->tiles, tile0); o < kn_cut(j->out, j->tiles, tile1); o++)
+        for (size_t o = output[0]; o < output[tiles]; o++)
             j->db[o] += j->dy[t * j->lddy + o];
 }
 
@@ -279,10 +291,9 @@ int KN(product_weight)(kn_cpu *cpu, float *dw, size_t lddw, float *db, const flo
                     .tiles = kn_ceil(out, MR),
                     .panels = kn_ceil(in, NR)};
     const double cost = 2.0 * (double)T * (double)out * (double)in / flops_per_ns;
-    const size_t most_tiles = kn_ceil(128, MR), most_panels = kn_ceil(256, NR); /* what is packed fits in cache */
     const size_t pieces = kn_pieces(cpu, j.tiles * j.panels, cost);
-    j.tile_cuts = kn_ceil(j.tiles, most_tiles);
-    j.panel_cuts = kn_ceil(j.panels, most_panels);
+    j.tile_cuts = kn_ceil(j.tiles, WEIGHT_TILES);
+    j.panel_cuts = kn_ceil(j.panels, WEIGHT_PANELS);
     if (j.tile_cuts * j.panel_cuts < pieces)
         j.tile_cuts = kn_min(j.tiles, kn_ceil(pieces, j.panel_cuts));
     if (j.tile_cuts * j.panel_cuts < pieces)
