@@ -272,6 +272,12 @@ static void what_is_left_out_is_counted(void **state)
     assert_non_null(strstr(t.host->error, "1 identical"));
     assert_int_equal(t.host->publications, 0);
     close_training(&t);
+
+    t = open_training("dpo");
+    completion(&t, "bare", "q", "a");
+    assert_int_equal(train(&t), SLUICE_BAD_RECORD);
+    assert_non_null(strstr(t.host->error, "put a ranker before it"));
+    close_training(&t);
 }
 
 static void long_prompts_are_cut_on_the_left(void **state)

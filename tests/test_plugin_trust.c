@@ -263,7 +263,9 @@ static void random_labels_are_fair_and_repeat(void **state)
             snprintf(id, sizeof id, "r%d", run ? 399 - i : i); /* the other way round: order does not matter */
             judged(f, id, 2, up, up, 1, 0);
         }
+        fake_set_text(f, "truth", "now");
         assert_int_equal(fake_run(f), SLUICE_OK);
+        NEAR(fake_metric(f, "label_accuracy"), 1 - fake_metric(f, "flipped"));
         flipped[run] = fake_metric(f, "flipped");
         for (int i = 0; i < 400; i++)
             labels[run][run ? 399 - i : i] = pair_of(f->output[i], 0).p > 0.5;

@@ -99,9 +99,12 @@ static bool fill(table *t, const sl_table_entry *entries, size_t count)
             r->repeat = entry->repeat;
         }
         for (int c = 0; c < COLUMNS; c++) {
-            if (!(columns[c].kinds & (1u << entry->kind)) || !isnan(r->value[c]))
+            const double value = number(entry, columns[c].metric, "");
+            /* A regularizer comes after the ranker and may have exchanged labels: its word is the last. */
+            if (!(columns[c].kinds & (1u << entry->kind)) || isnan(value) ||
+                (!isnan(r->value[c]) && entry->kind != SLUICE_REGULARIZER))
                 continue;
-            r->value[c] = number(entry, columns[c].metric, "");
+            r->value[c] = value;
             r->low[c] = number(entry, columns[c].metric, "/low");
             r->high[c] = number(entry, columns[c].metric, "/high");
         }

@@ -157,7 +157,7 @@ static int finish(void *self)
         return sluice_error(e->host, SLUICE_BAD_RECORD,
                             "there is nothing to evaluate: no record has an answer; put a sampler before");
     if (e->truth && e->marked == 0)
-        sluice_log(e->host, SLUICE_LOG_WARNING, "no answer has a score of '%s': there is no accuracy", e->truth);
+        sluice_log(e->host, SLUICE_LOG_INFO, "no answer has a score of '%s': there is no accuracy", e->truth);
     if (e->marked > 0) {
         double count = (double)e->marked, mean = e->accuracy / count, low, high;
         if (e->most == 1)

@@ -1,23 +1,32 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /* random-label: exchanges chosen and rejected at random, a control: what does training do when labels mean nothing? */
+#include <math.h>
 #include <string.h>
 #include <sluice/stage.h>
 #include <sluice/random.h>
 
 struct random_label {
     double fraction;
+    const char *truth;
 
     const sluice_host *host;
     uint64_t pairs, flipped;
+    uint64_t right, known; /* of pairs whose truth differs */
 };
 
 static const sluice_param params[] = {
     SLUICE_DOUBLE(struct random_label, fraction, .value = 0.5, .min = 0, .max = 1,
                   .doc = "How many labels are exchanged; 0.5 makes them random, 0.25 is WARM's corruption."),
+    SLUICE_STAGE(struct random_label, truth,
+                 .doc =
+                     "A judge that knows (a verifier): the share of labels that it confirms afterwards is reported."),
     SLUICE_PARAMS_END};
 
 static const sluice_metric_info metrics[] = {
-    {"pairs", "pairs", "Pairs seen."}, {"flipped", NULL, "Fraction of pairs whose label was exchanged."}, {0}};
+    {"pairs", "pairs", "Pairs seen."},
+    {"flipped", NULL, "Fraction of pairs whose label was exchanged."},
+    {"label_accuracy", NULL, "Of the pairs whose truth differs, the fraction labelled right after the exchange."},
+    {0}};
 
 static int init(void *self, const sluice_host *host)
 {
@@ -41,6 +50,20 @@ static double draw(const struct random_label *state, const sluice_record *record
     return sluice_uniform_double(bits[0], bits[1]);
 }
 
+/* Counts whether the label that came out is what the verifier says. */
+static int compare_truth(struct random_label *state, const sluice_record *record, size_t index)
+{
+    const float *truth = state->truth ? sluice_record_scores(record, state->truth) : NULL;
+    sluice_pair pair;
+    int rc = sluice_record_pair(record, index, &pair);
+    if (rc < 0 || !truth || isnan(truth[pair.chosen]) || isnan(truth[pair.rejected]) ||
+        truth[pair.chosen] == truth[pair.rejected])
+        return rc;
+    state->known++;
+    state->right += (truth[pair.chosen] > truth[pair.rejected]) == (pair.p > 0.5);
+    return SLUICE_OK;
+}
+
 static int process(void *self, sluice_record *record)
 {
     struct random_label *state = self;
@@ -52,6 +75,8 @@ static int process(void *self, sluice_record *record)
             return rc;
         state->pairs++;
         state->flipped += flip;
+        if ((rc = compare_truth(state, record, i)) < 0)
+            return rc;
     }
     return SLUICE_OK;
 }
@@ -62,6 +87,8 @@ static int finish(void *self)
     sluice_metric(state->host, "pairs", (double)state->pairs);
     if (state->pairs > 0)
         sluice_metric(state->host, "flipped", (double)state->flipped / (double)state->pairs);
+    if (state->known > 0)
+        sluice_metric(state->host, "label_accuracy", (double)state->right / (double)state->known);
     return SLUICE_OK;
 }
 

@@ -182,13 +182,18 @@ static int collect(struct trainer *t)
                             t->examples.count);
     if (t->examples.count > 0)
         return SLUICE_OK;
+    const char *what = loss_class(t)->pairs ? "pairs" : "answers";
+    if (g->identical + g->weightless + g->truncated_count + g->too_long_count + g->empty == 0)
+        return sluice_error(t->host, SLUICE_BAD_RECORD, "no %s reached the trainer: none of %llu records has any; %s",
+                            what, (unsigned long long)g->records,
+                            loss_class(t)->pairs ? "put a ranker before it, or read preferences"
+                                                 : "put a sampler before it, or read completions");
     return sluice_error(
         t->host, SLUICE_BAD_RECORD,
-        "no %s reached the trainer: of %llu records %llu had none; left out: %llu identical, %llu of weight 0, %llu "
-        "truncated, %llu too long, %llu empty; look at the stages before with sluice cat",
-        loss_class(t)->pairs ? "pairs" : "answers", (unsigned long long)g->records, (unsigned long long)g->bare,
-        (unsigned long long)g->identical, (unsigned long long)g->weightless, (unsigned long long)g->truncated_count,
-        (unsigned long long)g->too_long_count, (unsigned long long)g->empty);
+        "no %s reached the trainer: of %llu records none gave an example; left out: %llu identical, %llu of "
+        "weight 0, %llu truncated, %llu too long, %llu empty; look at the stages before with sluice cat",
+        what, (unsigned long long)g->records, (unsigned long long)g->identical, (unsigned long long)g->weightless,
+        (unsigned long long)g->truncated_count, (unsigned long long)g->too_long_count, (unsigned long long)g->empty);
 }
 
 /* Another order in each epoch (Fisher and Yates, by counting). */
