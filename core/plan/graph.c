@@ -78,8 +78,8 @@ static bool check_input(sl_builder *b, const sl_phase *phase, const sl_stage *st
             return false;
         }
     if (stage->from_count == 0 && !from && !sl_stage_input_optional(stage)) {
-        sl_mistake(b->mistakes, stage->at, stage->name, "a %s reads records, and has no from; add from = \"%s\"",
-                   sl_kind_name(type->kind), stage->index > 0 ? phase->stages[stage->index - 1].name : "…");
+        sl_mistake(b->mistakes, stage->at, stage->name, "'%s' reads records, and has no from; add from = \"%s\"",
+                   stage->id, stage->index > 0 ? phase->stages[stage->index - 1].name : "…");
         return false;
     }
     return true;
@@ -198,7 +198,7 @@ static void check_named(sl_builder *b, const sl_phase *phase, const sl_stage *st
         sl_mistake(b->mistakes, at, stage->name, "%s names '%s', which does not come before it; %s", v->param->name,
                    v->text, scores ? "let its records pass through that stage (from)" : "order them by from or after");
     } else if (scores && !(sl_stage_adds(other) & SLUICE_FIELD_SCORES)) {
-        sl_mistake(b->mistakes, at, stage->name, "%s names '%s', a %s, which gives no scores; name a judge",
+        sl_mistake(b->mistakes, at, stage->name, "%s names '%s' (%s), which gives no scores; name a judge",
                    v->param->name, v->text, sl_kind_name(other->object.type->type->kind));
     }
 }

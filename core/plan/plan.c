@@ -97,6 +97,10 @@ static void read_slot(sl_builder *b, sl_slot *slot, const sl_setting *group)
                    slot->name);
     } else if (sl_build_text(b, path, NULL, "path", &slot->path)) {
         slot->path = sl_build_path(b, path, slot->path, false);
+        char *real = slot->path ? realpath(slot->path, NULL) : NULL;
+        if (real)
+            slot->path = sl_arena_strdup(b->arena, real);
+        free(real);
         if (slot->path && b->resolve_files)
             check_folder(b, slot, path);
     }

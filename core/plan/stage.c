@@ -44,8 +44,10 @@ static const sl_registered *find_class(sl_builder *b, const char *id, int kind, 
                    near ? sl_build_hint(b, &hint)
                         : "; `sluice plugins` lists those there are, and why others were refused");
     } else if (kind < 0 ? !is_stage : found->type->kind != (uint32_t)kind) {
-        sl_mistake(b->mistakes, at, stage, "'%s' is a %s; a %s is wanted here", id, sl_kind_name(found->type->kind),
-                   kind < 0 ? "stage" : sl_kind_name((uint32_t)kind));
+        sl_mistake(b->mistakes, at, stage, "'%s' is of kind %s; %s is wanted here", id, sl_kind_name(found->type->kind),
+                   kind < 0                   ? "a stage"
+                   : kind == SLUICE_KIND_LOSS ? "a loss"
+                                              : sl_kind_name((uint32_t)kind));
     } else {
         return found;
     }

@@ -1,0 +1,119 @@
+#!/bin/sh
+# Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0
+# The command line: help, exit codes, one line an error, and the forms that scripts rely on.
+set -u
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+passed=0 failed=0
+sluice=$SLUICE_BUILD/sluice
+cd "$work" || exit 1
+
+ok() { passed=$((passed + 1)); }
+bad() {
+    failed=$((failed + 1))
+    echo "not ok: $1"
+    sed 's/^/    /' out err 2>/dev/null
+}
+
+# exits CODE WORDS COMMAND...: the exit code, and words (a basic regular expression) on standard error, or output where it is 0.
+exits() {
+    code=$1 words=$2
+    shift 2
+    "$sluice" "$@" >out 2>err </dev/null
+    got=$?
+    if [ $got != "$code" ]; then
+        bad "sluice $*: exit code $got, not $code"
+    elif [ "$code" = 0 ] && ! grep -q -e "$words" out; then
+        bad "sluice $*: no '$words' on standard output"
+    elif [ "$code" != 0 ] && ! grep -q -e "$words" err; then
+        bad "sluice $*: no '$words' on standard error"
+    else
+        ok
+    fi
+}
+
+exits 0 'sluice [0-9]' --version
+exits 0 'Example' --help
+exits 2 "did you mean 'sample'" smaple
+for command in run check graph plugins describe cat sample score average env; do
+    exits 0 'Example' $command --help
+    [ "$(wc -l <out)" -le 30 ] && ! grep -q '.\{125\}' out && ok || bad "$command --help does not fit a screen"
+    exits 0 'Example' help $command
+    exits 2 'there is no option' $command --no-such-option
+done
+exits 2 'did you mean --set' check --sett x
+exits 2 '--set wants a value' check --set
+exits 2 'one pipeline file is wanted, 0' run
+exits 2 'contradict' run x.cfg --fresh --resume
+exits 2 "choose text or markdown" describe cream --format pdf
+exits 2 "did you mean 'cream'" describe craem
+exits 0 '^## cream' describe cream --format markdown
+exits 0 'label-smoothing.*regularizer' plugins
+exits 0 'plugin ABI' env
+printf 'sluice = 1; name = "x";\nnaem = "y";\n' >wrong.cfg
+exits 2 'cannot be read' check no-such-file.cfg
+exits 2 '^wrong.cfg:2: .*did you mean .name' check wrong.cfg
+exits 2 '^2 mistakes' check wrong.cfg
+exits 0 '^digraph' graph "$SLUICE_SOURCE/pipelines/cream.cfg"
+for file in "$SLUICE_SOURCE"/pipelines/*.cfg; do
+    exits 0 '^phase' check "$file" --no-files
+done
+exits 0 'keep  *pairs' check "$SLUICE_SOURCE/pipelines/cream.cfg" --no-files --set trust.use=keep
+exits 1 'no-such-stream' cat no-such-stream
+echo 'no stream' >text
+exits 1 'text' cat text
+
+# Plugins that are none are said, and do no harm.
+mkdir plugins
+echo 'no plugin' >plugins/odd.so
+SLUICE_PLUGIN_PATH=$work/plugins exits 0 'refused: .*odd.so: not a shared object' plugins
+SLUICE_PLUGIN_PATH=plugins exits 0 'refused: plugins: .*absolute' plugins
+
+# The model runtime by itself, on a small model of random weights.
+model=$SLUICE_SOURCE/tests/golden/model/grouped
+[ -n "${SLUICE_STORIES:-}" ] && model=$SLUICE_STORIES
+exits 2 '--model is missing' sample --prompt x
+exits 2 '--prompt is missing' sample --model "$model"
+exits 1 'no folder' sample --model nowhere --prompt x
+exits 2 '--temperature is -1' sample --model "$model" --prompt x --temperature -1
+exits 3 'UTF-8' sample --model "$model" --prompt "$(printf 'a\377')"
+exits 2 '--out is missing' average "$model"
+exits 2 'choose mean, weighted or running' average --method median --out x "$model"
+exits 2 '1 numbers for 2 models' average --method weighted --weights 1 --out x "$model" "$model"
+if [ -f "$model/tokenizer.json" ]; then
+    exits 0 . sample --model "$model" --prompt 'Once upon a time' --max-tokens 8 --n 2 --seed 3 --json
+    cp out first
+    exits 0 . sample --model "$model" --prompt 'Once upon a time' --max-tokens 8 --n 2 --seed 3 --json --batch 1 --threads 1
+    cmp -s out first && ok || bad "--batch and --threads change the answer"
+    [ "$(wc -l <first)" = 2 ] && ok || bad "--n 2 --json gives two lines"
+
+    # What was recorded when an answer was sampled equals a later scoring of its tokens, digit by digit.
+    exits 0 . sample --model "$model" --prompt 'Once upon a time' --max-tokens 8 --json --raw
+    tokens=$(sed 's/.*"tokens": \[\([^]]*\)\].*/\1/' out) recorded=$(sed 's/.*"logprobs": //; s/}$//' out)
+    printf '{"prompt": "Once upon a time", "completion": "x", "id": "a"}\n' >lines
+    "$sluice" score --raw --model "$model" lines >scored 2>err || bad "score"
+    grep -q '"id": "a".*"sum": -' scored && ok || bad "score keeps the line's own keys"
+    prompt=$(sed 's/.*"tokens": \[\([^]]*\)\].*/\1/; ' scored) from=$(sed 's/.*"from": \([0-9]*\).*/\1/' scored)
+    prompt=$(printf %s "$prompt" | cut -d, -f1-"$from")
+    printf '{"tokens": [%s, %s], "from": %s}\n' "$prompt" "$tokens" "$from" |
+        "$sluice" score --model "$model" >scored 2>err || bad "score of tokens"
+    grep -qF "\"logprobs\": $recorded" scored && ok || bad "scoring gives other log-probabilities than sampling: $recorded $(cat scored)"
+
+    printf '{"tokens": [1, 2], "from": 1}\n{"tokens": [1, 99999999], "from": 1}\n' >lines
+    exits 3 '^lines:2: token 1 is no id' score --model "$model" lines
+    [ "$(wc -l <out)" = 1 ] && ok || bad "the lines before a wrong one are written"
+    for line in 'nonsense' '{"prompt": 5, "completion": "x"}' '{"prompt": "x"}' '[1]' '{"tokens": [1], "from": 2}' \
+        '{"prompt": "a", "prompt": "b", "completion": "x"}' "$(printf '{"prompt": "\377", "completion": "x"}')"; do
+        printf '%s\n' "$line" >lines
+        exits 3 '^lines:1: ' score --model "$model" lines
+        [ "$(wc -l <err)" = 1 ] && ok || bad "one line says what is wrong with: $line"
+    done
+    "$sluice" average --out mean "$model" "$model" >out 2>err || bad "average"
+    exits 0 . sample --model mean --prompt 'Once upon a time' --max-tokens 8 --json --raw
+    grep -qF "$recorded" out && ok || bad "the mean of a model and itself is another model"
+    exits 1 'mean' average --out mean "$model"
+else
+    echo "skipped: sample and score (no tokenizer; SLUICE_STORIES names no model)"
+fi
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]
