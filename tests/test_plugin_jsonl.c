@@ -374,7 +374,7 @@ static void compressed_files(void **state)
 static void fill_sink(fake_host *f)
 {
     for (int i = 0; i < 3; i++) {
-        char id[8];
+        char id[24];
         snprintf(id, sizeof id, "r%d", i);
         sluice_record *r = fake_record(f, id, i == 2 ? NULL : "p\n\"q\"");
         if (i == 2) {

@@ -57,7 +57,7 @@ static void answers_come_whole_and_in_order(void **state)
     fake_set_number(f, "temperature", 0.8);
     fake_set_number(f, "top_p", 0.95);
     for (int i = 0; i < 7; i++) {
-        char id[8];
+        char id[24];
         snprintf(id, sizeof id, "r%d", i);
         fake_record(f, id, "question");
     }
@@ -257,7 +257,7 @@ static void evaluation(void **state)
     const double marks[3][2] = {{1, 1}, {1, 0}, {0, 0}};
     double logp = 0, ratio = 0;
     for (int i = 0; i < 3; i++) {
-        char id[8];
+        char id[24];
         snprintf(id, sizeof id, "r%d", i);
         sluice_record *r = fake_record(f, id, "q");
         const char *const texts[] = {"yes", "no"};

@@ -336,7 +336,7 @@ static void learning_rates(void **state)
         fake_set_number(t.host, "batch", 2);
         fake_set_number(t.host, "lr", 1);
         for (int k = 0; k < 9; k++) {
-            char id[8];
+            char id[24];
             snprintf(id, sizeof id, "r%d", k);
             completion(&t, id, "q", "yes");
         }
@@ -361,7 +361,7 @@ static void epochs_shuffle_and_repeat(void **state)
         fake_set_number(t.host, "log_every", 4);
         fake_set_number(t.host, "lr", 0.5);
         for (int k = 0; k < 10; k++) {
-            char id[8], text[8];
+            char id[24], text[8];
             snprintf(id, sizeof id, "r%d", k);
             snprintf(text, sizeof text, "%c%c", 'a' + k, 'k' + k);
             completion(&t, id, "q", text);

@@ -259,7 +259,7 @@ static void random_labels_are_fair_and_repeat(void **state)
         fake_host *f = fake_open("random-label", "random-label");
         f->seed_value = 42;
         for (int i = 0; i < 400; i++) {
-            char id[16];
+            char id[24];
             snprintf(id, sizeof id, "r%d", run ? 399 - i : i); /* the other way round: order does not matter */
             judged(f, id, 2, up, up, 1, 0);
         }
@@ -361,7 +361,7 @@ static void all_pairs_and_random_ones(void **state)
     f = ranker("best-random", "drop");
     int met[4] = {0};
     for (int i = 0; i < 200; i++) {
-        char id[16];
+        char id[24];
         snprintf(id, sizeof id, "r%d", i);
         answered(f, id, 4, distinct, (double[]){1, 9, 2, 9});
     }
