@@ -142,6 +142,8 @@ static char *slurp(const char *file, size_t *size, sl_mistakes *mistakes)
             sl_mistake(mistakes, NULL, NULL, "larger than %d bytes: this is no pipeline file", LARGEST_FILE);
         } else {
             text[*size] = '\0';
+            if (*size >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0)
+                memset(text, ' ', 3); /* the mark some editors put in front of UTF-8 */
             fclose(in);
             return text;
         }
