@@ -16,6 +16,7 @@ enum form { FORM_RECORDS, FORM_PROMPT, FORM_COMPLETION, FORM_PREFERENCE };
 struct sink {
     const char *path;
     int form;
+    bool meta;
 
     const sluice_host *host;
     char *part; /* the name it has until it is whole */
@@ -30,12 +31,15 @@ struct sink {
 static const char *const forms[] = {"records", "prompt", "completion", "preference", NULL};
 
 static const sluice_param params[] = {
-    SLUICE_STRING(
-        struct sink, path, .required = true,
-        .doc = "The file to write, relative to the working directory; a name that ends in .zst is compressed by zstd."),
+    SLUICE_FILE(struct sink, path, .required = true,
+                .doc = "The file to write; a name that ends in .zst is compressed by zstd."),
     SLUICE_CHOICE(struct sink, form, .value = FORM_RECORDS, .choices = forms,
                   .doc =
                       "Whole records, or lines as TRL reads them: prompts, one line a candidate, or one line a pair."),
+    SLUICE_BOOL(struct sink, meta, .value = 1,
+                .doc =
+                    "Write the record's meta fields beside these, but for those whose names are taken (form = records "
+                    "has them in any case)."),
     SLUICE_PARAMS_END};
 
 static const sluice_metric_info metrics[] = {{"lines", "lines", "Lines written."}, {0}};
@@ -142,8 +146,26 @@ static int add_line(struct sink *sink, char *text)
     return rc < 0 ? rc : add(sink, "\n", 1);
 }
 
-static int add_object(struct sink *sink, json_t *object)
+/* The record's meta fields, put beside what the line has. */
+static int add_meta(struct sink *sink, const sluice_record *record, json_t *object)
 {
+    char *text = sluice_record_json(record);
+    json_t *whole = text ? json_loads(text, 0, NULL) : NULL, *meta = json_object_get(whole, "meta");
+    int rc = !text || !whole || (meta && json_object_update_missing(object, meta) != 0) ? SLUICE_NO_MEMORY : SLUICE_OK;
+    free(text);
+    json_decref(whole);
+    return rc < 0 ? sluice_error(sink->host, rc, "out of memory") : SLUICE_OK;
+}
+
+static int add_object(struct sink *sink, const sluice_record *record, json_t *object)
+{
+    if (object && sink->meta) {
+        int rc = add_meta(sink, record, object);
+        if (rc < 0) {
+            json_decref(object);
+            return rc;
+        }
+    }
     char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
     json_decref(object);
     return add_line(sink, text);
@@ -194,7 +216,7 @@ static int add_completions(struct sink *sink, const sluice_record *record)
         json_t *line = prompt_object(record, i);
         if (line)
             json_object_set_new(line, "completion", answer(text, chat));
-        if ((rc = add_object(sink, line)) < 0)
+        if ((rc = add_object(sink, record, line)) < 0)
             return rc;
     }
     return SLUICE_OK;
@@ -216,7 +238,7 @@ static int add_preferences(struct sink *sink, const sluice_record *record)
             json_object_set_new(line, "chosen", answer(chosen, chat));
             json_object_set_new(line, "rejected", answer(rejected, chat));
         }
-        if ((rc = add_object(sink, line)) < 0)
+        if ((rc = add_object(sink, record, line)) < 0)
             return rc;
     }
     return SLUICE_OK;
@@ -229,7 +251,7 @@ static int process(void *self, sluice_record *record)
     case FORM_RECORDS:
         return add_line(sink, sluice_record_json(record));
     case FORM_PROMPT:
-        return add_object(sink, prompt_object(record, 0));
+        return add_object(sink, record, prompt_object(record, 0));
     case FORM_COMPLETION:
         return add_completions(sink, record);
     default:
