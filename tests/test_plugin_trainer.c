@@ -319,6 +319,15 @@ static void reference_is_asked_once(void **state)
     NEAR(fake_step_metric(t.host, "rewards/chosen", 1), BETA * (policy + 1.5));
     NEAR(fake_step_metric(t.host, "logps/chosen", 1), policy);
     close_training(&t);
+
+    t = open_training("dpo"); /* and one answer in two pairs is asked for once */
+    r = pair(&t, "a", "q", "yes", "no", 1, 1);
+    fake_candidate(r, "perhaps", NULL, 0);
+    x = (sluice_pair){.chosen = 0, .rejected = 2, .p = 1, .weight = 1, .margin = NAN};
+    assert_int_equal(sluice_record_add_pair(r, &x), SLUICE_OK);
+    assert_int_equal(train(&t), SLUICE_OK);
+    assert_true(models->scored == 3 && fake_metric(t.host, "examples") == 2);
+    close_training(&t);
 }
 
 static void learning_rates(void **state)
