@@ -273,13 +273,24 @@ static void evaluation(void **state)
     fake_record(f, "bare", "q");
     assert_int_equal(fake_run(f), SLUICE_OK);
     NEAR(fake_metric(f, "accuracy"), 0.5);
-    NEAR(fake_metric(f, "accuracy/high"),
-         fmin(1, 0.5 + 1.959964 * sqrt(0.25 / 3))); /* question means 1, 1/2, 0: variance 1/4 */
+    double low, high;
+    interval_wilson(0.5, 3, &low, &high); /* question means 1, 1/2, 0: variance 1/4, worth 3 trials */
+    NEAR(fake_metric(f, "accuracy/low"), low);
+    NEAR(fake_metric(f, "accuracy/high"), high);
     assert_true(fake_metric(f, "questions") == 3 && fake_metric(f, "label_accuracy") == 0);
     NEAR(fake_metric(f, "kl"), ratio / 6);
     NEAR(fake_metric(f, "kl/token"), ratio / 21);
     assert_true(fabs(fake_metric(f, "perplexity") / exp(-logp / 21) - 1) < 1e-5);
     NEAR(fake_metric(f, "mean_length"), 3.5);
+    fake_close(f);
+
+    f = open_class("evaluator");
+    fake_set_text(f, "truth", "now");
+    sluice_record *r = fake_record(f, "a", "q");
+    fake_candidate(r, "yes", NULL, 0);
+    fake_score(r, "now", 0, -3);
+    assert_int_equal(fake_run(f), SLUICE_BAD_RECORD);
+    assert_non_null(strstr(f->error, "let truth name a verifier"));
     fake_close(f);
 
     f = open_class("evaluator");
@@ -296,6 +307,10 @@ static void intervals(void **state)
     NEAR(high, 0.943318);
     interval_by_question(1, 1, 50, &low, &high); /* no spread over questions says nothing */
     assert_true(low > 0.9 && low < 1 && high == 1);
+    double least = low;
+    interval_by_question(0.5, 0.25 + 0.0625 * 0.99, 100, &low, &high); /* variance 1/16: worth 400 trials */
+    interval_wilson(0.5, 400, &least, &high);
+    NEAR(low, least);
 }
 
 /* ---- averager */

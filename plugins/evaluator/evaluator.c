@@ -37,7 +37,7 @@ static const sluice_metric_info metrics[] = {
     {"questions", "records", "Records with at least one answer."},
     {"accuracy", NULL, "Fraction of right answers: mean over the questions of each question's own."},
     {"accuracy/low", NULL,
-     "Lower end of its 95 % interval: Wilson's, or by questions where they have several answers."},
+     "Lower end of its 95 % interval, Wilson's; answers to one question do not count as independent."},
     {"accuracy/high", NULL, "Upper end of the interval."},
     {"label_accuracy", NULL,
      "Of the pairs whose truth differs, the fraction labelled right; p < 1/2 is the reversed label."},
@@ -74,18 +74,22 @@ static void fini(void *self)
 }
 
 /* Marks of one question's answers, and whether its pairs are labelled as they say. */
-static void mark(struct evaluator *e, const sluice_record *record)
+static int mark(struct evaluator *e, const sluice_record *record)
 {
     const float *truth = sluice_record_scores(record, e->truth);
     size_t count = sluice_record_candidates(record), marks = 0;
     double sum = 0;
     for (size_t i = 0; truth && i < count; i++)
         if (!isnan(truth[i])) {
+            if (truth[i] < 0 || truth[i] > 1)
+                return sluice_record_error(e->host, record, SLUICE_BAD_RECORD,
+                                           "the score %g of '%s' is no mark from 0 to 1; let truth name a verifier",
+                                           (double)truth[i], e->truth);
             sum += truth[i];
             marks++;
         }
     if (marks == 0)
-        return;
+        return SLUICE_OK;
     double mean = sum / (double)marks;
     e->marked++;
     e->accuracy += mean;
@@ -100,6 +104,7 @@ static void mark(struct evaluator *e, const sluice_record *record)
         e->pairs++;
         e->right += pair.p == 0.5 ? 0.5 : chosen_right == (pair.p > 0.5);
     }
+    return SLUICE_OK;
 }
 
 static int measure(struct evaluator *e, const sluice_record *record)
@@ -139,8 +144,9 @@ static int process_batch(void *self, sluice_record *const *records, bool *keep, 
         rc = answers_complete(&e->base, records, count, e->context, &e->found, &e->computed);
     for (size_t i = 0; rc >= 0 && i < count; i++) {
         if (e->truth)
-            mark(e, records[i]);
-        rc = measure(e, records[i]);
+            rc = mark(e, records[i]);
+        if (rc >= 0)
+            rc = measure(e, records[i]);
     }
     e->records += count;
     int64_t total = sluice_input_count(e->host);

@@ -17,18 +17,12 @@ static inline void interval_wilson(double mean, double n, double *low, double *h
 }
 
 /* Answers to one question are not independent: questions are. `mean` and `squares` are the mean over n questions of a
- * question's own mean and of its square; the interval is normal, by the standard error over questions. Where questions
- * do not differ that error is 0 and says nothing: then Wilson's. */
+ * question's own mean and of its square. Wilson's interval for as many independent trials as would have the standard
+ * error found over questions; where questions do not differ that error says nothing, and n trials are taken. */
 static inline void interval_by_question(double mean, double squares, double n, double *low, double *high)
 {
     double variance = n > 1 ? (squares - mean * mean) * n / (n - 1) : 0;
-    if (variance <= 1e-15) {
-        interval_wilson(mean, n, low, high);
-        return;
-    }
-    double half = INTERVAL_Z * sqrt(variance / n);
-    *low = fmax(0, mean - half);
-    *high = fmin(1, mean + half);
+    interval_wilson(mean, variance > 1e-15 ? n * mean * (1 - mean) / variance : n, low, high);
 }
 
 #endif
