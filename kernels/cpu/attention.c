@@ -63,7 +63,10 @@ static void attend_rows(size_t m, const float *q, size_t sm, size_t position, si
     const size_t from = seen / 16, to = kn_ceil(end, 16), ls = (to - from) * 16;
     const kn_blocks vals = {keys->base + 16 * hd, keys->pages, keys->stride};
     float max[16] = {0}, sum[16], factor[16], total[16];
-    KN(attend_scores)(m, hd, a->scale, q, sm, keys, from, to, s, ls);
+    float *rows = s + m * ls; /* the queries side by side: in place they may crowd a few sets of the cache */
+    for (size_t r = 0; r < m; r++)
+        memcpy(rows + r * hd, q + r * sm, hd * sizeof(float));
+    KN(attend_scores)(m, hd, a->scale, rows, hd, keys, from, to, s, ls);
     for (size_t r = 0; r < 16; r++)
         sum[r] = 1;
     for (size_t r = 0; r < m; r++) {
@@ -204,7 +207,7 @@ int KN(attention)(kn_device *device, float *out, float *lse, const float *qkv, c
                     .qkv = qkv,
                     .out = out,
                     .lse = lse,
-                    .room = MR * (kn_ceil(longest, 16) + 1) * 16};
+                    .room = MR * ((kn_ceil(longest, 16) + 1) * 16 + a->head_dim)};
     const size_t block_floats = blocks * a->kv_heads * kn_block_floats(a);
     char *scratch = kn_scratch_take(cpu, (block_floats + j.room * kn_threads(cpu)) * sizeof(float) +
                                              2 * (segments + 1) * sizeof(size_t));
@@ -279,7 +282,7 @@ int KN(attention_cached)(kn_device *device, float *out, const float *qkv, kn_cac
                     .rows = rows,
                     .qkv = qkv,
                     .out = out,
-                    .room = MR * (kn_ceil(longest, 16) + 1) * 16,
+                    .room = MR * ((kn_ceil(longest, 16) + 1) * 16 + a->head_dim),
                     .layer = c->data + layer * c->pages * a->kv_heads * kn_block_floats(a)};
     j.scores = kn_scratch_take(cpu, j.room * kn_threads(cpu) * sizeof(float));
     if (!j.scores)

@@ -4,10 +4,11 @@
 
 enum {
     ROWS_BYTES =
-        256 << 10, /* rows of A that one piece walks over all its panels: they stay in the second-level cache */
+        128 << 10, /* rows of A that one piece walks over all its panels: they stay in the second-level cache */
     DEPTH = 256,   /* rows of dy and x packed at a time for a weight gradient; and of how much of them, */
     WEIGHT_TILES = (128 + MR - 1) / MR, /* so that both packs stay in the second-level cache */
     WEIGHT_PANELS = 256 / NR,
+    STRETCH = 512, /* floats of a row copied at a time */
 };
 
 static const double flops_per_ns = 100; /* of one thread, for the pool's estimate */
@@ -110,17 +111,52 @@ static void start_rows(const kn_product *p, size_t row, size_t m, size_t column,
     }
 }
 
+/* Panels that are taken together, of those left: a power of two. */
+static size_t fitting(size_t group, size_t left)
+{
+    while (group > left)
+        group /= 2;
+    return group;
+}
+
+/* One tile of rows against all panels, where rows lie a multiple of 4 KiB apart: their elements would crowd a few sets
+ * of the first-level cache, so stretches of them are copied to where they do not. */
+static void crowded_tile(const kn_product *p, size_t row, size_t m, size_t panel, size_t panel_end, bool load)
+{
+    float copy[MR * (STRETCH + 16)];
+    kn_product part = *p;
+    part.lda = STRETCH + 16;
+    for (size_t k = 0; k < p->K; k += STRETCH) {
+        part.K = kn_min(STRETCH, p->K - k);
+        for (size_t r = 0; r < m; r++)
+            memcpy(copy + r * part.lda, p->a + (row + r) * p->lda + k, part.K * sizeof(float));
+        for (size_t at = panel, np; at < panel_end; at += np) {
+            np = fitting(panels_at_once(m), panel_end - at);
+            block_rows((int)m, np, &part, copy, p->packed + at * p->panel_stride + k * NR,
+                       p->c + row * p->ldc + at * NR, kn_min(p->N - at * NR, np * NR), load || k > 0);
+        }
+    }
+}
+
 void KN(product_part)(const kn_product *p, size_t row, size_t row_end, size_t panel, size_t panel_end)
 {
     const size_t rows = row_end - row, tiles = kn_ceil(rows, MR);
     const bool start = p->bias || p->residual, load = start || p->accumulate;
+    const bool crowded = p->lda % 1024 == 0 && rows > 4 && panel_end - panel > 3;
     if (tiles == 0)
         return;
-    const size_t highest = kn_ceil(rows, tiles), group = panels_at_once(highest);
-    for (size_t at = panel; at < panel_end;) {
-        size_t np = group; /* a power of two, halved until it fits */
-        while (np > panel_end - at)
-            np /= 2;
+    if (crowded) {
+        for (size_t i = 0; i < tiles; i++) {
+            const size_t r = row + kn_cut(rows, tiles, i), m = row + kn_cut(rows, tiles, i + 1) - r;
+            if (start)
+                start_rows(p, r, m, panel * NR, kn_min(p->N, panel_end * NR) - panel * NR);
+            crowded_tile(p, r, m, panel, panel_end, load);
+        }
+        return;
+    }
+    const size_t highest = kn_ceil(rows, tiles);
+    for (size_t at = panel, np; at < panel_end; at += np) {
+        np = fitting(panels_at_once(highest), panel_end - at);
         const size_t column = at * NR, columns = kn_min(p->N - column, np * NR);
         for (size_t i = 0; i < tiles; i++) {
             const size_t r = row + kn_cut(rows, tiles, i), m = row + kn_cut(rows, tiles, i + 1) - r;
@@ -129,7 +165,6 @@ void KN(product_part)(const kn_product *p, size_t row, size_t row_end, size_t pa
             block_rows((int)m, np, p, p->a + r * p->lda, p->packed + at * p->panel_stride, p->c + r * p->ldc + column,
                        columns, load);
         }
-        at += np;
     }
 }
 

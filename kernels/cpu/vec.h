@@ -21,6 +21,7 @@
 
 #if defined(__clang__)
 #define KN_UNROLL _Pragma("clang loop unroll(full)")
+#pragma clang diagnostic ignored "-Wpass-failed" /* loops over one vector have nothing to unroll */
 #else
 #define KN_UNROLL _Pragma("GCC unroll 16")
 #endif
