@@ -124,10 +124,17 @@ static int load(sm_version *v, sm_error *error)
     return rc;
 }
 
-static sm_version *find(const sm_versions *versions, const struct stat *s, bool random, uint64_t seed)
+/* The same folder, not one that took its name or its number after it was removed. */
+static bool is_folder(const sm_version *v, const char *path, const struct stat *s)
+{
+    return strcmp(v->path, path) == 0 && v->device_number == s->st_dev && v->inode == s->st_ino &&
+           v->changed.tv_sec == s->st_mtim.tv_sec && v->changed.tv_nsec == s->st_mtim.tv_nsec;
+}
+
+static sm_version *find(const sm_versions *versions, const char *path, const struct stat *s, bool random, uint64_t seed)
 {
     for (sm_version *v = versions->first; v; v = v->next)
-        if (v->device_number == s->st_dev && v->inode == s->st_ino && v->random == random && v->seed == seed)
+        if (is_folder(v, path, s) && v->random == random && v->seed == seed)
             return v;
     return NULL;
 }
@@ -144,7 +151,7 @@ int sm_version_open(sm_versions *versions, const char *dir, bool random, uint64_
     }
     int rc = SM_OK;
     pthread_mutex_lock(&versions->lock);
-    sm_version *v = find(versions, &s, random, random ? seed : 0);
+    sm_version *v = find(versions, path, &s, random, random ? seed : 0);
     if (v) {
         v->users++;
         free(path);
@@ -157,6 +164,7 @@ int sm_version_open(sm_versions *versions, const char *dir, bool random, uint64_
         v->seed = random ? seed : 0;
         v->device_number = s.st_dev;
         v->inode = s.st_ino;
+        v->changed = s.st_mtim;
         rc = load(v, error);
         if (rc == SM_OK) {
             v->next = versions->first;

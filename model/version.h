@@ -11,6 +11,7 @@
 
 #include <pthread.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include "model/chat.h"
 #include "model/checkpoint.h"
@@ -32,6 +33,7 @@ typedef struct sm_version {
     uint64_t seed;
     dev_t device_number;
     ino_t inode;
+    struct timespec changed;
 
     /* under owner's lock */
     size_t users;

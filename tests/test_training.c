@@ -98,6 +98,73 @@ static void the_gradient_is_that_of_autograd(void **state)
     }
 }
 
+/* Σ c_t log p_t as the training pass saw it. */
+typedef struct seen_sum {
+    weighted_sum sum;
+    double loss;
+} seen_sum;
+
+static int seen_sum_derivative(void *context, const float *const *logps, float *const *d_logps)
+{
+    seen_sum *s = context;
+    const golden *g = s->sum.g;
+    size_t k = 0;
+    weighted_sum_derivative(&s->sum, logps, d_logps);
+    for (size_t i = 0; i < g->group_count; i++)
+        for (size_t c = 0; c < g->groups[i].completion_count; c++, k++)
+            for (size_t t = 0; t < g->groups[i].completions[c].count; t++)
+                s->loss += (double)d_logps[k][t] * logps[k][t];
+    return 0;
+}
+
+/* Loss at params + along·direction with the first step's dropout masks; the gradient there in `gradient` if given. */
+static double loss_under_dropout(kn_device *device, const golden *g, const float *direction, double along,
+                                 float *gradient)
+{
+    const size_t count = g->checkpoint->layout.count;
+    sluice_optimizer optimizer = plain_optimizer;
+    sm_error error;
+    optimizer.dropout = 0.2;
+    float *params = malloc(count * sizeof(float));
+    assert_non_null(params);
+    for (size_t i = 0; i < count; i++)
+        params[i] = (float)(g->checkpoint->params[i] + (direction ? along * direction[i] : 0));
+    sm_training *t = begin(device, g, params, &optimizer);
+    seen_sum s = {{g, 0, g->group_count}, 0};
+    add_gradient(t, g->groups, g->group_count, seen_sum_derivative, &s);
+    assert_int_equal(sm_training_gather(t, &error), SM_OK);
+    if (gradient)
+        memcpy(gradient, sm_training_gradients(t), count * sizeof(float));
+    sm_training_free(t);
+    free(params);
+    return s.loss;
+}
+
+/* Along the gradient's own direction the loss must climb as steeply as the gradient is long. */
+static void the_gradient_under_dropout_is_that_of_the_dropped_model(void **state)
+{
+    (void)state;
+    golden g;
+    golden_load(&g, "grouped");
+    kn_device *device = golden_device(1, 2);
+    const size_t count = g.checkpoint->layout.count;
+    float *gradient = malloc(count * sizeof(float));
+    assert_non_null(gradient);
+    loss_under_dropout(device, &g, NULL, 0, gradient);
+    double squares = 0;
+    for (size_t i = 0; i < count; i++)
+        squares += (double)gradient[i] * gradient[i];
+    const double length = sqrt(squares), small = 1e-3 / length;
+    const double climb = (loss_under_dropout(device, &g, gradient, small, NULL) -
+                          loss_under_dropout(device, &g, gradient, -small, NULL)) /
+                         (2 * small * length);
+    if (!(fabs(climb / length - 1) < 0.01))
+        fail_msg("the loss climbs by %g where the gradient says %g", climb, length);
+    free(gradient);
+    golden_device_free(1, device);
+    golden_free(&g);
+}
+
 /* --- three steps ----------------------------------------------------------------------------------------------------
  */
 
@@ -467,6 +534,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_gradient_is_that_of_autograd),
+        cmocka_unit_test(the_gradient_under_dropout_is_that_of_the_dropped_model),
         cmocka_unit_test(three_adamw_steps_are_those_of_float64),
         cmocka_unit_test(the_steps_show_a_wrong_p_weight_or_bias_correction),
         cmocka_unit_test(training_is_the_same_to_the_bit_however_it_is_cut),
