@@ -62,7 +62,7 @@ differ quickstart/models/policy@3 quickstart/models/control@3
 run embedded-model "$pipelines/embedded-model.cfg" base@1 --set corpus.count=600 --set questions.count=16
 run sft "$pipelines/sft.cfg" policy@1 --set seeds.limit=48 --set held-out.limit=16 --set tune.epochs=1
 run dpo "$pipelines/dpo.cfg" policy@1 --set preferences.limit=48 --set held-out.limit=16
-cream="--set seeds.limit=32 --set tune.epochs=1 --set prompts.limit=96 --set again.limit=16"
+cream="--set seeds.limit=32 --set tune.epochs=1 --set prompts.limit=96 --set first.limit=16 --set again.limit=16"
 # shellcheck disable=SC2086
 run self-rewarding "$pipelines/self-rewarding.cfg" policy@4 $cream
 # shellcheck disable=SC2086
@@ -80,7 +80,7 @@ done
 if [ -n "${SLUICE_STORIES:-}" ]; then
     run stories "$pipelines/cream.cfg" policy@3 --set models.policy.path="$SLUICE_STORIES" \
         --set seeds.path="$SLUICE_SOURCE/tests/stories/seeds.jsonl" --set prompts.path="$SLUICE_SOURCE/tests/stories/prompts.jsonl" \
-        --set again.path="$SLUICE_SOURCE/tests/stories/prompts.jsonl" --set tune.epochs=1 --set phases.align.repeat=2
+        --set again.path="$SLUICE_SOURCE/tests/stories/prompts.jsonl" --set first.path="$SLUICE_SOURCE/tests/stories/prompts.jsonl" --set tune.epochs=1 --set phases.align.repeat=2
     differ stories/models/policy@2 stories/models/policy@3
 else
     echo "skipped: CREAM on stories260K (SLUICE_STORIES names no folder)"

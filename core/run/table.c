@@ -222,7 +222,7 @@ static void print_rows(const table *main, const table *beside, FILE *out)
             const table *t = side == 0 ? main : beside;
             if (!has_column(t, c))
                 continue;
-            if (side == 1 && c > 0) /* of the control only what the claim is about */
+            if (side == 1 && c > 1) /* of the control only what the claim is about: right answers, right labels */
                 continue;
             print_column *p = &printed[count++];
             snprintf(p->title, sizeof p->title, "%s%s%s", side == 1 ? t->rows[0].slot : "", side == 1 ? ": " : "",

@@ -21,7 +21,8 @@ struct evaluator {
     double right;
     uint64_t answers, truncated, length; /* candidates */
     uint64_t scored, scored_length;      /* candidates the model was asked about */
-    double logp, log_ratio;
+    double log_ratio, given_logp;
+    uint64_t given_length;
 };
 
 static const sluice_param params[] = {
@@ -44,7 +45,8 @@ static const sluice_metric_info metrics[] = {
     {"kl", "nats",
      "KL divergence to the reference for an answer: mean of log pi - log pi_ref over the model's own answers."},
     {"kl/token", "nats", "The same for a token."},
-    {"perplexity", NULL, "exp of the mean negative log-probability of the answers' tokens."},
+    {"perplexity", NULL,
+     "exp of the mean negative log-probability of the tokens of answers that were given, not sampled."},
     {"mean_length", "tokens", "Mean length of an answer, stop token included."},
     {"truncated", NULL, "Fraction of the answers cut at max_tokens."},
     {0}};
@@ -126,7 +128,10 @@ static int measure(struct evaluator *e, const sluice_record *record)
             continue;
         e->scored++;
         e->scored_length += candidate.token_count;
-        e->logp += policy;
+        if (!candidate.logprobs) { /* a model's own samples tell nothing of how well it predicts */
+            e->given_length += candidate.token_count;
+            e->given_logp += policy;
+        }
         e->log_ratio += policy - base;
     }
     return SLUICE_OK;
@@ -180,8 +185,8 @@ static int finish(void *self)
         numbers[n++] = (sluice_number){"kl", e->log_ratio / (double)e->scored};
         numbers[n++] = (sluice_number){"kl/token", e->log_ratio / (double)e->scored_length};
     }
-    if (e->scored > 0)
-        numbers[n++] = (sluice_number){"perplexity", exp(-e->logp / (double)e->scored_length)};
+    if (e->given_length > 0)
+        numbers[n++] = (sluice_number){"perplexity", exp(-e->given_logp / (double)e->given_length)};
     if (e->length > 0) {
         numbers[n++] = (sluice_number){"mean_length", (double)e->length / (double)e->answers};
         numbers[n++] = (sluice_number){"truncated", (double)e->truncated / (double)e->answers};
