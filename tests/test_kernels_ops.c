@@ -380,6 +380,10 @@ static void test_refusals(void **state)
     const char *why = NULL;
     assert_null(kn_cpu_new(1, "mmx", &why));
     assert_non_null(why);
+    setenv("SLUICE_CPU_MATMUL", "abacus", 1);
+    assert_null(kn_cpu_new(1, NULL, &why));
+    assert_non_null(strstr(why, "SLUICE_CPU_MATMUL"));
+    unsetenv("SLUICE_CPU_MATMUL");
     kn_device *cpu = kn_cpu_new(0, NULL, NULL);
     assert_non_null(cpu);
     assert_true(cpu->ops->threads(cpu) >= 1);
