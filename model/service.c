@@ -191,8 +191,9 @@ static int model_encode(sluice_model *model, const char *text, size_t length, ui
     const sm_version *v = model->version;
     sm_error error;
     sm_tokens tokens = tokens_of(out);
-    const unsigned how =
-        (flags & SLUICE_ENCODE_START ? SM_ADD_SPECIAL : 0u) | (flags & SLUICE_ENCODE_SPECIAL ? SM_PARSE_SPECIAL : 0u);
+    const unsigned how = (flags & SLUICE_ENCODE_START ? SM_ADD_SPECIAL : 0u) |
+                         (flags & SLUICE_ENCODE_SPECIAL ? SM_PARSE_SPECIAL : 0u) |
+                         (flags & SLUICE_ENCODE_CONTINUE ? SM_CONTINUE : 0u);
     rc = sm_encode(v->tokenizer, text, length, how, &tokens, &error);
     if (rc == SM_OK && (flags & SLUICE_ENCODE_STOP)) {
         const uint32_t stop = stop_token(v);

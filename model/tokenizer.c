@@ -108,7 +108,8 @@ const uint32_t *sm_tokenizer_stop_ids(const sm_tokenizer *t, size_t *count)
 
 typedef struct encoding {
     const sm_tokenizer *tokenizer;
-    bool guarded; /* all of the text */
+    bool guarded;   /* all of the text */
+    bool continues; /* SM_CONTINUE */
     sm_parts parts, inner;
     sm_normal normal;
     sm_split_work split;
@@ -142,7 +143,7 @@ static int encode_part(encoding *e, const char *text, size_t length, const uint8
 {
     const sm_tokenizer *t = e->tokenizer;
     if (t->normalizer.count) {
-        int code = sm_normalize(&t->normalizer, text, length, guard, &e->normal, e->error);
+        int code = sm_normalize(&t->normalizer, text, length, guard, e->continues && at_start, &e->normal, e->error);
         if (code != SM_OK) {
             return code;
         }
@@ -172,7 +173,11 @@ int sm_encode_guarded(const sm_tokenizer *t, const char *text, size_t length, co
         return sm_fail(error, SM_BAD_ARGUMENT, "a text of %zu bytes; at most %zu can be encoded at once", length,
                        SM_MAX_TEXT);
     }
-    encoding e = {.tokenizer = t, .guarded = !(flags & SM_PARSE_SPECIAL), .out = out, .error = error};
+    encoding e = {.tokenizer = t,
+                  .guarded = !(flags & SM_PARSE_SPECIAL),
+                  .continues = (flags & SM_CONTINUE) != 0,
+                  .out = out,
+                  .error = error};
     size_t before = out->count;
     guard = e.guarded ? NULL : guard;
     int code = flags & SM_ADD_SPECIAL ? push(&e, t->frame.before.ids, t->frame.before.count) : SM_OK;

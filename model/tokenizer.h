@@ -36,7 +36,10 @@ enum {
      * other: what a user writes must never be encoded with it. */
     SM_PARSE_SPECIAL = 1,
     /* Adds what the file's post-processor adds around one sequence: the start token and, rarely, the end token. */
-    SM_ADD_SPECIAL = 2
+    SM_ADD_SPECIAL = 2,
+    /* The text goes on from one before it (an answer after its prompt): a tokenizer that puts a space in front of every
+     * text puts none in front of one that begins with a space, as the two would be encoded in one piece. */
+    SM_CONTINUE = 4
 };
 
 /* Appends the ids of `text` to `out`. Text that is not UTF-8 is refused with the offset of its first bad byte

@@ -248,7 +248,7 @@ static int normalize_added(sm_tokenizer *t, sm_error *error)
         if (!token->normalized || !t->normalizer.count) {
             continue;
         }
-        code = sm_normalize(&t->normalizer, token->content, token->length, NULL, &normal, error);
+        code = sm_normalize(&t->normalizer, token->content, token->length, NULL, false, &normal, error);
         if (code == SM_OK &&
             (normal.text.length != token->length || memcmp(normal.text.bytes, token->content, token->length) != 0)) {
             token->normalized_content = normal.text;

@@ -179,8 +179,15 @@ static int replace(const struct sm_normal_step *step, const char *text, size_t l
     return code;
 }
 
-int sm_normalize(const sm_normalizer *normalizer, const char *text, size_t length, const uint8_t *guard, sm_normal *out,
-                 sm_error *error)
+/* Does the text begin with a space, or with what stands for one? */
+static bool begins_spaced(const struct sm_normal_step *step, const sm_text *text)
+{
+    return text->bytes[0] == ' ' ||
+           (text->length >= step->text.length && memcmp(text->bytes, step->text.bytes, step->text.length) == 0);
+}
+
+int sm_normalize(const sm_normalizer *normalizer, const char *text, size_t length, const uint8_t *guard, bool continues,
+                 sm_normal *out, sm_error *error)
 {
     out->text.length = out->guard.length = 0;
     out->lead_lost = false;
@@ -198,7 +205,9 @@ int sm_normalize(const sm_normalizer *normalizer, const char *text, size_t lengt
             put_code = compose(out->text.bytes, out->text.length, before, &next);
             break;
         case PREPEND:
-            put_code = put_uniform(&next, step->text.bytes, step->text.length, guard, false);
+            if (!continues || !begins_spaced(step, &out->text)) {
+                put_code = put_uniform(&next, step->text.bytes, step->text.length, guard, false);
+            }
             put_code = put_code ? put_code : put(&next, out->text.bytes, out->text.length, before);
             break;
         case REPLACE:

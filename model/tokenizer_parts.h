@@ -132,9 +132,9 @@ typedef struct sm_normal {
 
 int sm_normalizer_parse(sm_normalizer *normalizer, const json_t *value, sm_error *error);
 void sm_normalizer_free(sm_normalizer *normalizer);
-/* Fills `out` anew; `guard` may be NULL. */
-int sm_normalize(const sm_normalizer *normalizer, const char *text, size_t length, const uint8_t *guard, sm_normal *out,
-                 sm_error *error);
+/* Fills `out` anew; `guard` may be NULL. `continues`: nothing is put in front of a text that begins with a space. */
+int sm_normalize(const sm_normalizer *normalizer, const char *text, size_t length, const uint8_t *guard, bool continues,
+                 sm_normal *out, sm_error *error);
 void sm_normal_free(sm_normal *normal);
 
 /* --- pre-tokenizer (tokenizer_split.c) --- */

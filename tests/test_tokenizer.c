@@ -385,6 +385,35 @@ static void a_guard_protects_what_it_covers_and_no_more(void **state)
 
 /* --- bad text, long text, threads --- */
 
+/* An answer that begins with a space goes on from its prompt as if both were one text: no second space comes between.
+ */
+static void continued_text_gets_no_second_space(void **state)
+{
+    static const char *const words[] = {"there was a girl", "x", "été", "1 2", "\n", "a  b"};
+    sm_error error;
+    for (size_t k = 0; k < LAYOUTS; k++) {
+        sm_tokenizer *tokenizer = load(layouts[k]);
+        for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+            sm_tokens plain = {0}, continued = {0}, spaced = {0};
+            char text[64];
+            snprintf(text, sizeof text, " %s", words[i]);
+            assert_int_equal(sm_encode(tokenizer, words[i], strlen(words[i]), 0, &plain, &error), SM_OK);
+            assert_int_equal(sm_encode(tokenizer, words[i], strlen(words[i]), SM_CONTINUE, &continued, &error), SM_OK);
+            assert_int_equal(sm_encode(tokenizer, text, strlen(text), SM_CONTINUE, &spaced, &error), SM_OK);
+            assert_int_equal(plain.count, continued.count);
+            assert_memory_equal(plain.ids, continued.ids, plain.count * sizeof *plain.ids);
+            if (strcmp(layouts[k], "llama2") == 0) {
+                assert_int_equal(plain.count, spaced.count);
+                assert_memory_equal(plain.ids, spaced.ids, plain.count * sizeof *plain.ids);
+            }
+            sm_tokens_free(&plain);
+            sm_tokens_free(&continued);
+            sm_tokens_free(&spaced);
+        }
+        sm_tokenizer_free(tokenizer);
+    }
+}
+
 static void refuses_bad_utf8_with_its_offset(void **state)
 {
     static const struct {
@@ -485,6 +514,7 @@ int main(void)
         cmocka_unit_test(holds_back_no_more_than_it_must),
         cmocka_unit_test(text_never_becomes_a_special_token),
         cmocka_unit_test(a_guard_protects_what_it_covers_and_no_more),
+        cmocka_unit_test(continued_text_gets_no_second_space),
         cmocka_unit_test(refuses_bad_utf8_with_its_offset),
         cmocka_unit_test(long_words_take_no_longer_than_their_length),
         cmocka_unit_test(threads_share_a_tokenizer),

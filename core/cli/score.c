@@ -154,7 +154,8 @@ static int take_texts(const scoring *s, item *it, const fields *f)
     int rc = prompt ? sl_models_prompt(s->models, s->model, prompt, s->raw, &it->prompt) : SLUICE_NO_MEMORY;
     free(prompt);
     if (rc == SLUICE_OK)
-        rc = s->models->service->encode(s->model, f->completion, f->completion_size, 0, &it->completion);
+        rc = s->models->service->encode(s->model, f->completion, f->completion_size, SLUICE_ENCODE_CONTINUE,
+                                        &it->completion);
     return rc;
 }
 

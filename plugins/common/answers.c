@@ -52,7 +52,8 @@ static int encode_candidate(const answers_model *m, sluice_record *record, size_
     if (!candidate.text)
         return sluice_record_error(m->host, record, SLUICE_BAD_RECORD, "candidate %zu has neither tokens nor text",
                                    index);
-    rc = m->service->encode(m->model, candidate.text, strlen(candidate.text), SLUICE_ENCODE_STOP, &ids);
+    rc = m->service->encode(m->model, candidate.text, strlen(candidate.text),
+                            SLUICE_ENCODE_CONTINUE | SLUICE_ENCODE_STOP, &ids);
     if (rc >= 0) {
         candidate.tokens = ids.items;
         candidate.token_count = (uint32_t)ids.count;

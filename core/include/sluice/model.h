@@ -55,7 +55,10 @@ typedef struct sluice_model_info {
 enum sluice_encode_flags {
     SLUICE_ENCODE_START = 1u << 0,   /* put the start token the tokenizer would add in front */
     SLUICE_ENCODE_SPECIAL = 1u << 1, /* "<s>" in the text is that special token; otherwise it is plain text */
-    SLUICE_ENCODE_STOP = 1u << 2     /* end with the stop token */
+    SLUICE_ENCODE_STOP = 1u << 2,    /* end with the stop token */
+    /* The text goes on from another, an answer from its prompt: where the tokenizer would put a space in front of every
+     * text, one that begins with a space gets no second. */
+    SLUICE_ENCODE_CONTINUE = 1u << 3
 };
 
 /* A finished candidate; everything borrowed for the call. */
