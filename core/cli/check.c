@@ -5,10 +5,9 @@
 
 static const char check_help[] =
     "sluice check FILE [--set KEY=VALUE …] [--no-files]\n\n"
-    "Finds every mistake in a pipeline file without running it, each with its line, the stage, what was expected and "
-    "the\n"
-    "nearest right name, in the file and in every variant of its ablation; then prints the plan with every model version\n"
-    "resolved.\n\n"
+    "Finds every mistake in a pipeline file without running it, each with its line, the stage, what was expected\n"
+    "and the nearest right name, in the file and in every variant of its ablation; then prints the plan with every\n"
+    "model version resolved.\n\n"
     "  --set KEY=VALUE  overrides a setting, as in `sluice run`\n"
     "  --no-files       does not look whether files and models exist\n\n"
     "Exit codes: 0 nothing wrong, 1 failed, 2 mistakes were found.\n\n"

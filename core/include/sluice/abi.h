@@ -2,9 +2,10 @@
 /*
  * The ABI's version, its result codes, and the few attributes every other header uses.
  *
- * A plugin is compiled against these headers and linked against nothing. The host reads the stamp a plugin carries before
- * it calls anything in it; a plugin of another ABI version is refused with the field that differs. Within one version
- * structs only grow at their end and functions are only appended to tables: `size` members say how much is there.
+ * A plugin is compiled against these headers and linked against nothing. The host reads the stamp a plugin carries
+ * before it calls anything in it; a plugin of another ABI version is refused with the field that differs. Within one
+ * version structs only grow at their end and functions are only appended to tables: `size` members say how much is
+ * there.
  */
 #ifndef SLUICE_ABI_H
 #define SLUICE_ABI_H
@@ -16,20 +17,20 @@
 #define SLUICE_ABI 1
 
 /* Every function that can fail returns one of these (int). Zero and above are no errors. */
-#define SLUICE_RESULTS(X)                                                                                              \
-    X(SLUICE_OK, 0, "ok")                                                                                              \
-    X(SLUICE_END, 1, "no more records")                                                                                \
-    X(SLUICE_DROP, 2, "the record is left out of the output")                                                          \
-    X(SLUICE_FAILED, -1, "failed")                                                                                     \
-    X(SLUICE_NO_MEMORY, -2, "out of memory")                                                                           \
-    X(SLUICE_BAD_PARAMETER, -3, "a parameter is wrong")                                                                \
-    X(SLUICE_BAD_RECORD, -4, "a record is wrong")                                                                      \
-    X(SLUICE_BAD_FILE, -5, "a file is missing, damaged or of another kind")                                            \
-    X(SLUICE_BAD_MODEL, -6, "a model is missing, damaged or of another kind")                                          \
-    X(SLUICE_BAD_PLUGIN, -7, "a plugin is missing, damaged or of another ABI")                                         \
-    X(SLUICE_IO, -8, "reading or writing failed")                                                                      \
-    X(SLUICE_UNSUPPORTED, -9, "not supported")                                                                         \
-    X(SLUICE_CANCELLED, -10, "cancelled")                                                                              \
+#define SLUICE_RESULTS(X)                                                      \
+    X(SLUICE_OK, 0, "ok")                                                      \
+    X(SLUICE_END, 1, "no more records")                                        \
+    X(SLUICE_DROP, 2, "the record is left out of the output")                  \
+    X(SLUICE_FAILED, -1, "failed")                                             \
+    X(SLUICE_NO_MEMORY, -2, "out of memory")                                   \
+    X(SLUICE_BAD_PARAMETER, -3, "a parameter is wrong")                        \
+    X(SLUICE_BAD_RECORD, -4, "a record is wrong")                              \
+    X(SLUICE_BAD_FILE, -5, "a file is missing, damaged or of another kind")    \
+    X(SLUICE_BAD_MODEL, -6, "a model is missing, damaged or of another kind")  \
+    X(SLUICE_BAD_PLUGIN, -7, "a plugin is missing, damaged or of another ABI") \
+    X(SLUICE_IO, -8, "reading or writing failed")                              \
+    X(SLUICE_UNSUPPORTED, -9, "not supported")                                 \
+    X(SLUICE_CANCELLED, -10, "cancelled")                                      \
     X(SLUICE_CORRUPT, -11, "a stream is damaged")
 
 enum sluice_result {

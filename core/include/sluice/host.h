@@ -1,7 +1,7 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the host offers every class: errors, log, numbers, progress, services, and - for a stage that drives itself - the
- * records of its input and the way out.
+ * What the host offers every class: errors, log, numbers, progress, services, and - for a stage that drives itself -
+ * the records of its input and the way out.
  *
  * `init` receives the host; keep the pointer in the state. All calls are made from the stage's own thread unless a line
  * says otherwise. The inline functions below are the interface; the table behind them may grow.
@@ -53,10 +53,11 @@ struct sluice_host {
     const sluice_host_api *api;
 };
 
-/* Reports what is wrong and how to mend it, in one line without a full stop; the host adds stage, record, file and line.
- * Returns `code`, so that `return sluice_error(host, SLUICE_BAD_RECORD, "no scores of '%s'", judge);` reads well. */
+/* Reports what is wrong and how to mend it, in one line without a full stop; the host adds stage, record, file and
+ * line. Returns `code`, so that `return sluice_error(host, SLUICE_BAD_RECORD, "no scores of '%s'", judge);` reads
+ * well. */
 static inline int SLUICE_PRINTF(3, 4) SLUICE_UNUSED
-sluice_error(const sluice_host *host, int code, const char *format, ...)
+    sluice_error(const sluice_host *host, int code, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
@@ -67,7 +68,7 @@ sluice_error(const sluice_host *host, int code, const char *format, ...)
 
 /* The same, about one record: its id is added. */
 static inline int SLUICE_PRINTF(4, 5) SLUICE_UNUSED
-sluice_record_error(const sluice_host *host, const struct sluice_record *record, int code, const char *format, ...)
+    sluice_record_error(const sluice_host *host, const struct sluice_record *record, int code, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
@@ -78,7 +79,7 @@ sluice_record_error(const sluice_host *host, const struct sluice_record *record,
 
 /* A line in the run's log (and, for warnings, on the terminal). Any thread. */
 static inline void SLUICE_PRINTF(3, 4) SLUICE_UNUSED
-sluice_log(const sluice_host *host, int level, const char *format, ...)
+    sluice_log(const sluice_host *host, int level, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
@@ -93,7 +94,7 @@ static inline void sluice_metric(const sluice_host *host, const char *name, doub
     host->api->metrics(host, -1, &n, 1);
 }
 
-/* Several numbers that belong together, at a step of training: one line of metrics.jsonl. step -1 = of the whole stage. */
+/* Several numbers that belong together, at a step of training: one line of metrics.jsonl. step -1 = the whole stage. */
 static inline void sluice_metrics(const sluice_host *host, int64_t step, const sluice_number *numbers, size_t count)
 {
     host->api->metrics(host, step, numbers, count);
@@ -152,8 +153,8 @@ static inline const char *sluice_stage_name(const sluice_host *host)
     return host->api->stage_name(host);
 }
 
-/* For stages with `run`. The next input record, owned by the caller until emitted or released; SLUICE_END after the last.
- * Blocks while the producer has none. After SLUICE_END the input can be read once more from its start. */
+/* For stages with `run`. The next input record, owned by the caller until emitted or released; SLUICE_END after the
+ * last. Blocks while the producer has none. After SLUICE_END the input can be read once more from its start. */
 static inline int sluice_next(const sluice_host *host, struct sluice_record **record)
 {
     return host->api->next(host, record);
@@ -183,7 +184,8 @@ static inline int64_t sluice_input_count(const sluice_host *host)
     return host->api->input_count(host);
 }
 
-/* A new unlinked file in the run's folder, for what should not lie in memory; the caller closes it. Negative on error. */
+/* A new unlinked file in the run's folder, for what should not lie in memory; the caller closes it. Negative = error.
+ */
 static inline int sluice_scratch(const sluice_host *host)
 {
     return host->api->scratch(host);

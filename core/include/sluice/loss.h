@@ -3,10 +3,10 @@
  * Losses: the value and its derivative with respect to log-probability. The runtime does the rest of the backward pass,
  * so a new objective is some thirty lines and needs no automatic differentiation.
  *
- * A class gives `pairs` (chosen against rejected; sums of log-probabilities) or `tokens` (single sequences, token by token).
- * The trainer multiplies each pair's or sequence's loss and derivative by its `weight` and divides by the number of pairs
- * (for `tokens`: by the number of trained tokens, or of sequences, as `per` says). Log-probabilities are natural logarithms.
- * Derivatives are checked against finite differences by the tests.
+ * A class gives `pairs` (chosen against rejected; sums of log-probabilities) or `tokens` (single sequences, token by
+ * token). The trainer multiplies each pair's or sequence's loss and derivative by its `weight` and divides by the
+ * number of pairs (for `tokens`: by the number of trained tokens, or of sequences, as `per` says). Log-probabilities
+ * are natural logarithms. Derivatives are checked against finite differences by the tests.
  */
 #ifndef SLUICE_LOSS_H
 #define SLUICE_LOSS_H
@@ -33,16 +33,16 @@ typedef struct sluice_pairs {
     uint32_t size;
     size_t count;
     const sluice_answer *chosen, *rejected; /* [count] */
-    const double *p;      /* [count] probability that the label is right */
-    const double *margin; /* [count] 0 where none was set */
-    double progress;      /* of training, 0 to 1 */
+    const double *p;                        /* [count] probability that the label is right */
+    const double *margin;                   /* [count] 0 where none was set */
+    double progress;                        /* of training, 0 to 1 */
 } sluice_pairs;
 
 /* All arrays are [count], cleared by the host. */
 typedef struct sluice_pair_grads {
     uint32_t size;
-    double *loss;       /* each pair's own, before weight and mean */
-    double *d_chosen;   /* d loss[i] / d chosen[i].policy */
+    double *loss;     /* each pair's own, before weight and mean */
+    double *d_chosen; /* d loss[i] / d chosen[i].policy */
     double *d_rejected;
 } sluice_pair_grads;
 
@@ -50,12 +50,12 @@ typedef struct sluice_pair_grads {
 typedef struct sluice_token_batch {
     uint32_t size;
     size_t count;
-    const size_t *offset;     /* [count + 1] */
-    const double *policy;     /* log π of each token */
-    const double *reference;  /* NULL without SLUICE_REFERENCE */
-    const double *sampler;    /* NULL without SLUICE_SAMPLER_LOGPS */
-    const double *mask;       /* how much each token counts: 1 trained, 0 not (prompt tokens may have values between) */
-    const double *advantage;  /* [count]; NULL where none */
+    const size_t *offset;    /* [count + 1] */
+    const double *policy;    /* log π of each token */
+    const double *reference; /* NULL without SLUICE_REFERENCE */
+    const double *sampler;   /* NULL without SLUICE_SAMPLER_LOGPS */
+    const double *mask;      /* how much each token counts: 1 trained, 0 not (prompt tokens may have values between) */
+    const double *advantage; /* [count]; NULL where none */
     double progress;
 } sluice_token_batch;
 
@@ -76,6 +76,7 @@ typedef struct sluice_loss_class {
     double (*reward_scale)(const void *self);
 } sluice_loss_class;
 
-#define SLUICE_CLASS(id, summary, state, params) SLUICE_BASE(sluice_loss_class, SLUICE_KIND_LOSS, id, summary, state, params)
+#define SLUICE_CLASS(id, summary, state, params) \
+    SLUICE_BASE(sluice_loss_class, SLUICE_KIND_LOSS, id, summary, state, params)
 
 #endif

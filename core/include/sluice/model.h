@@ -6,12 +6,12 @@
  *     sluice_model *model;
  *     int rc = models->open(models, host, ref, &model);
  *
- * Handles, flat arrays and lengths only. Stages that open the same version share one copy in memory. Any thread may call;
- * calls on one training object come from one thread. Errors: a negative sluice_result, the reason already reported through
- * the `host` given to open.
+ * Handles, flat arrays and lengths only. Stages that open the same version share one copy in memory. Any thread may
+ * call; calls on one training object come from one thread. Errors: a negative sluice_result, the reason already
+ * reported through the `host` given to open.
  *
- * Token ids are u32. Log-probabilities are natural logarithms at temperature 1 over the whole vocabulary. On the CPU every
- * result is bit-identical whatever the batch, the order and the number of threads: a candidate's recorded
+ * Token ids are u32. Log-probabilities are natural logarithms at temperature 1 over the whole vocabulary. On the CPU
+ * every result is bit-identical whatever the batch, the order and the number of threads: a candidate's recorded
  * log-probabilities equal a later `score` of the same tokens.
  */
 #ifndef SLUICE_MODEL_H
@@ -44,8 +44,8 @@ typedef struct sluice_model_info {
     uint64_t parameters;
     const uint32_t *stop_ids; /* end-of-sequence ids, as the checkpoint says; borrowed */
     size_t stop_count;
-    int64_t start_id;         /* start token, -1 = none */
-    bool has_template;        /* a chat template is there */
+    int64_t start_id;  /* start token, -1 = none */
+    bool has_template; /* a chat template is there */
     bool has_tokenizer;
     uint64_t template_hash;   /* 0 without a template */
     const char *numerics;     /* instruction set, library, tile, dtype */
@@ -68,7 +68,7 @@ typedef struct sluice_generated {
     const uint32_t *tokens;
     const float *logprobs;
     uint32_t token_count;
-    int32_t finish; /* sluice_finish */
+    int32_t finish;   /* sluice_finish */
     const char *text; /* decoded without special tokens; cut before a stop string */
 } sluice_generated;
 
@@ -83,9 +83,9 @@ typedef struct sluice_generation {
     uint32_t size;
     uint32_t candidates; /* per prompt */
     uint32_t max_tokens;
-    uint32_t top_k;      /* 0 = off */
+    uint32_t top_k;                                       /* 0 = off */
     double temperature, top_p, min_p, repetition_penalty; /* 0 = greedy; 1, 0 and 1 = off */
-    const char *const *stop; /* stop strings */
+    const char *const *stop;                              /* stop strings */
     size_t stop_count;
     uint64_t seed;
     uint32_t slots; /* candidates decoded at once, 0 = chosen by the runtime: speed, never the answer */
@@ -145,13 +145,15 @@ typedef struct sluice_model_service {
 
     /* Appends ids. Bad UTF-8 is SLUICE_BAD_RECORD with its byte offset in the message. */
     int (*encode)(sluice_model *, const char *text, size_t length, uint32_t flags, sluice_ids *);
-    /* Chat template over messages, then encoded; a model without a template gets the contents as plain text (the run's log
-     * says so once). add_generation_prompt as in transformers. */
-    int (*encode_messages)(sluice_model *, const sluice_message *, size_t count, bool add_generation_prompt, sluice_ids *);
+    /* Chat template over messages, then encoded; a model without a template gets the contents as plain text (the run's
+     * log says so once). add_generation_prompt as in transformers. */
+    int (*encode_messages)(sluice_model *, const sluice_message *, size_t count, bool add_generation_prompt,
+                           sluice_ids *);
     /* Replaces text. Special tokens are left out unless keep_special. */
     int (*decode)(sluice_model *, const uint32_t *, size_t count, bool keep_special, sluice_text *);
-    /* The prompt of a record, as sampling and training feed it: ids already in the record are taken, messages go through
-     * the template, plain text becomes one user message where there is a template (raw = false), else start token + text. */
+    /* The prompt of a record, as sampling and training feed it: ids already in the record are taken, messages go
+     * through the template, plain text becomes one user message where there is a template (raw = false), else start
+     * token + text. */
     int (*encode_prompt)(sluice_model *, const sluice_record *, bool raw, sluice_ids *);
 
     int (*generate)(sluice_model *, const sluice_generation *);
@@ -160,11 +162,13 @@ typedef struct sluice_model_service {
 
     /* Training starts from a version's weights (float32 masters) and never changes the opened version. */
     int (*train_begin)(sluice_model *, const sluice_optimizer *, sluice_training **);
-    /* Adds the gradient of these groups. `derivative` is called once, on the caller's thread, when the log-probabilities of
-     * `count` groups are known: it fills d_logps (cleared) with d loss / d log-probability, laid out like logps. Memory for
-     * activations grows with the tokens given, so callers cut batches into micro-batches; the sum does not depend on the cut. */
+    /* Adds the gradient of these groups. `derivative` is called once, on the caller's thread, when the
+     * log-probabilities of `count` groups are known: it fills d_logps (cleared) with d loss / d log-probability, laid
+     * out like logps. Memory for activations grows with the tokens given, so callers cut batches into micro-batches;
+     * the sum does not depend on the cut. */
     int (*train_gradient)(sluice_training *, const sluice_group *, size_t count,
-                          int (*derivative)(void *context, const float *const *logps, float *const *d_logps), void *context);
+                          int (*derivative)(void *context, const float *const *logps, float *const *d_logps),
+                          void *context);
     /* One AdamW update with the gradient times grad_scale; clears the gradient. */
     int (*train_step)(sluice_training *, double lr, double grad_scale, sluice_step_info *);
     /* Log-probabilities under the weights as they are now. */
@@ -178,8 +182,8 @@ typedef struct sluice_model_service {
     int (*tensor)(sluice_model *, size_t index, sluice_tensor *);
     int (*copy)(sluice_model *, sluice_model **);
     int (*save)(sluice_model *, const char *dir);
-    /* Streams several folders of one architecture into their average, tensor by tensor, float32 sums in the order given.
-     * WEIGHTED: Σ w_i θ_i / Σ w_i. RUNNING: ema ← (1 - weights[0])·ema + weights[0]·θ along the list. */
+    /* Streams several folders of one architecture into their average, tensor by tensor, float32 sums in the order
+     * given. WEIGHTED: Σ w_i θ_i / Σ w_i. RUNNING: ema ← (1 - weights[0])·ema + weights[0]·θ along the list. */
     int (*merge)(const struct sluice_model_service *, const sluice_host *, int method, const char *const *folders,
                  const double *weights, size_t count, const char *dir, const char *dtype);
     /* ‖a − b‖ over all tensors: did training change anything? */

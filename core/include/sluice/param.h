@@ -8,8 +8,9 @@
  *
  *     struct smoothing { double epsilon; };
  *     static const sluice_param params[] = {
- *         SLUICE_DOUBLE(struct smoothing, epsilon, .value = 0.1, .min = 0, .below = 0.5, .doc = "How often labels are
- * wrong."), SLUICE_PARAMS_END
+ *         SLUICE_DOUBLE(struct smoothing, epsilon, .value = 0.1, .min = 0, .below = 0.5,
+ *                       .doc = "How often labels are wrong."),
+ *         SLUICE_PARAMS_END
  *     };
  *
  * Ownership: strings and lists written into the state belong to the host and live until `fini` has returned.
@@ -19,22 +20,24 @@
 
 #include <sluice/abi.h>
 
+/* Each with the type of its member in the state. */
 typedef enum sluice_param_type {
     SLUICE_TYPE_END = 0,
-    SLUICE_TYPE_BOOL = 1,   /* state member: bool */
+    SLUICE_TYPE_BOOL = 1,   /* bool */
     SLUICE_TYPE_INT = 2,    /* int64_t */
     SLUICE_TYPE_DOUBLE = 3, /* double; an integer in the file is fine */
     SLUICE_TYPE_STRING = 4, /* const char *, NULL when not set */
     SLUICE_TYPE_CHOICE = 5, /* int: the index into `choices` */
-    SLUICE_TYPE_STAGE =
-        6, /* const char *: the name of another stage of this phase (a judge whose scores are read, …) */
-    SLUICE_TYPE_MODEL = 7, /* const sluice_model_ref *: a version of a model, resolved by the plan; NULL when not set */
-    SLUICE_TYPE_SLOT = 8,  /* const sluice_model_ref *: a slot this stage publishes the next version of; the ref names
-                              the  version it starts from */
-    SLUICE_TYPE_FILE =
-        9, /* const char *: a path, relative to the pipeline file; its content decides reuse; NULL when not set */
-    SLUICE_TYPE_CLASS = 10,   /* const sluice_part *: another class, by id (a trainer's loss); its parameters are set on
-                                 the   same stage */
+    /* const char *: the name of another stage of this phase (a judge whose scores are read, …) */
+    SLUICE_TYPE_STAGE = 6,
+    /* const sluice_model_ref *: a version of a model, resolved by the plan; NULL when not set */
+    SLUICE_TYPE_MODEL = 7,
+    /* const sluice_model_ref *: a slot this stage publishes the next version of; names the version it starts from */
+    SLUICE_TYPE_SLOT = 8,
+    /* const char *: a path, relative to the pipeline file; its content decides reuse; NULL when not set */
+    SLUICE_TYPE_FILE = 9,
+    /* const sluice_part *: another class, by id (a trainer's loss); its parameters are set on the same stage */
+    SLUICE_TYPE_CLASS = 10,
     SLUICE_TYPE_DOUBLES = 11, /* sluice_doubles */
     SLUICE_TYPE_STRINGS = 12, /* sluice_strings */
     SLUICE_TYPE_MODELS = 13   /* sluice_models: several versions, e.g. for averaging */

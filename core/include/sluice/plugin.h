@@ -39,9 +39,9 @@ enum sluice_fields {
     SLUICE_FIELD_SCORES = 1u << 2,
     SLUICE_FIELD_RANKINGS = 1u << 3,
     SLUICE_FIELD_PAIRS = 1u << 4,
-    SLUICE_FIELD_TRUST = 1u << 5,    /* p and weight of pairs */
-    SLUICE_FIELD_LOGPS = 1u << 6,    /* log-probabilities under a named version */
-    SLUICE_FIELD_REWARDS = 1u << 7,  /* reward and advantage */
+    SLUICE_FIELD_TRUST = 1u << 5,   /* p and weight of pairs */
+    SLUICE_FIELD_LOGPS = 1u << 6,   /* log-probabilities under a named version */
+    SLUICE_FIELD_REWARDS = 1u << 7, /* reward and advantage */
     SLUICE_FIELD_META = 1u << 8
 };
 
@@ -49,8 +49,8 @@ enum sluice_traits {
     SLUICE_STATELESS = 1u << 0,    /* a record's output depends on that record alone */
     SLUICE_WHOLE_STREAM = 1u << 1, /* has `observe`: sees every record before it changes the first */
     SLUICE_USES_DEVICE = 1u << 2,
-    SLUICE_NEEDS_INPUT = 1u << 3,  /* an empty input stream is an error, not an empty result */
-    SLUICE_NO_OUTPUT = 1u << 4     /* ends a chain: has no output stream */
+    SLUICE_NEEDS_INPUT = 1u << 3, /* an empty input stream is an error, not an empty result */
+    SLUICE_NO_OUTPUT = 1u << 4    /* ends a chain: has no output stream */
 };
 
 struct sluice_host; /* host.h */
@@ -69,11 +69,11 @@ typedef struct sluice_class {
     const char *id;
     const char *summary; /* one line, no full stop */
     size_t state_size;
-    const sluice_param *params; /* ends with SLUICE_PARAMS_END */
-    uint32_t param_size;        /* sizeof(sluice_param) as the plugin knows it */
-    uint32_t reads, adds;       /* sluice_fields */
-    uint32_t traits;            /* sluice_traits */
-    const char *doc;            /* paragraphs: method, paper and equation, deviations; may be NULL */
+    const sluice_param *params;        /* ends with SLUICE_PARAMS_END */
+    uint32_t param_size;               /* sizeof(sluice_param) as the plugin knows it */
+    uint32_t reads, adds;              /* sluice_fields */
+    uint32_t traits;                   /* sluice_traits */
+    const char *doc;                   /* paragraphs: method, paper and equation, deviations; may be NULL */
     const sluice_metric_info *metrics; /* may be NULL */
 
     /* Stage's thread, once, after the parameters are set. `host` stays valid until fini has returned. */
@@ -82,8 +82,8 @@ typedef struct sluice_class {
     void (*fini)(void *self);
 } sluice_class;
 
-#define SLUICE_BASE(class_type, kind_, id_, summary_, state_, params_)                                                 \
-    .base.size = (uint32_t)sizeof(class_type), .base.kind = kind_, .base.id = id_, .base.summary = summary_,           \
+#define SLUICE_BASE(class_type, kind_, id_, summary_, state_, params_)                                       \
+    .base.size = (uint32_t)sizeof(class_type), .base.kind = kind_, .base.id = id_, .base.summary = summary_, \
     .base.state_size = sizeof(state_), .base.params = params_, .base.param_size = (uint32_t)sizeof(sluice_param)
 
 /* What the host compares before anything else. A field that differs is named in the refusal. */
@@ -101,9 +101,9 @@ typedef struct sluice_stamp {
 typedef struct sluice_plugin {
     uint64_t magic; /* SLUICE_MAGIC */
     sluice_stamp stamp;
-    const char *id;      /* the plugin's own name; classes have ids of their own */
+    const char *id; /* the plugin's own name; classes have ids of their own */
     const char *version;
-    const char *license; /* SPDX identifier */
+    const char *license;                /* SPDX identifier */
     const sluice_class *const *classes; /* NULL-terminated */
 } sluice_plugin;
 
@@ -112,13 +112,12 @@ typedef struct sluice_plugin {
 #define SLUICE_PLUGIN(id_, version_, license_, ...)                                                                    \
     static const sluice_class *const sluice_plugin_classes[] = {__VA_ARGS__, NULL};                                    \
     SLUICE_EXPORT extern const sluice_plugin sluice_plugin_entry;                                                      \
-    const sluice_plugin sluice_plugin_entry = {                                                                        \
-        .magic = SLUICE_MAGIC,                                                                                         \
-        .stamp = {sizeof(sluice_stamp), SLUICE_ABI, sizeof(void *), 0x01020304, sizeof(sluice_class),                  \
-                  sizeof(sluice_param)},                                                                               \
-        .id = id_,                                                                                                     \
-        .version = version_,                                                                                           \
-        .license = license_,                                                                                           \
-        .classes = sluice_plugin_classes}
+    const sluice_plugin sluice_plugin_entry = {.magic = SLUICE_MAGIC,                                                  \
+                                               .stamp = {sizeof(sluice_stamp), SLUICE_ABI, sizeof(void *), 0x01020304, \
+                                                         sizeof(sluice_class), sizeof(sluice_param)},                  \
+                                               .id = id_,                                                              \
+                                               .version = version_,                                                    \
+                                               .license = license_,                                                    \
+                                               .classes = sluice_plugin_classes}
 
 #endif

@@ -3,14 +3,14 @@
  * Records: one prompt and all that has been said of it. What plugins see of them.
  *
  * A record holds a prompt (text or messages, with its token ids), candidates (answers: token ids with the sampler's
- * log-probabilities, log-probabilities under named model versions, one score a judge), rankings, pairs (chosen, rejected, p,
- * weight, margin), reward and advantage per candidate, and free typed `meta` fields. Fields a stage does not know pass
- * through it unchanged.
+ * log-probabilities, log-probabilities under named model versions, one score a judge), rankings, pairs (chosen,
+ * rejected, p, weight, margin), reward and advantage per candidate, and free typed `meta` fields. Fields a stage does
+ * not know pass through it unchanged.
  *
  * Absent is absent, never zero: a missing score is NaN here and no entry in the stream.
  *
- * Ownership: everything read is borrowed until the record is changed, emitted, released or the call returns, whichever is
- * first; what is set is copied. A record is used by one thread at a time. Functions that set return a sluice_result.
+ * Ownership: everything read is borrowed until the record is changed, emitted, released or the call returns, whichever
+ * is first; what is set is copied. A record is used by one thread at a time. Functions that set return a sluice_result.
  */
 #ifndef SLUICE_RECORD_H
 #define SLUICE_RECORD_H
@@ -24,7 +24,12 @@ typedef struct sluice_message {
 } sluice_message;
 
 /* How an answer ended. */
-enum sluice_finish { SLUICE_FINISH_NONE = 0, SLUICE_FINISH_STOP = 1, SLUICE_FINISH_LENGTH = 2, SLUICE_FINISH_ERROR = 3 };
+enum sluice_finish {
+    SLUICE_FINISH_NONE = 0,
+    SLUICE_FINISH_STOP = 1,
+    SLUICE_FINISH_LENGTH = 2,
+    SLUICE_FINISH_ERROR = 3
+};
 
 /* A run of tokens of one role inside a candidate. */
 typedef struct sluice_segment {
@@ -35,13 +40,14 @@ typedef struct sluice_segment {
 
 /* One answer as a whole: for adding and for reading. Frozen; further properties have functions of their own. */
 typedef struct sluice_candidate {
-    const char *text;       /* what the tokens decode to without special tokens, U+FFFD for bytes that are no UTF-8; NULL = none */
-    const uint32_t *tokens; /* the truth; never re-encoded; the stop token is the last one when finish is STOP by token */
-    const float *logprobs;  /* [token_count] the sampler's, natural, temperature 1, untruncated; NULL where nobody sampled */
+    /* what the tokens decode to, without special tokens, U+FFFD for bytes that are no UTF-8; NULL = none */
+    const char *text;
+    const uint32_t *tokens; /* the truth; never re-encoded; ends with the stop token when finish is STOP by token */
+    const float *logprobs;  /* [token_count] the sampler's: natural, temperature 1, untruncated; NULL = not sampled */
     uint32_t token_count;
-    int32_t finish;         /* sluice_finish */
-    int32_t parent;         /* index of the attempt this one follows, -1 = none */
-    const char *tag;        /* how it came to be: "t=0.8 top_p=0.95"; NULL = none */
+    int32_t finish;  /* sluice_finish */
+    int32_t parent;  /* index of the attempt this one follows, -1 = none */
+    const char *tag; /* how it came to be: "t=0.8 top_p=0.95"; NULL = none */
 } sluice_candidate;
 
 typedef struct sluice_pair {
@@ -134,7 +140,8 @@ static inline const uint32_t *sluice_record_prompt_tokens(const sluice_record *r
 {
     return r->api->prompt_tokens(r, count);
 }
-static inline int sluice_record_set_prompt_tokens(sluice_record *r, const uint32_t *tokens, size_t count, uint64_t template_hash)
+static inline int sluice_record_set_prompt_tokens(sluice_record *r, const uint32_t *tokens, size_t count,
+                                                  uint64_t template_hash)
 {
     return r->api->set_prompt_tokens(r, tokens, count, template_hash);
 }
@@ -173,12 +180,14 @@ static inline size_t sluice_record_judges(const sluice_record *r, const char *co
     return r->api->judges(r, names);
 }
 
-/* Log-probability of each of the candidate's tokens under a model version ("policy@0"); NULL when nobody computed it. */
-static inline const float *sluice_record_logps(const sluice_record *r, size_t candidate, const char *version, size_t *count)
+/* Log-probability of each of the candidate's tokens under a model version ("policy@0"); NULL = not computed. */
+static inline const float *sluice_record_logps(const sluice_record *r, size_t candidate, const char *version,
+                                               size_t *count)
 {
     return r->api->logps(r, candidate, version, count);
 }
-static inline int sluice_record_set_logps(sluice_record *r, size_t candidate, const char *version, const float *logps, size_t count)
+static inline int sluice_record_set_logps(sluice_record *r, size_t candidate, const char *version, const float *logps,
+                                          size_t count)
 {
     return r->api->set_logps(r, candidate, version, logps, count);
 }
@@ -239,17 +248,19 @@ static inline int sluice_record_set_reward(sluice_record *r, size_t candidate, d
 }
 
 /* Which part of a candidate's tokens is whose; none = all of it the assistant's, trained. */
-static inline int sluice_record_segments(const sluice_record *r, size_t candidate, const sluice_segment **segments, size_t *count)
+static inline int sluice_record_segments(const sluice_record *r, size_t candidate, const sluice_segment **segments,
+                                         size_t *count)
 {
     return r->api->segments(r, candidate, segments, count);
 }
-static inline int sluice_record_set_segments(sluice_record *r, size_t candidate, const sluice_segment *segments, size_t count)
+static inline int sluice_record_set_segments(sluice_record *r, size_t candidate, const sluice_segment *segments,
+                                             size_t count)
 {
     return r->api->set_segments(r, candidate, segments, count);
 }
 
-/* Free typed fields. Text: NULL when absent or no text. Number: SLUICE_END when absent or no number (a bool counts as 0 or
- * 1). JSON: any value, given as JSON text. */
+/* Free typed fields. Text: NULL when absent or no text. Number: SLUICE_END when absent or no number (a bool counts as 0
+ * or 1). JSON: any value, given as JSON text. */
 static inline const char *sluice_record_meta_text(const sluice_record *r, const char *key)
 {
     return r->api->meta_text(r, key);

@@ -8,9 +8,10 @@
  *   next                        a source: fills one record a call
  *   process                     one record at a time, changed in place
  *   process_batch               up to `batch` records at a time (for those who use a model)
- *   observe, settle, process    two passes: every record is seen before the first is changed; the host replays the stream
- *   run                         drives itself with sluice_next and sluice_emit (samplers, trainers); a stage without input
- *                               (an averager, an evaluator that makes its own questions) has only this
+ *   observe, settle, process    two passes: every record is seen before the first is changed; the host replays
+ *                               the stream
+ *   run                         drives itself with sluice_next and sluice_emit (samplers, trainers); a stage without
+ *                               input (an averager, an evaluator that makes its own questions) has only this
  *
  *     static const sluice_stage_class keep = {
  *         SLUICE_STAGE_CLASS(SLUICE_REGULARIZER, "vendor/keep", "Trust every pair", struct keep, params),
@@ -45,7 +46,7 @@ typedef struct sluice_stage_class {
     int (*finish)(void *self);
 } sluice_stage_class;
 
-#define SLUICE_STAGE_CLASS(kind, id, summary, state, params)                                                           \
+#define SLUICE_STAGE_CLASS(kind, id, summary, state, params) \
     SLUICE_BASE(sluice_stage_class, kind, id, summary, state, params)
 
 #endif
