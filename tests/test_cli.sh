@@ -4,7 +4,7 @@
 set -u
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-passed=0 failed=0
+passed=0 failed=0 skipped=0
 sluice=$SLUICE_BUILD/sluice
 cd "$work" || exit 1
 
@@ -113,7 +113,8 @@ if [ -f "$model/tokenizer.json" ]; then
     grep -qF "$recorded" out && ok || bad "the mean of a model and itself is another model"
     exits 1 'mean' average --out mean "$model"
 else
+    skipped=$((skipped + 1))
     echo "skipped: sample and score (no tokenizer; SLUICE_STORIES names no model)"
 fi
-echo "$passed passed, $failed failed"
+echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed = 0 ]
