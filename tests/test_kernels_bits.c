@@ -4,6 +4,8 @@
  * a row among them, the number of threads, and the cut of a batch; and sets with fused multiply-add agree with each
  * other.
  */
+#include <stdbool.h>
+
 #include "kernels_test.h"
 
 /* Everything that the ops make of one packed batch of T rows, in one buffer. */
@@ -218,6 +220,31 @@ static void test_sets_agree(void **state)
     kn_cpu_free(b);
 }
 
+/* The same bits on every machine and with every compiler: what a numerics class means. When a kernel's arithmetic is
+ * changed on purpose, these change, and so must the number in "own1" (device.c), so that nothing older is taken for the
+ * same. */
+static void pinned_isa(kn_device *device, const char *isa)
+{
+    const bool plain = strcmp(isa, "plain") == 0;
+    world w = world_new();
+    float *x = test_floats(ROWS * w.d, 1, 8);
+    result r = run(device, &w, x, lengths, SEQUENCES, SEQUENCES);
+    assert_string_equal(device->ops->numerics(device), plain ? "cpu-plain-own1-f32" : "cpu-fma-own1-f32");
+    const uint64_t rows = sluice_random_name(r.row, r.rows * sizeof(float));
+    const uint64_t sums = sluice_random_name(r.sum, r.sums * sizeof(float));
+    if (rows != (plain ? UINT64_C(0x56d84474ee7b9ec2) : UINT64_C(0x8e0328b6c85e5729)) ||
+        sums != (plain ? UINT64_C(0x3a432f0eb4fee60c) : UINT64_C(0x9162a3bcb9e03859)))
+        fail_msg("%s: rows %016llx, sums %016llx", isa, (unsigned long long)rows, (unsigned long long)sums);
+    result_free(&r);
+    free(x);
+    world_free(&w);
+}
+
+static void test_pinned(void **state)
+{
+    each_isa(1, pinned_isa);
+}
+
 /* --- attention: cached as packed --- */
 
 /* A prompt, prefilled in pieces, then tokens one by one on two sequences that share its full pages. */
@@ -333,7 +360,8 @@ static void test_recorded(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_one_answer), cmocka_unit_test(test_one_answer_onednn), cmocka_unit_test(test_sets_agree),
+        cmocka_unit_test(test_one_answer), cmocka_unit_test(test_one_answer_onednn),
+        cmocka_unit_test(test_sets_agree), cmocka_unit_test(test_pinned),
         cmocka_unit_test(test_cached),     cmocka_unit_test(test_recorded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -96,7 +96,7 @@ typedef struct kn_ops {
     size_t size; /* sizeof(kn_ops) of the backend */
 
     /* --- the device --- */
-    const char *(*numerics)(const kn_device *); /* e.g. "cpu-avx512-own1-f32": part of every content key */
+    const char *(*numerics)(const kn_device *); /* e.g. "cpu-fma-own1-f32": part of every content key */
     void *(*alloc)(kn_device *, size_t bytes);  /* 64-byte aligned, not cleared; NULL when out of memory */
     void (*free)(kn_device *, void *);
     int (*threads)(const kn_device *);
@@ -194,7 +194,8 @@ struct kn_device {
 kn_device *kn_reference_new(void);
 void kn_reference_free(kn_device *);
 /* The CPU one. threads 0 = one a processor this process may use; isa NULL = the best this machine has, or one of
- * "plain", "avx2", "avx512", "neon" (NULL returned and *why set when the machine lacks it). */
+ * "plain", "avx2", "avx512", "neon" (NULL returned and *why set when the machine lacks it). The environment's
+ * SLUICE_CPU_MATMUL = own | onednn says who multiplies (doc/results/matmul.md); numerics() tells. */
 kn_device *kn_cpu_new(int threads, const char *isa, const char **why);
 void kn_cpu_free(kn_device *);
 
