@@ -147,7 +147,8 @@ typedef struct kn_ops {
     /* --- attention --- */
     /* qkv[T, (heads + 2·kv_heads)·head_dim]: q, k, v of a row side by side, rotary already applied.
      * out[T, heads·head_dim]; lse[T, heads] = log Σ exp(score), kept for the backward pass (may be NULL). Segments do
-     * not overlap, and a prefix belongs to an earlier segment. */
+     * not overlap, and a prefix lies within one earlier segment: the backward pass refuses any other (KN_BAD_ARGUMENT).
+     */
     int (*attention)(kn_device *, float *out, float *lse, const float *qkv, const kn_segment *, size_t segments,
                      size_t T, const kn_attention *);
     /* dqkv[T, …] is overwritten. */
@@ -160,7 +161,7 @@ typedef struct kn_ops {
     /* Copies the first `count` positions of a page (all layers): the shared prompt's unfinished last page. */
     int (*cache_copy_page)(kn_device *, kn_cache *, uint32_t to, uint32_t from, size_t count);
     /* Writes k and v of these rows into their pages (one thread of control owns a cache), then attends. Several entries
-     * may name the same full pages. */
+     * may name the same full pages, if no entry of this call writes to them. */
     int (*attention_cached)(kn_device *, float *out, const float *qkv, kn_cache *, size_t layer, const kn_cached_rows *,
                             size_t sequences, size_t T);
 
