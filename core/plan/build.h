@@ -44,5 +44,7 @@ bool sl_build_stage(sl_builder *, sl_stage *, const sl_setting *group);
 bool sl_build_graph(sl_builder *, sl_phase *, bool *before);
 /* Resolves model versions of a phase; newest[slot] is what each slot is at its start, and afterwards at its end. */
 void sl_build_versions(sl_builder *, sl_phase *, const bool *before, int64_t *newest);
+/* Refuses a file that two stages write, or that one writes and one of the same or an earlier phase reads. */
+void sl_build_files(sl_builder *);
 
 #endif

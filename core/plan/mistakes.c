@@ -50,6 +50,9 @@ static void add(sl_mistakes *m, int line, const char *set, const char *stage, co
         set ? sl_arena_printf(m->arena, "--set %s:%s%s %s", set, mark, of, what)
             : sl_arena_printf(m->arena, "%s%s:%s%s%s%s%s %s", m->file, where, mark, m->variant ? " variant '" : "",
                               m->variant ? m->variant : "", m->variant ? "':" : "", of, what);
+    for (unsigned char *c = (unsigned char *)text; c && *c; c++)
+        if (*c < 0x20 || *c == 0x7f) /* of a string in the file: a mistake stays one line, and steers no terminal */
+            *c = '?';
     if (text) {
         m->items[m->count] = (mistake){line, m->count, text};
         m->count++;

@@ -283,6 +283,7 @@ static void build(sl_builder *b)
     read_models(b);
     read_runtime(b);
     read_phases(b);
+    sl_build_files(b);
     if (b->no_memory)
         sl_mistake(b->mistakes, NULL, NULL, "out of memory");
 }
