@@ -3,7 +3,9 @@
 #include "core/base/near.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 static const sl_command *const commands[] = {
     &sl_command_run, &sl_command_check,  &sl_command_graph, &sl_command_plugins, &sl_command_describe,
@@ -62,8 +64,21 @@ static int dispatch(int argc, char **argv)
     return unknown(name);
 }
 
+/* Where standard input, output or error is closed, the next file opened would take its number, and what is meant for
+ * the terminal would go into a stream. */
+static void fill_standard_files(void)
+{
+    int fd;
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
+}
+
 int main(int argc, char **argv)
 {
+    fill_standard_files();
     const int code = dispatch(argc, argv);
     if (fflush(stdout) != 0 || ferror(stdout)) {
         fprintf(stderr, "sluice: writing to standard output failed: %s\n", strerror(errno));
