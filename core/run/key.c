@@ -310,7 +310,9 @@ void sl_key_output(const sl_job *job, uint8_t out[16])
 {
     char error[SL_ERROR_SIZE];
     memset(out, 0, 16);
-    XXH3_state_t *hash = job->type->base.kind == SLUICE_SINK ? XXH3_createState() : NULL;
+    /* What an earlier iteration wrote is overwritten by the next. */
+    const bool stays = job->type->base.kind == SLUICE_SINK && job->iteration + 1 == job->stage->phase->repeat;
+    XXH3_state_t *hash = stays ? XXH3_createState() : NULL;
     if (hash == NULL)
         return;
     XXH3_128bits_reset(hash);
@@ -379,6 +381,12 @@ static int newest_is_there(void *context, const sl_model_use *use)
     return newest && path != NULL && !sl_path_exists(path) ? SLUICE_END : SLUICE_OK;
 }
 
+/* A sink whose iteration before must write its file again comes after it, so that the last iteration's stays. */
+static bool overwritten(const sl_job *job)
+{
+    return job->type->base.kind == SLUICE_SINK && job->iteration > 0 && !(job - job->stage->phase->stage_count)->reuse;
+}
+
 void sl_key_reuse(sl_execution *run, size_t first, size_t count)
 {
     struct need need = {run, sl_arena_new(), true};
@@ -393,6 +401,9 @@ void sl_key_reuse(sl_execution *run, size_t first, size_t count)
     }
     while (need.changed) {
         need.changed = false;
+        for (size_t j = first; j < first + count; j++)
+            if (run->jobs[j].reuse && overwritten(&run->jobs[j]))
+                run->jobs[j].reuse = false;
         for (size_t j = first + count; j-- > first;)
             if (!run->jobs[j].reuse)
                 sl_version_visit(&run->jobs[j], false, need_version, &need);

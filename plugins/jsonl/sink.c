@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <zstd.h>
 #include "plugins/jsonl/classes.h"
@@ -44,6 +46,31 @@ static const sluice_param params[] = {
 
 static const sluice_metric_info metrics[] = {{"lines", "lines", "Lines written."}, {0}};
 
+/* What a killed run left under the part's name is written over; a lock tells it from that of a run at work. */
+static int open_part(struct sink *sink)
+{
+    struct stat ours, named;
+    do {
+        sink->fd = open(sink->part, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+        if (sink->fd >= 0 && flock(sink->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+            close(sink->fd);
+            return sluice_error(sink->host, SLUICE_IO,
+                                "%s is being written by another run; wait for it, or give another path", sink->path);
+        }
+        if (sink->fd < 0)
+            return sluice_error(sink->host, SLUICE_IO,
+                                "cannot write %s: %s; give a path in a folder that exists and can be written",
+                                sink->path, strerror(errno));
+        sink->open = fstat(sink->fd, &ours) == 0 && stat(sink->part, &named) == 0 && ours.st_dev == named.st_dev &&
+                     ours.st_ino == named.st_ino;
+        if (!sink->open) /* the other run finished between the two calls, and took the file along */
+            close(sink->fd);
+    } while (!sink->open);
+    if (ftruncate(sink->fd, 0) == 0)
+        return SLUICE_OK;
+    return sluice_error(sink->host, SLUICE_IO, "cannot write %s: %s", sink->part, strerror(errno));
+}
+
 static int init(void *self, const sluice_host *host)
 {
     struct sink *sink = self;
@@ -51,23 +78,17 @@ static int init(void *self, const sluice_host *host)
     sink->host = host;
     sink->in = malloc(BLOCK);
     sink->out = malloc(BLOCK);
-    sink->part = malloc(length + 32);
+    sink->part = malloc(length + sizeof ".part");
     if (!sink->in || !sink->out || !sink->part)
         return sluice_error(host, SLUICE_NO_MEMORY, "out of memory");
-    snprintf(sink->part, length + 32, "%s.part-%ld", sink->path, (long)getpid());
+    snprintf(sink->part, length + sizeof ".part", "%s.part", sink->path);
     if (length > 4 && strcmp(sink->path + length - 4, ".zst") == 0) {
         sink->stream = ZSTD_createCStream();
         if (!sink->stream)
             return sluice_error(host, SLUICE_NO_MEMORY, "out of memory");
         ZSTD_CCtx_setParameter(sink->stream, ZSTD_c_checksumFlag, 1);
     }
-    sink->fd = open(sink->part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (sink->fd < 0)
-        return sluice_error(host, SLUICE_IO,
-                            "cannot write %s: %s; give a path in a folder that exists and can be written", sink->path,
-                            strerror(errno));
-    sink->open = true;
-    return SLUICE_OK;
+    return open_part(sink);
 }
 
 static void fini(void *self)
@@ -277,11 +298,13 @@ const sluice_stage_class jsonl_sink_class = {
     SLUICE_STAGE_CLASS(SLUICE_SINK, "jsonl-sink", "Write records to a file of JSON lines", struct sink, params),
     .base.reads = SLUICE_FIELD_PROMPT,
     .base.traits = SLUICE_NO_OUTPUT,
-    .base.doc = "The file appears under its name when it is whole. form = \"records\" writes everything (as `sluice "
-                "cat` prints it); the "
-                "others write what TRL and jsonl-source read: {prompt}, {prompt, completion} for each candidate, "
-                "{prompt, chosen, "
-                "rejected} for each pair. Further lines of one record get #1, #2, … after its id.",
+    .base.doc =
+        "The file appears under its name when it is whole. form = \"records\" writes everything (as `sluice "
+        "cat` prints it); the "
+        "others write what TRL and jsonl-source read: {prompt}, {prompt, completion} for each candidate, "
+        "{prompt, chosen, "
+        "rejected} for each pair. Further lines of one record get #1, #2, … after its id. A repeated phase leaves "
+        "the file of its last iteration.",
     .base.metrics = metrics,
     .base.init = init,
     .base.fini = fini,
