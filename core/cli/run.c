@@ -70,6 +70,8 @@ static int command_run(const sl_command *command, int argc, char **argv)
     snprintf(setting, sizeof setting, "runtime.threads=%lld", (long long)threads);
     if (code < 0 && rest.count != 1)
         code = sl_usage(command, "one pipeline file is wanted, %zu are given", rest.count);
+    if (code < 0 && run.out && !*run.out)
+        code = sl_usage(command, "--out is empty; name a folder");
     if (code < 0 && resume && run.fresh)
         code = sl_usage(command, "--resume and --fresh contradict each other");
     if (code < 0)

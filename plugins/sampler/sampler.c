@@ -56,7 +56,7 @@ static const sluice_param params[] = {
                   .doc = "Keep the likeliest tokens that together have this probability."),
     SLUICE_INT(struct sampler, top_k, .value = 0, .min = 0, .max = 4294967295.0, .unit = "tokens",
                .doc = "Keep that many of the likeliest tokens; 0 = all."),
-    SLUICE_DOUBLE(struct sampler, min_p, .value = 0, .min = 0, .max = 1,
+    SLUICE_DOUBLE(struct sampler, min_p, .value = 0, .min = 0, .below = 1,
                   .doc = "Keep tokens at least this fraction as likely as the likeliest."),
     SLUICE_DOUBLE(struct sampler, repetition_penalty, .value = 1, .above = 0,
                   .doc = "Divides positive logits of tokens that came already and multiplies negative ones; 1 = none."),

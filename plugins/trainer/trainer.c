@@ -57,7 +57,7 @@ static const sluice_param params[] = {
                       "How the learning rate falls after the warm-up: to 0 along a cosine or a line, or not at all."),
     SLUICE_DOUBLE(struct trainer, warmup, .value = 0.1, .min = 0, .max = 1,
                   .doc = "Fraction of the steps over which the learning rate rises."),
-    SLUICE_INT(struct trainer, epochs, .value = 1, .min = 1, .unit = "epochs",
+    SLUICE_INT(struct trainer, epochs, .value = 1, .min = 1, .max = 1000000, .unit = "epochs",
                .doc = "How often every example is seen."),
     SLUICE_INT(struct trainer, batch, .value = 32, .min = 1, .max = 4294967295.0, .unit = "examples",
                .doc = "Pairs or sequences to an optimizer step."),
