@@ -69,6 +69,35 @@ echo 'no plugin' >plugins/odd.so
 SLUICE_PLUGIN_PATH=$work/plugins exits 0 'refused: .*odd.so: not a shared object' plugins
 SLUICE_PLUGIN_PATH=plugins exits 0 'refused: plugins: .*absolute' plugins
 
+# What a sink of a repeated phase leaves is its last iteration's, however often the file is run.
+cat >repeated.cfg <<EOF
+sluice = 1; name = "repeated";
+phases = ( { name = "a"; repeat = 2; stages = (
+  { name = "made"; use = "tasks"; count = 5; },
+  { name = "kept"; use = "jsonl-sink"; from = "made"; path = "kept.jsonl"; } ); } );
+EOF
+exits 0 metrics run repeated.cfg
+cp kept.jsonl first.jsonl
+exits 0 metrics run repeated.cfg
+cmp -s kept.jsonl first.jsonl && ok || bad "running again exchanges a sink's iterations"
+rm kept.jsonl
+exits 0 metrics run repeated.cfg
+cmp -s kept.jsonl first.jsonl && ok || bad "a sink's file that was lost is not written again"
+exits 0 metrics run repeated.cfg --set made.count=6
+exits 0 metrics run repeated.cfg
+cmp -s kept.jsonl first.jsonl && ok || bad "going back to earlier settings leaves another file"
+
+# Closed standard files: what is meant for them goes into none of the run's.
+cp runs/repeated/metrics.jsonl metrics.before
+"$sluice" run repeated.cfg <&- >&- 2>&-
+cmp -s runs/repeated/metrics.jsonl metrics.before && ok || bad "the table goes into metrics.jsonl where standard output is closed"
+
+# A folder that holds other things keeps them.
+mkdir mine
+touch mine/notes.tmp mine/book.part
+exits 0 metrics run repeated.cfg --out mine --fresh
+[ -f mine/notes.tmp ] && [ -f mine/book.part ] && ok || bad "a run removes files that it did not make"
+
 # The model runtime by itself, on a small model of random weights.
 model=$SLUICE_SOURCE/tests/golden/model/grouped
 [ -n "${SLUICE_STORIES:-}" ] && model=$SLUICE_STORIES

@@ -163,9 +163,11 @@ static void sweep_models(const char *path, const char *name)
 
 void sl_folder_sweep(const char *path)
 {
+    char entry[PATH_MAX];
     each_entry(path, "streams", sweep_streams);
     each_entry(path, "models", sweep_models);
-    each_entry(path, "", sweep_file);
+    snprintf(entry, sizeof entry, "%s/pipeline.cfg.tmp", path);
+    unlink(entry);
 }
 
 /* `name` is a slot of the plan, '@' and digits. */

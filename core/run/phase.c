@@ -136,6 +136,9 @@ static int execute(sl_job *job)
         return rc;
     rc = sl_stage_drive(job, &self);
     sl_instance_end(&self);
+    free(job->released); /* ending, a stage that failed gives back what it still held */
+    job->released = NULL;
+    job->released_size = 0;
     if (rc >= 0)
         rc = sl_version_finish(job);
     if (rc >= 0)

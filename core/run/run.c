@@ -39,7 +39,7 @@ bool sl_run_interrupted(void)
 }
 
 struct handlers {
-    struct sigaction interrupt, terminate;
+    struct sigaction interrupt, terminate, hangup;
 };
 
 static void take_signals(struct handlers *old)
@@ -48,12 +48,16 @@ static void take_signals(struct handlers *old)
     interrupts = 0;
     sigaction(SIGINT, &action, &old->interrupt);
     sigaction(SIGTERM, &action, &old->terminate);
+    sigaction(SIGHUP, NULL, &old->hangup); /* nohup has it ignored */
+    if (old->hangup.sa_handler != SIG_IGN)
+        sigaction(SIGHUP, &action, NULL);
 }
 
 static void give_signals_back(const struct handlers *old)
 {
     sigaction(SIGINT, &old->interrupt, NULL);
     sigaction(SIGTERM, &old->terminate, NULL);
+    sigaction(SIGHUP, &old->hangup, NULL);
 }
 
 static uint64_t seed_of(const sl_plan *plan, const sl_stage *stage, int64_t iteration)

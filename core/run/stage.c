@@ -251,8 +251,5 @@ int sl_stage_drive(sl_job *job, sl_instance *self)
         rc = sluice_error(host, SLUICE_BAD_RECORD, "got no records from '%s'", job->producer->stage->name);
     if (rc >= 0 && type->finish != NULL)
         rc = type->finish(self->state);
-    free(job->released);
-    job->released = NULL;
-    job->released_size = 0;
     return rc < 0 ? rc : SLUICE_OK;
 }
