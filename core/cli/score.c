@@ -159,6 +159,18 @@ static int take_texts(const scoring *s, item *it, const fields *f)
     return rc;
 }
 
+/* Said of the line alone: the service would refuse all lines that it scores together. */
+static int check_length(const scoring *s, const item *it)
+{
+    sluice_model_info info = {.size = sizeof info};
+    const size_t length = it->prompt.count + it->completion.count;
+    int rc = s->models->service->info(s->model, &info);
+    if (rc == SLUICE_OK && length > info.context)
+        rc = bad_line(s, "%zu tokens are more than the model's context of %u; shorten the prompt or the completion",
+                      length, info.context);
+    return rc;
+}
+
 static int read_line(scoring *s, const char *text, size_t size)
 {
     char error[256];
@@ -180,10 +192,12 @@ static int read_line(scoring *s, const char *text, size_t size)
     if (rc != SLUICE_OK)
         return rc;
     if (f.tokens.at && f.from >= 0)
-        return take_tokens(s, it, &f);
-    if (f.prompt && f.completion)
-        return take_texts(s, it, &f);
-    return bad_line(s, "either \"prompt\" and \"completion\" or \"tokens\" and \"from\" are wanted");
+        rc = take_tokens(s, it, &f);
+    else if (f.prompt && f.completion)
+        rc = take_texts(s, it, &f);
+    else
+        rc = bad_line(s, "either \"prompt\" and \"completion\" or \"tokens\" and \"from\" are wanted");
+    return rc == SLUICE_OK ? check_length(s, it) : rc;
 }
 
 static int write_item(item *it)
@@ -258,6 +272,10 @@ static int score_lines(scoring *s, FILE *in)
                                  : read_line(s, text, (size_t)size);
         if (rc == SLUICE_OK && ++s->count == BATCH)
             rc = flush_items(s);
+    }
+    if (rc == SLUICE_OK && ferror(in)) {
+        sl_fail(s->command, SL_EXIT_FAILED, "'%s' cannot be read: %s", s->file, strerror(errno));
+        rc = SLUICE_IO;
     }
     clear_item(&s->items[s->count]); /* of a wrong line */
     const int last = flush_items(s); /* the lines before it are written all the same */
