@@ -67,6 +67,8 @@ exits 1 'text' cat text
 mkdir plugins
 echo 'no plugin' >plugins/odd.so
 SLUICE_PLUGIN_PATH=$work/plugins exits 0 'refused: .*odd.so: not a shared object' plugins
+mkfifo plugins/pipe.so
+SLUICE_PLUGIN_PATH=$work/plugins exits 0 'refused: .*pipe.so: no regular file' plugins
 SLUICE_PLUGIN_PATH=plugins exits 0 'refused: plugins: .*absolute' plugins
 
 # What a sink of a repeated phase leaves is its last iteration's, however often the file is run.
@@ -131,6 +133,10 @@ if [ -f "$model/tokenizer.json" ]; then
     printf '{"tokens": [1, 2], "from": 1}\n{"tokens": [1, 99999999], "from": 1}\n' >lines
     exits 3 '^lines:2: token 1 is no id' score --model "$model" lines
     [ "$(wc -l <out)" = 1 ] && ok || bad "the lines before a wrong one are written"
+    printf '{"tokens": [1, 2], "from": 1}\n{"tokens": [%s1], "from": 1}\n' "$(printf '1, %.0s' $(seq 3000))" >lines
+    exits 3 '^lines:2: 3001 tokens are more' score --model "$model" lines
+    [ "$(wc -l <out)" = 1 ] && ok || bad "the lines before one that is too long are written"
+    exits 1 'cannot be read' score --model "$model" .
     for line in 'nonsense' '{"prompt": 5, "completion": "x"}' '{"prompt": "x"}' '[1]' '{"tokens": [1], "from": 2}' \
         '{"prompt": "a", "prompt": "b", "completion": "x"}' "$(printf '{"prompt": "\377", "completion": "x"}')"; do
         printf '%s\n' "$line" >lines

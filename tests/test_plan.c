@@ -321,6 +321,7 @@ static void test_wrong_overrides(void **state)
     wrong_set("trust", "write key=value");
     wrong_set("=5", "write key=value");
     wrong_set("trsut.use=keep", "no stage 'trsut'; did you mean 'trust'?");
+    wrong_set("align.repeat=1", "write phases.align.repeat");
     wrong_set("trust.use=keap", "did you mean 'keep'?");
     wrong_set("answers.m=5", "has no parameter 'm'");
     wrong_set("models.polcy.path=x", "no model 'polcy'; did you mean 'policy'?");

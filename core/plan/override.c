@@ -108,6 +108,17 @@ static const char *hint(sl_arena *arena, const char *name)
     return text ? text : "";
 }
 
+static void no_stage(const sl_setting *root, const char *name, const char *rest, const sl_setting *value,
+                     sl_arena *arena, sl_mistakes *mistakes)
+{
+    sl_near near = {.wanted = name};
+    if (phase_called(root, name, &near))
+        sl_mistake(mistakes, value, NULL, "no stage '%s'; for the phase of that name write phases.%s.%s", name, name,
+                   rest);
+    else
+        sl_mistake(mistakes, value, NULL, "no stage '%s'%s", name, hint(arena, nearest_stage(root, name)));
+}
+
 /* The group that holds the last part of the key; NULL after a mistake. `key` is cut at its dots. */
 static sl_setting *find_group(sl_setting *root, char *key, char **last, const sl_setting *value, sl_arena *arena,
                               sl_mistakes *mistakes)
@@ -161,7 +172,7 @@ static sl_setting *find_group(sl_setting *root, char *key, char **last, const sl
         sl_mistake(mistakes, value, NULL,
                    "no such setting; write stage.param, models.NAME.key, phases.NAME.key or runtime.key before the =");
     else
-        sl_mistake(mistakes, value, NULL, "no stage '%s'%s", key, hint(arena, nearest_stage(root, key)));
+        no_stage(root, key, rest, value, arena, mistakes);
     return NULL;
 }
 

@@ -78,7 +78,7 @@ static void refuse(sl_registry *r, const char *file, const char *format, ...)
 static bool inspect(const char *file, uint64_t hash[2], sl_why *why)
 {
     bool fits = false;
-    int fd = open(file, O_RDONLY | O_CLOEXEC);
+    int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe would wait for its writer */
     struct stat st;
     if (fd < 0 || fstat(fd, &st) < 0) {
         snprintf(why->text, sizeof why->text, "cannot be read: %s", strerror(errno));
