@@ -168,6 +168,19 @@ static void every_shape_keeps_order(void **state)
     assert_int_equal(records, 675);
 }
 
+/* What is released before anything is emitted, and before the input's end, is left out. */
+static void left_out_before_the_end(void **state)
+{
+    (void)state;
+    char *out = in("hold"), path[600];
+    assert_exit(RUN(out, chain, "numbers.records=10", "turn.use=test/hold", "turn.from=numbers"), SL_RUN_DONE);
+    uint64_t records = 0;
+    char error[SL_ERROR_SIZE] = "";
+    snprintf(path, sizeof path, "%s/streams/main-1/turn.zst", out);
+    assert_int_equal(sl_stream_verify(path, &records, error, sizeof error), SLUICE_OK);
+    assert_int_equal(records, 6); /* 0, 3, 6 and 9 are not there */
+}
+
 /* Equal numbers, equal bytes: metrics without a clock, in the plan's order; null for what is not finite, and a warning.
  */
 static void metrics_are_reproducible(void **state)
@@ -513,6 +526,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_shape_keeps_order),
+        cmocka_unit_test(left_out_before_the_end),
         cmocka_unit_test(metrics_are_reproducible),
         cmocka_unit_test(second_run_reuses),
         cmocka_unit_test(errors_name_stage_and_record),

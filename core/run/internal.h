@@ -198,6 +198,7 @@ struct sl_job {
      * left out only if nothing of them is emitted in a later pass. */
     uint8_t *released;
     size_t released_size;
+    bool ended; /* the last thing that its input gave was the end */
     bool emitting;
 
     uint64_t position; /* of the next input record in this pass */

@@ -22,6 +22,9 @@ int sl_stage_next(sl_job *job, sl_record **record)
     *record = NULL;
     if (cancelled(job))
         return SLUICE_CANCELLED;
+    if (job->ended && !job->emitting && job->released != NULL) /* what an earlier pass released comes once more */
+        memset(job->released, 0, job->released_size);
+    job->ended = false;
     const double start = sl_clock();
     const int rc = sl_stream_next(job->input, record);
     job->waiting += sl_clock() - start;
@@ -33,8 +36,7 @@ int sl_stage_next(sl_job *job, sl_record **record)
     }
     if (rc == SLUICE_END) { /* the next call starts another pass */
         job->position = 0;
-        if (!job->emitting && job->released != NULL)
-            memset(job->released, 0, job->released_size);
+        job->ended = true;
         return sl_stream_rewind(job->input) < 0 ? SLUICE_IO : SLUICE_END;
     }
     if (rc == SLUICE_CANCELLED || cancelled(job))

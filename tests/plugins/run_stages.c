@@ -219,6 +219,36 @@ static const sluice_stage_class backwards_class = {
     .run = backwards_run,
 };
 
+/* ---- test/hold: drives itself; leaves out every third record as it comes, emits the others after the last has come */
+
+static int hold_run(void *self)
+{
+    const sluice_host *host = ((struct backwards *)self)->host;
+    sluice_record *held[1000], *record;
+    size_t count = 0;
+    int rc;
+    while ((rc = sluice_next(host, &record)) == SLUICE_OK) {
+        if (sluice_record_number(record) % 3 == 0 || count == sizeof held / sizeof *held)
+            sluice_release(host, record);
+        else
+            held[count++] = record;
+    }
+    for (size_t i = 0; i < count; i++) {
+        const int sent = rc < 0 ? rc : sluice_emit(host, held[i]);
+        if (rc < 0)
+            sluice_release(host, held[i]);
+        rc = sent < 0 ? sent : rc;
+    }
+    return rc < 0 ? rc : SLUICE_OK;
+}
+
+static const sluice_stage_class hold_class = {
+    SLUICE_STAGE_CLASS(SLUICE_TRANSFORM, "test/hold", "Emits at the end", struct backwards, share_params),
+    .base.reads = SLUICE_FIELD_PROMPT,
+    .base.init = backwards_init,
+    .run = hold_run,
+};
+
 /* ---- test/train: publishes a version whose weights are the number of the one before plus the records it saw */
 
 struct train {
@@ -383,4 +413,4 @@ static const sluice_stage_class list_class = {
 };
 
 SLUICE_PLUGIN("run-stages", "1.0", "Apache-2.0", &count_class.base, &mark_class.base, &share_class.base,
-              &backwards_class.base, &train_class.base, &weigh_class.base, &list_class.base);
+              &backwards_class.base, &hold_class.base, &train_class.base, &weigh_class.base, &list_class.base);
