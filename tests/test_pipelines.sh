@@ -60,6 +60,19 @@ run quickstart "$pipelines/quickstart.cfg" policy@3 $small && again quickstart "
 differ quickstart/models/policy@2 quickstart/models/policy@3
 differ quickstart/models/policy@3 quickstart/models/control@3
 run embedded-model "$pipelines/embedded-model.cfg" base@1 --set corpus.count=600 --set questions.count=16
+# The data files are what make-data.cfg makes, to the byte.
+mkdir "$work/data"
+if "$sluice" run "$pipelines/make-data.cfg" --out "$work/make-data" --set seeds-file.path="$work/data/seeds.jsonl" \
+    --set prompts-file.path="$work/data/prompts.jsonl" --set preferences-file.path="$work/data/preferences.jsonl" \
+    --set held-out-file.path="$work/data/held-out.jsonl" >"$work/make-data.log" 2>&1 &&
+    diff -r "$work/data" "$pipelines/data" >"$work/make-data.diff"; then
+    echo "ok: make-data"
+    passed=$((passed + 1))
+else
+    echo "not ok: make-data"
+    tail -n 5 "$work/make-data.log" "$work/make-data.diff"
+    failed=$((failed + 1))
+fi
 run sft "$pipelines/sft.cfg" policy@1 --set seeds.limit=48 --set held-out.limit=16 --set tune.epochs=1
 run dpo "$pipelines/dpo.cfg" policy@1 --set preferences.limit=48 --set held-out.limit=16
 cream="--set seeds.limit=32 --set tune.epochs=1 --set prompts.limit=96 --set first.limit=16 --set again.limit=16"
