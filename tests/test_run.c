@@ -215,6 +215,13 @@ static void second_run_reuses(void **state)
         snprintf(line, sizeof line, "main         %-12s reused", stages[i]);
         assert_says(line);
     }
+    /* A stream that was lost is made again, and its numbers stand there once. */
+    assert_int_equal(unlink(in("reuse/streams/main-1/share.zst")), 0);
+    assert_exit(RUN(out, chain), SL_RUN_DONE);
+    assert_says("share        started");
+    char *again = text_of(in("reuse/metrics.jsonl"));
+    assert_string_equal(before, again);
+    free(again);
     /* A parameter that changes speed alone changes no key. */
     assert_exit(RUN(out, chain, "mark.pause=1"), SL_RUN_DONE);
     assert_not_says("started");
@@ -241,18 +248,18 @@ static void errors_name_stage_and_record(void **state)
 {
     (void)state;
     char *out = in("errors"), expected[1024];
-    assert_exit(RUN(out, chain, "mark.fail=r500"), SL_RUN_FAILED);
+    assert_exit(RUN(out, chain, "mark.fail=r500"), SL_RUN_DAMAGED);
     snprintf(expected, sizeof expected,
              "sluice: stage 'mark' (%s:4), record 'r500': refused on purpose; mend nothing\n", in("pipeline.cfg"));
     assert_says(expected);
-    assert_exit(RUN(out, chain, "mark.silent=r7"), SL_RUN_FAILED);
+    assert_exit(RUN(out, chain, "mark.silent=r7"), SL_RUN_DAMAGED);
     assert_says("record 'r7': a record is wrong");
     /* What was finished before the error is kept, nothing of the failed stage is. */
-    assert_exit(RUN(out, chain, "mark.fail=r999"), SL_RUN_FAILED);
+    assert_exit(RUN(out, chain, "mark.fail=r999"), SL_RUN_DAMAGED);
     assert_false(sl_path_exists(in("errors/streams/main-1/mark.zst")));
     assert_int_equal(entries(in("errors/streams/main-1"), ".part"), 0);
     /* Two records of one id. */
-    assert_exit(RUN(out, chain, "numbers.twice=77"), SL_RUN_FAILED);
+    assert_exit(RUN(out, chain, "numbers.twice=77"), SL_RUN_DAMAGED);
     assert_says("stage 'numbers'");
     assert_says("'r0'");
     assert_exit(RUN(out, chain), SL_RUN_DONE);
@@ -303,7 +310,7 @@ static void versions_are_published_and_read(void **state)
     assert_exit(RUN(in("forgetful"), training, "train.forget=true"), SL_RUN_FAILED);
     assert_says("stage 'train'");
     assert_says("ended without publishing policy@1");
-    assert_exit(RUN(in("forgetful"), training, "numbers.records=0"), SL_RUN_FAILED);
+    assert_exit(RUN(in("forgetful"), training, "numbers.records=0"), SL_RUN_DAMAGED);
     assert_says("got no records from 'trust'");
 }
 

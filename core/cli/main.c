@@ -18,7 +18,7 @@ static int help(void)
          "  sluice COMMAND [OPTIONS]           sluice COMMAND --help\n");
     for (size_t i = 0; i < COMMANDS; i++)
         printf("  %-10s %s\n", commands[i]->name, commands[i]->summary);
-    puts("\nExit codes: 0 done, 1 failed, 2 wrong usage or a mistake in a pipeline file, 3 damaged data,\n"
+    puts("\nExit codes: 0 done, 1 failed, 2 wrong usage or a mistake in a pipeline file, 3 wrong or damaged data,\n"
          "130 stopped by Ctrl-C.\n\n"
          "Example:\n"
          "  sluice run pipelines/quickstart.cfg\n"

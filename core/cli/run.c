@@ -17,7 +17,7 @@ static const char help[] =
     "  --fresh          forgets what earlier runs left in the folder\n"
     "  -j, --threads N  threads of the model runtime; changes speed, never what comes out\n"
     "  --quiet          neither progress nor the table at the end\n\n"
-    "Exit codes: 0 done, 1 failed, 2 wrong usage or a mistake in the file, 3 damaged data, 130 stopped.\n\n"
+    "Exit codes: 0 done, 1 failed, 2 wrong usage or a mistake in the file, 3 wrong or damaged data, 130 stopped.\n\n"
     "Example:\n"
     "  sluice run pipelines/cream.cfg --set models.policy.path=DIR --set trust.use=keep --out runs/plain\n";
 

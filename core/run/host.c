@@ -64,6 +64,7 @@ static void host_verror(const sluice_host *public, const sluice_record *record, 
                  what);
     one_line(line);
     memcpy(host->error, line, sizeof line);
+    host->code = code;
 }
 
 static void host_vlog(const sluice_host *public, int level, const char *format, va_list args)

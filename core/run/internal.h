@@ -81,6 +81,7 @@ typedef struct sl_host {
     uint64_t seed;
     sl_job *job; /* NULL for services and commands */
     char error[SL_ERROR_SIZE];
+    int code; /* the sluice_result that came with it */
 } sl_host;
 
 void sl_host_init(sl_host *, const char *name, uint64_t seed, sl_services *, sl_console *, sl_job *);
@@ -147,6 +148,8 @@ void sl_metrics_add(sl_job *, int64_t step, const sluice_number *, size_t count)
 int sl_metrics_seal(sl_job *); /* the stage's own line, after those of its steps */
 /* Reads a job's lines back from its .done file. */
 int sl_metrics_restore(sl_job *, const char *lines);
+/* A job that runs after all starts without what its .done file said. */
+void sl_metrics_forget(sl_job *);
 /* Writes the lines of finished jobs to metrics.jsonl, in the plan's order. */
 int sl_metrics_flush(sl_execution *);
 int sl_timing_write(sl_job *, const char *start, const char *end, double seconds);

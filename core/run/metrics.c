@@ -111,13 +111,19 @@ static const char *read_string(const char *c, char *name, size_t size)
     return *c == '"' ? c + 1 : c;
 }
 
-int sl_metrics_restore(sl_job *job, const char *lines)
+void sl_metrics_forget(sl_job *job)
 {
-    char name[256], text[256];
     for (size_t i = 0; i < job->number_count; i++)
         free((char *)(uintptr_t)job->numbers[i].name);
     job->number_count = 0;
     job->lines.size = 0;
+    atomic_store(&job->out, 0);
+}
+
+int sl_metrics_restore(sl_job *job, const char *lines)
+{
+    char name[256], text[256];
+    sl_metrics_forget(job);
     const size_t size = strlen(lines);
     if (size > 0 && lines[size - 1] != '\n')
         return SLUICE_CORRUPT;

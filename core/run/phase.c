@@ -229,6 +229,7 @@ static int open_all(sl_execution *run, sl_job *jobs, size_t count)
     int rc = SLUICE_OK;
     for (size_t j = 0; rc >= 0 && j < count; j++)
         if (!jobs[j].reuse) {
+            sl_metrics_forget(&jobs[j]);
             jobs[j].arena = sl_arena_new();
             rc = jobs[j].arena != NULL ? open_output(&jobs[j], error) : SLUICE_NO_MEMORY;
         }

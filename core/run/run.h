@@ -18,7 +18,8 @@ typedef struct sl_run_options {
     bool quiet;      /* no progress and no table: errors and warnings only */
 } sl_run_options;
 
-enum sl_run_exit { SL_RUN_DONE = 0, SL_RUN_FAILED = 1, SL_RUN_STOPPED = 130 };
+/* DAMAGED: a stream is damaged, or a record or a line of data is wrong. */
+enum sl_run_exit { SL_RUN_DONE = 0, SL_RUN_FAILED = 1, SL_RUN_DAMAGED = 3, SL_RUN_STOPPED = 130 };
 
 /* Runs to the end. Progress and the one line of an error go to stderr, the table to stdout. Takes SIGINT and SIGTERM
  * while it runs: the first finishes the records in hand and stops, the second ends the process at once. One run at a
