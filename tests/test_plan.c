@@ -178,10 +178,12 @@ static void test_corpus(void **state)
 static void test_every_mistake_is_found(void **state)
 {
     (void)state;
-    const char *set[] = {"answers.n=0", "trust.measure=kendal", "train.lr=fast", "nobody.x=1", "seed=-1"};
+    const char *set[] = {"answers.n=0",  "trust.measure=kendal", "train.lr=fast",         "nobody.x=1",   "seed=-1",
+                         "pairs.by=nwo", "train.from=trsut",     "before.model=polcy@-1", "policy.path=x"};
+    enum { COUNT = sizeof set / sizeof *set };
     char *said;
-    assert_null(read_plan("good-cream.cfg", set, 5, &said));
-    for (size_t i = 0; i < 5; i++)
+    assert_null(read_plan("good-cream.cfg", set, COUNT, &said));
+    for (size_t i = 0; i < COUNT; i++)
         if (!strstr(said, set[i]))
             fail_msg("nothing about %s: %s", set[i], said);
     free(said);

@@ -39,8 +39,11 @@ void sl_build_value(sl_builder *, const sluice_class *, const sluice_param *, co
 void sl_build_object(sl_builder *, const sl_registered *, const sl_setting *group, const char *stage, sl_object *out);
 /* Reads a stage's name, class, parts and parameters; edges come later. False when its class is unknown. */
 bool sl_build_stage(sl_builder *, sl_stage *, const sl_setting *group);
-/* Resolves from and after, finds cycles, follows fields. False when the graph is broken. before[i * n + j]: stage j is
- * upstream of stage i by from and after. */
+/* Finds the stages and the model slots that a phase's stages name. False after a mistake: what follows needs them. */
+bool sl_build_edges(sl_builder *, sl_phase *);
+bool sl_build_references(sl_builder *, sl_phase *);
+/* Finds cycles, follows fields. False when the graph is broken. before[i * n + j]: stage j is upstream of stage i by
+ * from and after. */
 bool sl_build_graph(sl_builder *, sl_phase *, bool *before);
 /* Resolves model versions of a phase; newest[slot] is what each slot is at its start, and afterwards at its end. */
 void sl_build_versions(sl_builder *, sl_phase *, const bool *before, int64_t *newest);

@@ -190,10 +190,8 @@ static void check_named(sl_builder *b, const sl_phase *phase, const sl_stage *st
     const sl_setting *at = v->at ? v->at : stage->at;
     size_t n = phase->stage_count;
     bool scores = sl_stage_reads(stage) & SLUICE_FIELD_SCORES;
-    if (!other) {
-        no_stage(b, phase, stage, v->param->name, v->text, at);
+    if (!other)
         return;
-    }
     if (!(scores ? feeds : before)[stage->index * n + other->index]) {
         sl_mistake(b->mistakes, at, stage->name, "%s names '%s', which does not come before it; %s", v->param->name,
                    v->text, scores ? "let its records pass through that stage (from)" : "order them by from or after");
@@ -201,6 +199,32 @@ static void check_named(sl_builder *b, const sl_phase *phase, const sl_stage *st
         sl_mistake(b->mistakes, at, stage->name, "%s names '%s' (%s), which gives no scores; name a judge",
                    v->param->name, v->text, sl_kind_name(other->object.type->type->kind));
     }
+}
+
+/* Whether the stages that a stage's parameters name are there. */
+static bool check_names(sl_builder *b, const sl_phase *phase, const sl_stage *stage)
+{
+    bool fits = true;
+    for (size_t i = 0; i < stage->object.value_count; i++) {
+        const sl_value *v = &stage->object.values[i];
+        if (v->param->type != SLUICE_TYPE_STAGE || !v->text || stage_called(phase, v->text))
+            continue;
+        no_stage(b, phase, stage, v->param->name, v->text, v->at ? v->at : stage->at);
+        fits = false;
+    }
+    return fits;
+}
+
+bool sl_build_edges(sl_builder *b, sl_phase *phase)
+{
+    bool fits = true;
+    for (size_t i = 0; i < phase->stage_count; i++) {
+        sl_stage *stage = &phase->stages[i];
+        fits &= read_edges(b, phase, stage, "from", &stage->from, &stage->from_count);
+        fits &= read_edges(b, phase, stage, "after", &stage->after, &stage->after_count);
+        fits &= check_names(b, phase, stage);
+    }
+    return fits;
 }
 
 bool sl_build_graph(sl_builder *b, sl_phase *phase, bool *before)
@@ -212,11 +236,6 @@ bool sl_build_graph(sl_builder *b, sl_phase *phase, bool *before)
     sl_stage **path = sl_build_alloc(b, n, sizeof *path);
     if (!feeds || !state || !path)
         return false;
-    for (size_t i = 0; i < n; i++) {
-        sl_stage *stage = &phase->stages[i];
-        fits &= read_edges(b, phase, stage, "from", &stage->from, &stage->from_count);
-        fits &= read_edges(b, phase, stage, "after", &stage->after, &stage->after_count);
-    }
     for (size_t i = 0; i < n; i++)
         fits &= check_input(b, phase, &phase->stages[i]);
     walk w = {b, phase, before, feeds, state, path, 0};

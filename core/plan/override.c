@@ -171,6 +171,8 @@ static sl_setting *find_group(sl_setting *root, char *key, char **last, const sl
     if (second || strcmp(key, "models") == 0 || strcmp(key, "phases") == 0)
         sl_mistake(mistakes, value, NULL,
                    "no such setting; write stage.param, models.NAME.key, phases.NAME.key or runtime.key before the =");
+    else if (sl_setting_member(sl_setting_member(root, "models"), key))
+        sl_mistake(mistakes, value, NULL, "no stage '%s'; did you mean 'models.%s.%s'?", key, key, rest);
     else
         no_stage(root, key, rest, value, arena, mistakes);
     return NULL;

@@ -219,6 +219,9 @@ static void read_phases(sl_builder *b)
         sl_phase *phase = &b->plan->phases[b->plan->phase_count];
         phase->index = b->plan->phase_count++;
         counting &= read_phase(b, phase, group);
+        /* Names that lead nowhere are said beside all other mistakes; what follows needs all of them right. */
+        counting &= sl_build_edges(b, phase);
+        counting &= sl_build_references(b, phase);
         bool *before = sl_build_alloc(b, phase->stage_count * phase->stage_count, sizeof *before);
         if (counting && before && (counting = sl_build_graph(b, phase, before)))
             sl_build_versions(b, phase, before, newest);

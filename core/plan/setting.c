@@ -169,7 +169,7 @@ sl_setting *sl_settings_read(const char *file, sl_arena *arena, sl_mistakes *mis
             const char *mend = strcmp(what, "duplicate setting name") == 0 ? "remove one of the two"
                                : strncmp(what, "mismatched", 10) == 0
                                    ? "write all items as the first, or use ( )"
-                                   : "look for a missing ; , \" or bracket before it";
+                                   : "look just before it for a missing ; , \" or bracket, or one too many";
             sl_mistake_line(mistakes, config_error_line(&config), "%s; %s", what, mend);
         } else {
             root = convert(config_root_setting(&config), arena, mistakes);

@@ -122,8 +122,9 @@ static void check_keys(sl_builder *b, const sl_stage *stage, const sl_setting *g
         if (forgiven(b, group, stage->object.type->type, s))
             sl_remark(b->mistakes, s, stage->name, "'%s' is left out: '%s' does not have it", s->name, stage->id);
         else
-            sl_mistake(b->mistakes, s, stage->name, "'%s' has no parameter '%s'%s", stage->id, s->name,
-                       near.best ? sl_build_hint(b, &near) : "; `sluice describe` lists those it has");
+            sl_mistake(b->mistakes, s, stage->name, "'%s' has no parameter '%s'; %s%s%s", stage->id, s->name,
+                       near.best ? "did you mean '" : "`sluice describe ", near.best ? near.best : stage->id,
+                       near.best ? "'?" : "` lists those it has");
     }
 }
 

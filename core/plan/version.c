@@ -131,7 +131,7 @@ static bool resolve(sl_builder *b, const sl_phase *phase, const sl_stage *stage,
 }
 
 /* References of all stages, slots only: who publishes what must be known before versions can be counted. */
-static bool read_references(sl_builder *b, sl_phase *phase)
+bool sl_build_references(sl_builder *b, sl_phase *phase)
 {
     bool fits = true;
     for (size_t i = 0; i < phase->stage_count; i++)
@@ -156,8 +156,6 @@ static bool read_references(sl_builder *b, sl_phase *phase)
 
 void sl_build_versions(sl_builder *b, sl_phase *phase, const bool *before, int64_t *newest)
 {
-    if (!read_references(b, phase))
-        return;
     for (size_t slot = 0; slot < b->plan->slot_count; slot++)
         check_publishers(b, phase, before, slot);
     for (size_t i = 0; i < phase->stage_count; i++)
