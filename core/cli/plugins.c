@@ -39,7 +39,11 @@ static void list(const sl_registry *registry, const sl_registered **sorted, size
         for (int c = 0; c < 3; c++)
             widths[c] = (int)strlen(cells[c]) > widths[c] ? (int)strlen(cells[c]) : widths[c];
     }
-    printf("%-*s  %-*s  %-*s  file\n", widths[0], "id", widths[1], "kind", widths[2], "version");
+    if (count == 0)
+        puts("No plugins were found: `make install` puts sluice's own into place, SLUICE_PLUGIN_PATH names other "
+             "folders.");
+    else
+        printf("%-*s  %-*s  %-*s  file\n", widths[0], "id", widths[1], "kind", widths[2], "version");
     for (size_t i = 0; i < count; i++)
         printf("%-*s  %-*s  %-*s  %s\n", widths[0], sorted[i]->type->id, widths[1], sl_kind_name(sorted[i]->type->kind),
                widths[2], sorted[i]->plugin->version, sorted[i]->file);
@@ -105,7 +109,7 @@ static int command_describe(const sl_command *command, int argc, char **argv)
     const sl_option options[] = {{.name = "format", .kind = SL_WORD, .to = &format}, {0}};
     int code = sl_options_read(command, argc, argv, options, &rest);
     if (code < 0 && rest.count != 1)
-        code = sl_usage(command, "the id of one class is wanted");
+        code = sl_usage(command, "the id of one class is wanted; `sluice plugins` lists them");
     if (code < 0 && strcmp(format, "text") != 0 && strcmp(format, "markdown") != 0)
         code = sl_usage(command, "--format is '%s'; choose text or markdown", format);
     if (code < 0)

@@ -41,8 +41,8 @@ int sl_stage_next(sl_job *job, sl_record **record)
     }
     if (rc == SLUICE_CANCELLED || cancelled(job))
         return SLUICE_CANCELLED;
-    return sluice_error(&job->host.public, rc, "cannot read what '%s' put out: %s; delete it or run with --fresh",
-                        job->producer->stage->name, sl_stream_reader_error(job->input));
+    return sluice_error(&job->host.public, rc, "cannot read what '%s' put out: %s", job->producer->stage->name,
+                        sl_stream_reader_error(job->input));
 }
 
 /* The stream refuses a record without an id, and an id or a number that came before; else the disk is to blame. */

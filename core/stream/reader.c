@@ -41,7 +41,7 @@ int sl_reader_load(sl_stream_reader *r, int fd, const char *path, const sl_chunk
     if (rc == SLUICE_CORRUPT)
         return sl_reader_fail(r, rc,
                               "%s: chunk %" PRIu64 " at byte %" PRIu64 " is damaged: %s; the %" PRIu64
-                              " records before it are whole, run again to make the rest",
+                              " records before it are whole; delete the file and run again",
                               path, chunk->sequence, chunk->offset, why, chunk->first);
     if (rc == SLUICE_IO)
         return sl_reader_fail(r, rc, "%s: cannot read chunk %" PRIu64 " at byte %" PRIu64 ": %s; check the disk", path,
@@ -68,8 +68,8 @@ static int decode(sl_stream_reader *r, const uint8_t *bytes, size_t size, uint64
         return rc;
     }
     return sl_reader_fail(r, rc == SLUICE_BAD_RECORD ? SLUICE_CORRUPT : rc,
-                          "%s: record %" PRIu64 " cannot be read: %s; run again to make it anew", path_of(r), position,
-                          why);
+                          "%s: record %" PRIu64 " cannot be read: %s; delete the file and run again", path_of(r),
+                          position, why);
 }
 
 /* The record at r->at. Those that the journal showed before their chunk was there are passed over. */
@@ -96,7 +96,7 @@ static int end_block(sl_stream_reader *r)
     if (r->position - r->block->first != r->block->records)
         return sl_reader_fail(r, SLUICE_CORRUPT,
                               "%s: chunk %" PRIu64 " holds %" PRIu64 " records, not %" PRIu32
-                              "; run again to make it anew",
+                              "; delete the file and run again",
                               path_of(r), r->block->sequence, r->position - r->block->first, r->block->records);
     leave_block(r);
     r->sequence++;

@@ -164,7 +164,7 @@ static int damaged(sl_stream_reader *r, const char *why)
 {
     return sl_reader_fail(r, SLUICE_CORRUPT,
                           "%s: damaged at byte %" PRIu64 ", after chunk %" PRIu64 ": %s; the %" PRIu64
-                          " records before it are whole, run again to make the rest",
+                          " records before it are whole; delete the file and run again",
                           r->file.path, r->file.offset, r->sequence, why, r->ordinal);
 }
 
