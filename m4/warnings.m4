@@ -5,7 +5,8 @@ AC_DEFUN([SLUICE_WARNINGS], [
   for flag in -Wall -Wextra -Wshadow -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wno-unused-parameter -Wno-missing-field-initializers -Wno-override-init -Wno-initializer-overrides -ffp-contract=off; do
     AC_MSG_CHECKING([whether $CC accepts $flag])
     sluice_save_CFLAGS="$CFLAGS"
-    CFLAGS="$CFLAGS -Werror $flag"
+    # A compiler takes any -Wno- in silence; what it knows shows in the positive form.
+    CFLAGS="$CFLAGS -Werror `echo $flag | sed s/^-Wno-/-W/`"
     AC_COMPILE_IFELSE([AC_LANG_PROGRAM()], [AC_MSG_RESULT([yes]); SLUICE_CFLAGS="$SLUICE_CFLAGS $flag"], [AC_MSG_RESULT([no])])
     CFLAGS="$sluice_save_CFLAGS"
   done
