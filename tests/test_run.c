@@ -283,6 +283,7 @@ static void versions_are_published_and_read(void **state)
 {
     (void)state;
     char *out = in("training");
+    write_text(in("four-hundred"), "400\n");
     assert_exit(RUN(out, training), SL_RUN_DONE);
     char *weights = text_of(in("training/models/policy@3/model.safetensors"));
     assert_string_equal(weights, "400\n"); /* 100 + 3 iterations × 2 epochs × 50 records */
@@ -306,6 +307,17 @@ static void versions_are_published_and_read(void **state)
     assert_says("trust        reused");
     assert_not_says("train        reused");
     write_text(in("base/model.safetensors"), "100\n");
+    /* A version that lost bytes is made again; what a user put beside its files stays, and changes nothing. */
+    assert_exit(RUN(out, training), SL_RUN_DONE);
+    write_text(in("training/models/policy@3/notes.txt"), "mine");
+    assert_exit(RUN(out, training), SL_RUN_DONE);
+    assert_not_says("started");
+    assert_true(sl_path_exists(in("training/models/policy@3/notes.txt")));
+    write_text(in("training/models/policy@3/model.safetensors"), "4");
+    assert_exit(RUN(out, training), SL_RUN_DONE);
+    assert_says("align 3/3    train        started");
+    assert_says("align 2/3    train        reused");
+    assert_same_file(in("training/models/policy@3/model.safetensors"), in("four-hundred"));
     /* A trainer that publishes nothing has failed, and leaves nothing. */
     assert_exit(RUN(in("forgetful"), training, "train.forget=true"), SL_RUN_FAILED);
     assert_says("stage 'train'");

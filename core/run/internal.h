@@ -139,8 +139,9 @@ int sl_key_compute(sl_execution *, size_t first, size_t count, char *error);
 /* Decides for each of these jobs, unless it is decided and its key is still the same, whether what lies in the folder
  * is reused. */
 void sl_key_reuse(sl_execution *, size_t first, size_t count);
-/* Content of the files that a sink wrote: zero for other stages. */
-void sl_key_output(const sl_job *, uint8_t out[16]);
+/* What a stage left beside its stream: content of the file that a sink wrote, names and sizes of a published version's
+ * files; zero for other stages. False when the version's folder is not there. */
+bool sl_key_output(const sl_job *, uint8_t out[16]);
 void sl_hex(const uint8_t *bytes, size_t count, char *text);
 
 /* ---- metrics.c */

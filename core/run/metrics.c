@@ -97,6 +97,8 @@ static const char *read_string(const char *c, char *name, size_t size)
     size_t n = 0;
     for (c++; *c != '"' && *c != '\0' && *c != '\n'; c++) {
         if (*c == '\\' && c[1] == 'u') {
+            if (strspn(c + 2, "0123456789abcdefABCDEF") < 4)
+                break; /* damaged: the caller finds no end */
             char code[5] = {c[2], c[3], c[4], c[5], 0};
             if (n + 1 < size)
                 name[n++] = (char)strtol(code, NULL, 16);
