@@ -49,6 +49,12 @@ exits 2 "choose text or markdown" describe cream --format pdf
 exits 2 "did you mean 'cream'" describe craem
 exits 0 '^## cream' describe cream --format markdown
 exits 0 'label-smoothing.*regularizer' plugins
+# The user guide names every number that a class reports.
+for class in $("$sluice" plugins | awk 'NR > 1 { print $1 }'); do
+    for metric in $("$sluice" describe "$class" | awk 'inside && /^  [^ ]/ { print $1 } /^metrics$/ { inside = 1 }'); do
+        if grep -qF "\`$metric\`" "$SLUICE_SOURCE/doc/user-guide.md"; then ok "$class: $metric"; else bad "doc/user-guide.md does not name $metric of $class"; fi
+    done
+done
 exits 0 'plugin ABI' env
 printf 'sluice = 1; name = "x";\nnaem = "y";\n' >wrong.cfg
 exits 2 'cannot be read' check no-such-file.cfg

@@ -1,5 +1,5 @@
 #!/bin/sh
-# A plugin author's day: install sluice, build a loss and a regularizer with pkg-config alone, run them in a pipeline.
+# A plugin author's day: install sluice, build a loss, a regularizer and a judge with pkg-config alone, run them in a pipeline.
 set -eu
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -17,12 +17,12 @@ export PKG_CONFIG_PATH PKG_CONFIG_SYSROOT_DIR
 mkdir -p "$work/plugins" "$work/away"
 cd "$work/away"
 # The plugins stand in the guide; what is built is what a reader copies.
-for f in ipo.c halve.c halve.cfg; do
+for f in ipo.c halve.c brief.c halve.cfg; do
     awk -v name="$f" '$1 ~ /^```/ { inside = ($2 == name); next } inside' "$SLUICE_SOURCE/doc/plugin-guide.md" >$f
     [ -s $f ] || bad "doc/plugin-guide.md has no $f"
 done
 cc=${CC:-cc}
-for f in ipo halve; do
+for f in ipo halve brief; do
     # shellcheck disable=SC2046
     $cc -std=c11 -Wall -Wextra -Werror -shared -fPIC -o "$work/plugins/$f.so" $f.c $(pkg-config --cflags sluice) || bad "building $f.c"
     ok "built $f.c outside the tree"
@@ -41,7 +41,7 @@ sed -i "s|MODEL|$SLUICE_SOURCE/models/embedded|" halve.cfg
 grep -q '"halved"' "$work/run/metrics.jsonl" || bad "no metric of the regularizer"
 [ -f "$work/run/models/policy@2/model.safetensors" ] || bad "no model published"
 cmp -s "$work/run/models/policy@2/model.safetensors" "$SLUICE_SOURCE/models/embedded/model.safetensors" && bad "training changed nothing"
-ok "both run in a pipeline, two iterations"
+ok "all run in a pipeline, two iterations"
 sed 's|by = "own"; }|by = "owm"; }|' halve.cfg >wrong.cfg
 if "$sluice" check wrong.cfg >check.log 2>&1; then bad "check accepts a mistyped judge"; fi
 grep -q "did you mean.*own" check.log || { cat check.log; bad "check does not name the near judge"; }

@@ -87,7 +87,7 @@ static inline void SLUICE_PRINTF(3, 4) SLUICE_UNUSED
     va_end(args);
 }
 
-/* One number of this stage and iteration: metrics.jsonl, the table, the report. Declare it in the class's `metrics`. */
+/* One number of this stage and iteration, for metrics.jsonl. Declare it in the class's `metrics`. */
 static inline void sluice_metric(const sluice_host *host, const char *name, double value)
 {
     sluice_number n = {name, value};

@@ -55,7 +55,7 @@ enum sluice_traits {
 
 struct sluice_host; /* host.h */
 
-/* A number a class reports: how `describe`, the table and the report name it. */
+/* A number a class reports, as metrics.jsonl and `describe` name it. */
 typedef struct sluice_metric_info {
     const char *name; /* "consistency"; NULL ends the table */
     const char *unit; /* NULL where there is none */
