@@ -119,7 +119,8 @@ static void read_models(sl_builder *b)
     b->plan->slots = sl_build_alloc(b, models->count, sizeof(sl_slot));
     for (const sl_setting *s = models->first; b->plan->slots && s; s = s->next) {
         if (!sl_build_name_fits(s->name))
-            sl_mistake(b->mistakes, s, NULL, "'%s' cannot name a model; use letters, digits, - and _", s->name);
+            sl_mistake(b->mistakes, s, NULL, "'%s' cannot name a model; use letters, digits, - and _, 63 at most",
+                       s->name);
         read_slot(b, &b->plan->slots[b->plan->slot_count++], s);
     }
 }
@@ -181,7 +182,8 @@ static bool read_phase(sl_builder *b, sl_phase *phase, const sl_setting *group)
     phase->name = "main";
     check_keys(b, group, keys, "a phase");
     if (name && sl_build_text(b, name, NULL, "name", &phase->name) && !sl_build_name_fits(phase->name))
-        sl_mistake(b->mistakes, name, NULL, "'%s' cannot name a phase; use letters, digits, - and _", phase->name);
+        sl_mistake(b->mistakes, name, NULL, "'%s' cannot name a phase; use letters, digits, - and _, 63 at most",
+                   phase->name);
     for (size_t i = 0; i < phase->index; i++)
         if (strcmp(b->plan->phases[i].name, phase->name) == 0)
             sl_mistake(b->mistakes, name ? name : group, NULL,
@@ -272,7 +274,7 @@ static void read_header(sl_builder *b)
         sl_mistake(b->mistakes, NULL, NULL, "the pipeline has no name; add name = \"…\";");
     else if (sl_build_text(b, name, NULL, "name", &b->plan->name) && !sl_build_name_fits(b->plan->name))
         sl_mistake(b->mistakes, name, NULL,
-                   "'%s' cannot name a pipeline; use letters, digits, - and _ (a folder is named by it)",
+                   "'%s' cannot name a pipeline; use letters, digits, - and _, 63 at most (a folder is named by it)",
                    b->plan->name);
     if (seed && sl_build_integer(b, seed, NULL, "seed", 0, INT64_MAX, &number))
         b->plan->seed = (uint64_t)number;
