@@ -16,7 +16,8 @@
 
 enum sluice_loss_needs {
     SLUICE_REFERENCE = 1u << 0, /* log-probabilities of the reference model */
-    SLUICE_SAMPLER_LOGPS = 1u << 1
+    SLUICE_SAMPLER_LOGPS = 1u << 1,
+    SLUICE_HEAD_VALUES = 1u << 2 /* the outputs of a reward model's head: the trainer trains one */
 };
 
 enum sluice_loss_per { SLUICE_PER_TOKEN = 0, SLUICE_PER_SEQUENCE = 1 };
@@ -36,6 +37,9 @@ typedef struct sluice_pairs {
     const double *p;                        /* [count] probability that the label is right */
     const double *margin;                   /* [count] 0 where none was set */
     double progress;                        /* of training, 0 to 1 */
+    /* With SLUICE_HEAD_VALUES; the sums of log-probabilities are then 0. [count · heads], pair after pair. */
+    size_t heads;
+    const double *chosen_value, *rejected_value;
 } sluice_pairs;
 
 /* All arrays are [count], cleared by the host. */
@@ -44,6 +48,8 @@ typedef struct sluice_pair_grads {
     double *loss;     /* each pair's own, before weight and mean */
     double *d_chosen; /* d loss[i] / d chosen[i].policy */
     double *d_rejected;
+    /* With SLUICE_HEAD_VALUES: d loss[i] / d chosen_value[i · heads + h]. [count · heads] */
+    double *d_chosen_value, *d_rejected_value;
 } sluice_pair_grads;
 
 /* Sequences of tokens; sequence i's tokens are [offset[i], offset[i+1]) in the flat arrays. */

@@ -50,6 +50,7 @@ typedef struct sluice_model_info {
     uint64_t template_hash;   /* 0 without a template */
     const char *numerics;     /* instruction set, library, tile, dtype */
     uint8_t content_hash[16]; /* of weights, config and tokenizer */
+    uint32_t head_outputs;    /* k of a reward model's head ("score.weight" [k, hidden]); 0 = a language model */
 } sluice_model_info;
 
 enum sluice_encode_flags {
@@ -118,6 +119,14 @@ typedef struct sluice_optimizer {
     double max_grad_norm;                       /* 0 = no clipping */
     double dropout;                             /* on attention and feed-forward outputs */
     uint64_t seed;
+    /* A reward model: the output is a head of k values on the last layer's normed hidden state of a completion's last
+     * token; what is saved is a LlamaForSequenceClassification. 0 = a language model. The head is `head_from`'s when
+     * that is given (same k and hidden size), else the opened model's own, else drawn from N(0, 0.02²) by `seed`. */
+    uint32_t head_outputs;
+    sluice_model *head_from; /* borrowed for train_begin */
+    bool freeze_body;        /* only the head learns (linear probing); needs head_outputs */
+    bool recompute;          /* keep one row a layer and compute the rest again in the backward pass: memory, never the
+                                result */
 } sluice_optimizer;
 
 typedef struct sluice_step_info {
@@ -188,6 +197,18 @@ typedef struct sluice_model_service {
                  const double *weights, size_t count, const char *dir, const char *dtype);
     /* ‖a − b‖ over all tensors: did training change anything? */
     int (*distance)(sluice_model *, sluice_model *, double *);
+
+    /* --- reward models (info.head_outputs = k > 0) --- */
+    /* values[c] is the c-th completion's array [k] over all groups in order: the head's outputs at its last token (the
+     * prompt's last where the completion is empty). SLUICE_BAD_MODEL for a model without a head. */
+    int (*score_values)(sluice_model *, const sluice_group *, size_t count, float *const *values);
+    /* As train_gradient, for a training with head_outputs: `derivative` gets the values and fills d_values (cleared)
+     * with d loss / d value, both laid out as score_values does. */
+    int (*train_values)(sluice_training *, const sluice_group *, size_t count,
+                        int (*derivative)(void *context, const float *const *values, float *const *d_values),
+                        void *context);
+    /* The head's outputs under the weights as they are now. */
+    int (*train_score_values)(sluice_training *, const sluice_group *, size_t count, float *const *values);
 } sluice_model_service;
 
 #endif

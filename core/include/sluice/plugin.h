@@ -29,7 +29,8 @@ typedef enum sluice_kind {
     SLUICE_TRAINER = 8,
     SLUICE_AVERAGER = 9,
     SLUICE_EVALUATOR = 10,
-    SLUICE_SERVICE = 11 /* a provider: the model runtime, a device backend */
+    SLUICE_SERVICE = 11,     /* a provider: the model runtime, a device backend */
+    SLUICE_METRICS_SINK = 12 /* gets every line of metrics.jsonl as it is written (metrics.h) */
 } sluice_kind;
 
 /* Record fields a class reads and adds: `sluice check` follows them along the graph. */

@@ -10,6 +10,7 @@
 #include <sluice/record.h>
 #include <sluice/stage.h>
 #include <sluice/loss.h>
+#include <sluice/metrics.h>
 #include <sluice/service.h>
 #include <sluice/model.h>
 #include <sluice/random.h>
