@@ -183,7 +183,7 @@ static void bench_products(kn_device *const *device, int devices)
             float *w = floats(out * in);
             for (int i = 0; i < devices; i++) {
                 t[i] = (task){.device = device[i], .T = T, .out = out, .in = in};
-                t[i].m = device[i]->ops->matrix_new(device[i], KN_F32, out, in, true);
+                t[i].m = device[i]->ops->matrix_new(device[i], out, in, true);
                 device[i]->ops->matrix_set(device[i], t[i].m, w);
                 t[i].a = floats(T * in);
                 t[i].b = floats(out * in);
@@ -218,7 +218,7 @@ static void bench_vocabulary(kn_device *device)
             const size_t T = rows[r], V = heads[s].out, d = heads[s].in;
             task t = {.device = device, .T = T, .out = V, .in = d};
             float *w = floats(V * d);
-            t.m = device->ops->matrix_new(device, KN_F32, V, d, true);
+            t.m = device->ops->matrix_new(device, V, d, true);
             device->ops->matrix_set(device, t.m, w);
             t.a = floats(T * d);
             t.b = floats(V * d);

@@ -100,7 +100,7 @@ static int generator_new(generator *g)
     g->logits = ops->alloc(dev, LOGIT_ROWS * (size_t)c->vocab * sizeof(float));
     g->logprob = ops->alloc(dev, LOGIT_ROWS * sizeof(float));
     const size_t pages = cache_pages(g);
-    g->cache = ops->cache_new(dev, KN_F32, c->layers, pages, &g->n->attention);
+    g->cache = ops->cache_new(dev, c->layers, pages, &g->n->attention);
     if (!g->prompt_hidden || !g->hidden || !g->normed || !g->logits || !g->logprob || !g->cache ||
         sm_pages_new(&g->pages, pages) != SM_OK)
         return no_memory(g);

@@ -29,13 +29,13 @@ static int make_matrices(sm_network *n, bool with_backward)
     const kn_ops *ops = n->device->ops;
     const size_t d = c->hidden, q = (size_t)c->heads * c->head_dim, kv = (size_t)c->kv_heads * c->head_dim;
     const size_t f = c->intermediate;
-    bool ok = (n->head = ops->matrix_new(n->device, KN_F32, c->vocab, d, with_backward)) != NULL;
+    bool ok = (n->head = ops->matrix_new(n->device, c->vocab, d, with_backward)) != NULL;
     for (size_t l = 0; ok && l < c->layers; l++) {
         sm_layer_matrices *m = &n->layer[l];
-        m->qkv = ops->matrix_new(n->device, KN_F32, q + 2 * kv, d, with_backward);
-        m->out = ops->matrix_new(n->device, KN_F32, d, q, with_backward);
-        m->gate_up = ops->matrix_new(n->device, KN_F32, 2 * f, d, with_backward);
-        m->down = ops->matrix_new(n->device, KN_F32, d, f, with_backward);
+        m->qkv = ops->matrix_new(n->device, q + 2 * kv, d, with_backward);
+        m->out = ops->matrix_new(n->device, d, q, with_backward);
+        m->gate_up = ops->matrix_new(n->device, 2 * f, d, with_backward);
+        m->down = ops->matrix_new(n->device, d, f, with_backward);
         ok = m->qkv && m->out && m->gate_up && m->down;
     }
     return ok ? KN_OK : KN_NO_MEMORY;

@@ -63,9 +63,9 @@ static result run(kn_device *device, const world *w, const float *x, const size_
     r.sums = w->width * w->d + w->width + 2 * w->f * w->d + w->vocab * w->d + w->d;
     r.row = calloc(r.rows, sizeof(float));
     r.sum = calloc(r.sums, sizeof(float));
-    kn_matrix *qkv_m = o->matrix_new(device, KN_F32, w->width, w->d, true);
-    kn_matrix *gate_m = o->matrix_new(device, KN_F32, 2 * w->f, w->d, true);
-    kn_matrix *head_m = o->matrix_new(device, KN_F32, w->vocab, w->d, true);
+    kn_matrix *qkv_m = o->matrix_new(device, w->width, w->d, true);
+    kn_matrix *gate_m = o->matrix_new(device, 2 * w->f, w->d, true);
+    kn_matrix *head_m = o->matrix_new(device, w->vocab, w->d, true);
     o->matrix_set(device, qkv_m, w->w_qkv);
     o->matrix_set(device, gate_m, w->w_gate);
     o->matrix_set(device, head_m, w->w_head);
@@ -255,7 +255,7 @@ static void cached_case(kn_device *device, const kn_attention *a)
     const kn_segment segment[] = {{0, prompt, 0, 0}, {prompt, more, 0, prompt}, {prompt + more, more, 0, prompt}};
     float *qkv = test_floats(T * width, 1, 1), *packed = test_memory(T * wide * 4), *cached = test_memory(T * wide * 4);
     assert_int_equal(device->ops->attention(device, packed, NULL, qkv, segment, 3, T, a), KN_OK);
-    kn_cache *cache = device->ops->cache_new(device, KN_F32, 2, 12, a);
+    kn_cache *cache = device->ops->cache_new(device, 2, 12, a);
     assert_non_null(cache);
     const uint32_t first[] = {7, 2, 9, 4, 1}, second[] = {7, 2, 11, 5, 0}; /* full pages shared, the third copied */
     for (size_t i = 0; i < prompt; i += 10) {
@@ -315,7 +315,7 @@ static void recorded_isa(kn_device *device, const char *isa)
     for (size_t v = 0; v < 3; v++) {
         const size_t V = vocabs[v];
         float *w = test_floats(V * d, 1, 1), *h = test_floats(T * d, 1, 2), *logits = test_memory(T * V * 4);
-        kn_matrix *m = device->ops->matrix_new(device, KN_F32, V, d, false);
+        kn_matrix *m = device->ops->matrix_new(device, V, d, false);
         device->ops->matrix_set(device, m, w);
         kn_choice choice[60];
         kn_chosen chosen[60];

@@ -57,7 +57,7 @@ typedef struct linear_case {
 static double linear_loss(void *arg)
 {
     linear_case *l = arg;
-    kn_matrix *m = device->ops->matrix_new(device, KN_F32, 5, 7, true);
+    kn_matrix *m = device->ops->matrix_new(device, 5, 7, true);
     device->ops->matrix_set(device, m, l->w);
     device->ops->linear(device, l->y, l->x, m, l->bias, NULL, 3);
     device->ops->matrix_free(device, m);
@@ -79,7 +79,7 @@ static void test_linear(void **state)
     fill(l.x, 21, 1, 2);
     fill(l.bias, 5, 1, 3);
     fill(l.c, 15, 1, 4);
-    kn_matrix *m = device->ops->matrix_new(device, KN_F32, 5, 7, true);
+    kn_matrix *m = device->ops->matrix_new(device, 5, 7, true);
     device->ops->matrix_set(device, m, l.w);
     device->ops->linear_backward_input(device, dx, l.c, m, 3, false);
     device->ops->linear_backward_weight(device, dw, db, l.c, l.x, 3, 5, 7);
@@ -263,7 +263,7 @@ typedef struct logprob_case {
 static double logprob_loss(void *arg)
 {
     logprob_case *l = arg;
-    kn_matrix *m = device->ops->matrix_new(device, KN_F32, 11, 6, true);
+    kn_matrix *m = device->ops->matrix_new(device, 11, 6, true);
     device->ops->matrix_set(device, m, l->w);
     device->ops->logprob(device, l->y, l->lse, NULL, l->h, m, l->target, 4);
     device->ops->matrix_free(device, m);
@@ -278,7 +278,7 @@ static void test_logprob(void **state)
     fill(l.h, 24, 1, 2);
     fill(l.c, 4, 1, 3);
     logprob_loss(&l);
-    kn_matrix *m = device->ops->matrix_new(device, KN_F32, 11, 6, true);
+    kn_matrix *m = device->ops->matrix_new(device, 11, 6, true);
     device->ops->matrix_set(device, m, l.w);
     device->ops->logprob_backward(device, dh, dw, l.c, l.h, m, l.lse, l.target, 4);
     device->ops->matrix_free(device, m);

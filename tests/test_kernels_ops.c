@@ -27,7 +27,7 @@ static void check_linear(kn_device *cpu, size_t T, size_t out, size_t in)
     kn_device *device[2] = {cpu, reference};
     for (int i = 0; i < 2; i++) {
         const kn_ops *o = device[i]->ops;
-        kn_matrix *m = o->matrix_new(device[i], KN_F32, out, in, true);
+        kn_matrix *m = o->matrix_new(device[i], out, in, true);
         assert_non_null(m);
         assert_int_equal(o->matrix_set(device[i], m, w), KN_OK);
         y[i] = test_memory(4 * T * out * sizeof(float));
@@ -284,7 +284,7 @@ static void check_vocabulary(kn_device *cpu, size_t T, size_t vocab, size_t d, f
     kn_device *device[2] = {cpu, reference};
     for (int i = 0; i < 2; i++) {
         const kn_ops *o = device[i]->ops;
-        kn_matrix *m = o->matrix_new(device[i], KN_F32, vocab, d, true);
+        kn_matrix *m = o->matrix_new(device[i], vocab, d, true);
         o->matrix_set(device[i], m, w);
         logprob[i] = test_memory(T * sizeof(float));
         lse[i] = test_memory(T * sizeof(float));
@@ -387,9 +387,8 @@ static void test_refusals(void **state)
     kn_device *cpu = kn_cpu_new(0, NULL, NULL);
     assert_non_null(cpu);
     assert_true(cpu->ops->threads(cpu) >= 1);
-    assert_null(cpu->ops->matrix_new(cpu, KN_BF16, 4, 4, false));
-    assert_null(cpu->ops->matrix_new(cpu, KN_F32, SIZE_MAX / 4, 8, false));
-    kn_matrix *forward = cpu->ops->matrix_new(cpu, KN_F32, 4, 4, false);
+    assert_null(cpu->ops->matrix_new(cpu, SIZE_MAX / 4, 8, false));
+    kn_matrix *forward = cpu->ops->matrix_new(cpu, 4, 4, false);
     float x[4] = {0};
     assert_int_equal(cpu->ops->linear_backward_input(cpu, x, x, forward, 1, false), KN_BAD_ARGUMENT);
     cpu->ops->matrix_free(cpu, forward);

@@ -187,8 +187,8 @@ static bool segments_ok(const kn_segment *s, size_t segments, size_t T)
     return true;
 }
 
-int KN(attention)(kn_device *device, float *out, float *lse, const float *qkv, const kn_segment *segment,
-                  size_t segments, size_t T, const kn_attention *a)
+int KN(attention)(kn_device *device, void *out, float *lse, const void *qkv, const kn_segment *segment, size_t segments,
+                  size_t T, const kn_attention *a)
 {
     kn_cpu *cpu = (kn_cpu *)device;
     if (!shape_ok(a) || !segments_ok(segment, segments, T))
@@ -259,7 +259,7 @@ static void cached_piece(void *arg, size_t index, unsigned worker)
                      j->scores + worker * j->room, j->out, NULL);
 }
 
-int KN(attention_cached)(kn_device *device, float *out, const float *qkv, kn_cache *c, size_t layer,
+int KN(attention_cached)(kn_device *device, void *out, const void *qkv, kn_cache *c, size_t layer,
                          const kn_cached_rows *rows, size_t sequences, size_t T)
 {
     kn_cpu *cpu = (kn_cpu *)device;

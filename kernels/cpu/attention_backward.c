@@ -196,7 +196,7 @@ static size_t find_families(const kn_segment *s, size_t segments, size_t *family
     return families;
 }
 
-int KN(attention_backward)(kn_device *device, float *dqkv, const float *dout, const float *qkv, const float *out,
+int KN(attention_backward)(kn_device *device, void *dqkv, const void *dout, const void *qkv, const void *out,
                            const float *lse, const kn_segment *segment, size_t segments, size_t T,
                            const kn_attention *a)
 {

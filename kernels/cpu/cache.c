@@ -4,10 +4,10 @@
 
 #include <stdlib.h>
 
-kn_cache *KN(cache_new)(kn_device *device, kn_dtype dtype, size_t layers, size_t pages, const kn_attention *a)
+kn_cache *KN(cache_new)(kn_device *device, size_t layers, size_t pages, const kn_attention *a)
 {
-    if (dtype != KN_F32 || a->heads == 0 || a->kv_heads == 0 || a->head_dim == 0 || a->heads % a->kv_heads != 0 ||
-        layers == 0 || pages == 0 || pages > UINT32_MAX || layers > SIZE_MAX / 64 / pages)
+    if (a->heads == 0 || a->kv_heads == 0 || a->head_dim == 0 || a->heads % a->kv_heads != 0 || layers == 0 ||
+        pages == 0 || pages > UINT32_MAX || layers > SIZE_MAX / 64 / pages)
         return NULL;
     const size_t page = a->kv_heads * kn_block_floats(a);
     if (page > SIZE_MAX / 16 / layers / pages)

@@ -199,8 +199,8 @@ void KN(product)(kn_cpu *cpu, const kn_product *p, size_t M)
     kn_run(cpu, j.row_cuts * j.panel_cuts, cost, product_piece, &j);
 }
 
-int KN(linear)(kn_device *device, float *y, const float *x, const kn_matrix *m, const float *bias,
-               const float *residual, size_t T)
+int KN(linear)(kn_device *device, void *y, const void *x, const kn_matrix *m, const float *bias, const void *residual,
+               size_t T)
 {
     if (m->onednn_forward)
         return kn_onednn_product((kn_cpu *)device, m->onednn_forward, y, x, bias, residual, false, T);
@@ -218,7 +218,7 @@ int KN(linear)(kn_device *device, float *y, const float *x, const kn_matrix *m, 
     return KN_OK;
 }
 
-int KN(linear_backward_input)(kn_device *device, float *dx, const float *dy, const kn_matrix *m, size_t T,
+int KN(linear_backward_input)(kn_device *device, void *dx, const void *dy, const kn_matrix *m, size_t T,
                               bool accumulate)
 {
     if (!m->back)
@@ -342,7 +342,7 @@ int KN(product_weight)(kn_cpu *cpu, float *dw, size_t lddw, float *db, const flo
     return KN_OK;
 }
 
-int KN(linear_backward_weight)(kn_device *device, float *dw, float *db, const float *dy, const float *x, size_t T,
+int KN(linear_backward_weight)(kn_device *device, float *dw, float *db, const void *dy, const void *x, size_t T,
                                size_t out, size_t in)
 {
     return KN(product_weight)((kn_cpu *)device, dw, in, db, dy, out, x, in, T, out, in);

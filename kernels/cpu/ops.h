@@ -64,42 +64,44 @@ int KN(product_weight)(kn_cpu *, float *dw, size_t lddw, float *db, const float 
 
 /* --- the ops --- */
 
-kn_matrix *KN(matrix_new)(kn_device *, kn_dtype, size_t out, size_t in, bool with_backward);
+kn_matrix *KN(matrix_new)(kn_device *, size_t out, size_t in, bool with_backward);
 int KN(matrix_set)(kn_device *, kn_matrix *, const float *w);
 void KN(matrix_free)(kn_device *, kn_matrix *);
-int KN(linear)(kn_device *, float *y, const float *x, const kn_matrix *, const float *bias, const float *residual,
+int KN(linear)(kn_device *, void *y, const void *x, const kn_matrix *, const float *bias, const void *residual,
                size_t T);
-int KN(linear_backward_input)(kn_device *, float *dx, const float *dy, const kn_matrix *, size_t T, bool accumulate);
-int KN(linear_backward_weight)(kn_device *, float *dw, float *db, const float *dy, const float *x, size_t T, size_t out,
+int KN(linear_backward_input)(kn_device *, void *dx, const void *dy, const kn_matrix *, size_t T, bool accumulate);
+int KN(linear_backward_weight)(kn_device *, float *dw, float *db, const void *dy, const void *x, size_t T, size_t out,
                                size_t in);
-int KN(rms_norm)(kn_device *, float *y, float *rstd, const float *x, const float *w, size_t T, size_t d, float eps);
-int KN(rms_norm_backward)(kn_device *, float *dx, float *dw, const float *dy, const float *x, const float *w,
+int KN(rms_norm)(kn_device *, void *y, float *rstd, const void *x, const float *w, size_t T, size_t d, float eps);
+int KN(rms_norm_backward)(kn_device *, void *dx, float *dw, const void *dy, const void *x, const float *w,
                           const float *rstd, size_t T, size_t d);
-int KN(rope)(kn_device *, float *x, size_t stride, const uint32_t *position, const float *cos, const float *sin,
+int KN(rope)(kn_device *, void *x, size_t stride, const uint32_t *position, const float *cos, const float *sin,
              size_t T, size_t heads, size_t head_dim, bool inverse);
-int KN(swiglu)(kn_device *, float *y, const float *gate_up, size_t T, size_t f);
-int KN(swiglu_backward)(kn_device *, float *dgate_up, const float *dy, const float *gate_up, size_t T, size_t f);
-int KN(embed)(kn_device *, float *y, const float *table, const uint32_t *token, size_t T, size_t d);
-int KN(embed_backward)(kn_device *, float *dtable, const float *dy, const uint32_t *token, size_t T, size_t d,
+int KN(swiglu)(kn_device *, void *y, const void *gate_up, size_t T, size_t f);
+int KN(swiglu_backward)(kn_device *, void *dgate_up, const void *dy, const void *gate_up, size_t T, size_t f);
+int KN(embed)(kn_device *, void *y, const void *table, const uint32_t *token, size_t T, size_t d);
+int KN(embed_backward)(kn_device *, float *dtable, const void *dy, const uint32_t *token, size_t T, size_t d,
                        size_t vocab);
-int KN(dropout)(kn_device *, float *x, size_t T, size_t d, float rate, const uint64_t key[2], const uint64_t *row_id);
-int KN(add)(kn_device *, float *y, const float *x, size_t n);
-int KN(axpy)(kn_device *, float *y, float a, const float *x, size_t n);
-int KN(attention)(kn_device *, float *out, float *lse, const float *qkv, const kn_segment *, size_t segments, size_t T,
+int KN(dropout)(kn_device *, void *x, size_t T, size_t d, float rate, const uint64_t key[2], const uint64_t *row_id);
+int KN(add)(kn_device *, void *y, const void *x, size_t n);
+int KN(axpy)(kn_device *, void *y, float a, const void *x, size_t n);
+int KN(attention)(kn_device *, void *out, float *lse, const void *qkv, const kn_segment *, size_t segments, size_t T,
                   const kn_attention *);
-int KN(attention_backward)(kn_device *, float *dqkv, const float *dout, const float *qkv, const float *out,
+int KN(attention_backward)(kn_device *, void *dqkv, const void *dout, const void *qkv, const void *out,
                            const float *lse, const kn_segment *, size_t segments, size_t T, const kn_attention *);
-kn_cache *KN(cache_new)(kn_device *, kn_dtype, size_t layers, size_t pages, const kn_attention *);
+kn_cache *KN(cache_new)(kn_device *, size_t layers, size_t pages, const kn_attention *);
 void KN(cache_free)(kn_device *, kn_cache *);
 int KN(cache_copy_page)(kn_device *, kn_cache *, uint32_t to, uint32_t from, size_t count);
-int KN(attention_cached)(kn_device *, float *out, const float *qkv, kn_cache *, size_t layer, const kn_cached_rows *,
+int KN(attention_cached)(kn_device *, void *out, const void *qkv, kn_cache *, size_t layer, const kn_cached_rows *,
                          size_t sequences, size_t T);
-int KN(logprob)(kn_device *, float *logprob, float *lse, float *entropy, const float *h, const kn_matrix *,
+int KN(logprob)(kn_device *, float *logprob, float *lse, float *entropy, const void *h, const kn_matrix *,
                 const uint32_t *target, size_t T);
-int KN(logprob_backward)(kn_device *, float *dh, float *dw, const float *dlogprob, const float *h, const kn_matrix *,
+int KN(logprob_backward)(kn_device *, void *dh, float *dw, const float *dlogprob, const void *h, const kn_matrix *,
                          const float *lse, const uint32_t *target, size_t T);
-int KN(logits)(kn_device *, float *logits, const float *h, const kn_matrix *, size_t T);
+int KN(logits)(kn_device *, float *logits, const void *h, const kn_matrix *, size_t T);
 int KN(choose)(kn_device *, kn_chosen *, float *logits, const kn_choice *, size_t T, size_t vocab);
+int KN(to_bf16)(kn_device *, uint16_t *to, const float *from, size_t n);
+int KN(from_bf16)(kn_device *, float *to, const uint16_t *from, size_t n);
 int KN(sum_squares)(kn_device *, double *sum, const float *x, size_t n);
 int KN(adamw)(kn_device *, float *w, float *m, float *v, const float *g, size_t n, const kn_adamw *);
 

@@ -52,6 +52,7 @@ static void parallel(kn_device *device, size_t n, size_t grain, kn_task task, vo
 
 static const kn_ops table = {
     .size = sizeof(kn_ops),
+    .dtype = KN_F32,
     .numerics = numerics,
     .alloc = device_alloc,
     .free = device_free,
@@ -84,6 +85,8 @@ static const kn_ops table = {
     .logprob_backward = KN(logprob_backward),
     .logits = KN(logits),
     .choose = KN(choose),
+    .to_bf16 = KN(to_bf16),
+    .from_bf16 = KN(from_bf16),
     .sum_squares = KN(sum_squares),
     .adamw = KN(adamw),
 };

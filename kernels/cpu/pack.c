@@ -4,9 +4,9 @@
 
 #include <stdlib.h>
 
-kn_matrix *KN(matrix_new)(kn_device *device, kn_dtype dtype, size_t out, size_t in, bool with_backward)
+kn_matrix *KN(matrix_new)(kn_device *device, size_t out, size_t in, bool with_backward)
 {
-    if (dtype != KN_F32 || out == 0 || in == 0 || out > SIZE_MAX / 16 / in)
+    if (out == 0 || in == 0 || out > SIZE_MAX / 16 / in)
         return NULL;
     kn_matrix *m = calloc(1, sizeof(*m));
     if (!m)

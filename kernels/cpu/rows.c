@@ -36,8 +36,7 @@ static void norm_piece(void *arg, size_t index, unsigned worker)
     }
 }
 
-int KN(rms_norm)(kn_device *device, float *y, float *rstd, const float *x, const float *w, size_t T, size_t d,
-                 float eps)
+int KN(rms_norm)(kn_device *device, void *y, float *rstd, const void *x, const float *w, size_t T, size_t d, float eps)
 {
     kn_cpu *cpu = (kn_cpu *)device;
     const double cost = 0.15 * (double)T * (double)d;
@@ -106,7 +105,7 @@ static void norm_backward_piece(void *arg, size_t index, unsigned worker)
                           kn_min(j->d, kn_cut(blocks, j->column_pieces, i + 1) * 16));
 }
 
-int KN(rms_norm_backward)(kn_device *device, float *dx, float *dw, const float *dy, const float *x, const float *w,
+int KN(rms_norm_backward)(kn_device *device, void *dx, float *dw, const void *dy, const void *x, const float *w,
                           const float *rstd, size_t T, size_t d)
 {
     kn_cpu *cpu = (kn_cpu *)device;
@@ -160,7 +159,7 @@ static void rope_piece(void *arg, size_t index, unsigned worker)
     }
 }
 
-int KN(rope)(kn_device *device, float *x, size_t stride, const uint32_t *position, const float *cos, const float *sin,
+int KN(rope)(kn_device *device, void *x, size_t stride, const uint32_t *position, const float *cos, const float *sin,
              size_t T, size_t heads, size_t head_dim, bool inverse)
 {
     kn_cpu *cpu = (kn_cpu *)device;
@@ -208,7 +207,7 @@ static void swiglu_piece(void *arg, size_t index, unsigned worker)
     }
 }
 
-int KN(swiglu)(kn_device *device, float *y, const float *gate_up, size_t T, size_t f)
+int KN(swiglu)(kn_device *device, void *y, const void *gate_up, size_t T, size_t f)
 {
     kn_cpu *cpu = (kn_cpu *)device;
     const double cost = 0.5 * (double)T * (double)f;
@@ -247,7 +246,7 @@ static void swiglu_backward_piece(void *arg, size_t index, unsigned worker)
     }
 }
 
-int KN(swiglu_backward)(kn_device *device, float *dgate_up, const float *dy, const float *gate_up, size_t T, size_t f)
+int KN(swiglu_backward)(kn_device *device, void *dgate_up, const void *dy, const void *gate_up, size_t T, size_t f)
 {
     kn_cpu *cpu = (kn_cpu *)device;
     const double cost = 0.7 * (double)T * (double)f;
@@ -259,10 +258,10 @@ int KN(swiglu_backward)(kn_device *device, float *dgate_up, const float *dy, con
 
 /* --- embedding and dropout --- */
 
-int KN(embed)(kn_device *device, float *y, const float *table, const uint32_t *token, size_t T, size_t d)
+int KN(embed)(kn_device *device, void *y, const void *table, const uint32_t *token, size_t T, size_t d)
 {
     for (size_t t = 0; t < T; t++)
-        memcpy(y + t * d, table + token[t] * d, d * sizeof(float));
+        memcpy((float *)y + t * d, (const float *)table + token[t] * d, d * sizeof(float));
     return KN_OK;
 }
 
@@ -286,7 +285,7 @@ static void embed_backward_piece(void *arg, size_t index, unsigned worker)
     }
 }
 
-int KN(embed_backward)(kn_device *device, float *dtable, const float *dy, const uint32_t *token, size_t T, size_t d,
+int KN(embed_backward)(kn_device *device, float *dtable, const void *dy, const uint32_t *token, size_t T, size_t d,
                        size_t vocab)
 {
     kn_cpu *cpu = (kn_cpu *)device;
@@ -324,7 +323,7 @@ static void dropout_piece(void *arg, size_t index, unsigned worker)
             }
 }
 
-int KN(dropout)(kn_device *device, float *x, size_t T, size_t d, float rate, const uint64_t key[2],
+int KN(dropout)(kn_device *device, void *x, size_t T, size_t d, float rate, const uint64_t key[2],
                 const uint64_t *row_id)
 {
     kn_cpu *cpu = (kn_cpu *)device;
@@ -358,7 +357,7 @@ static void axpy_piece(void *arg, size_t index, unsigned worker)
         v_store_n(j->y + i, v_fma(a, v_load_n(j->x + i, to - i), v_load_n(j->y + i, to - i)), to - i);
 }
 
-int KN(axpy)(kn_device *device, float *y, float a, const float *x, size_t n)
+int KN(axpy)(kn_device *device, void *y, float a, const void *x, size_t n)
 {
     kn_cpu *cpu = (kn_cpu *)device;
     const double cost = 0.15 * (double)n;
@@ -367,7 +366,7 @@ int KN(axpy)(kn_device *device, float *y, float a, const float *x, size_t n)
     return KN_OK;
 }
 
-int KN(add)(kn_device *device, float *y, const float *x, size_t n)
+int KN(add)(kn_device *device, void *y, const void *x, size_t n)
 {
     return KN(axpy)(device, y, 1.0f, x, n); /* 1·x + y rounds once: the same bits as y + x */
 }

@@ -10,6 +10,8 @@
 #ifndef KN_VEC_H
 #define KN_VEC_H
 
+#include "kernels/bf16.h"
+
 #include <stdint.h>
 #include <string.h>
 #include <stddef.h>
@@ -219,6 +221,73 @@ KN_INLINE void v_store_n(float *p, V a, size_t n)
 #else
     memcpy(p, &a, n * sizeof(float));
 #endif
+}
+
+/* --- bfloat16: widened exactly, rounded to nearest even with denormals and NaN kept (kernels/bf16.h). Integer work:
+ * the machine's own conversions flush denormals. --- */
+
+KN_INLINE V v_load_bf16(const uint16_t *p)
+{
+#if VN == 16
+    return (V)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16);
+#elif VN == 8
+    return (V)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16);
+#elif defined(__ARM_NEON) && !defined(KN_PLAIN)
+    return (V)vshll_n_u16(vld1_u16(p), 16);
+#elif defined(__SSE2__)
+    return (V)_mm_unpacklo_epi16(_mm_setzero_si128(), _mm_loadl_epi64((const __m128i *)p));
+#else
+    return (V){kn_widen(p[0]), kn_widen(p[1]), kn_widen(p[2]), kn_widen(p[3])};
+#endif
+}
+
+/* Rounded, in the upper half of each lane; the lower half is not cleared. */
+KN_INLINE VU v_round_bf16(V a)
+{
+    const VU bits = (VU)a, rounded = bits + 0x7fff + ((bits >> 16) & 1);
+#if VN == 16
+    const __mmask16 nan = _mm512_cmp_ps_mask((__m512)a, (__m512)a, _CMP_UNORD_Q);
+    return (VU)_mm512_mask_or_epi32((__m512i)rounded, nan, (__m512i)bits, _mm512_set1_epi32(0x400000));
+#else
+    return (VU)v_select(a == a, (V)rounded, (V)(bits | 0x400000));
+#endif
+}
+
+KN_INLINE void v_store_bf16(uint16_t *p, V a)
+{
+    const VU r = v_round_bf16(a);
+#if VN == 16
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32((__m512i)r, 16)));
+#elif VN == 8
+    const __m256i high = _mm256_srli_epi32((__m256i)r, 16);
+    _mm_storeu_si128((__m128i *)p, _mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1)));
+#elif defined(__ARM_NEON) && !defined(KN_PLAIN)
+    vst1_u16(p, vshrn_n_u32((uint32x4_t)r, 16));
+#elif defined(__SSE2__)
+    const __m128i high = _mm_srai_epi32((__m128i)r, 16); /* signed: packing with signed saturation changes nothing */
+    _mm_storel_epi64((__m128i *)p, _mm_packs_epi32(high, high));
+#else
+    for (int i = 0; i < VN; i++)
+        p[i] = (uint16_t)(r[i] >> 16);
+#endif
+}
+
+KN_INLINE V v_load_bf16_n(const uint16_t *p, size_t n)
+{
+#if VN == 16
+    return (V)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16((__mmask16)((1u << n) - 1), p)), 16);
+#else
+    uint16_t lane[VN] = {0};
+    memcpy(lane, p, n * sizeof(*p));
+    return v_load_bf16(lane);
+#endif
+}
+
+KN_INLINE void v_store_bf16_n(uint16_t *p, V a, size_t n)
+{
+    uint16_t lane[VN];
+    v_store_bf16(lane, a);
+    memcpy(p, lane, n * sizeof(*p));
 }
 
 /* The lanes of a mask as bits. */

@@ -93,7 +93,7 @@ static kn_product logits_product(const kn_matrix *m, const float *h, float *c, s
                         .ldc = ldc};
 }
 
-int KN(logits)(kn_device *device, float *logits, const float *h, const kn_matrix *m, size_t T)
+int KN(logits)(kn_device *device, float *logits, const void *h, const kn_matrix *m, size_t T)
 {
     const kn_product p = logits_product(m, h, logits, m->out);
     KN(product)((kn_cpu *)device, &p, T);
@@ -137,7 +137,7 @@ static void logprob_piece(void *arg, size_t index, unsigned worker)
     }
 }
 
-int KN(logprob)(kn_device *device, float *logprob, float *lse, float *entropy, const float *h, const kn_matrix *m,
+int KN(logprob)(kn_device *device, float *logprob, float *lse, float *entropy, const void *h, const kn_matrix *m,
                 const uint32_t *target, size_t T)
 {
     kn_cpu *cpu = (kn_cpu *)device;
@@ -216,7 +216,7 @@ static void back_piece(void *arg, size_t index, unsigned worker)
     }
 }
 
-int KN(logprob_backward)(kn_device *device, float *dh, float *dw, const float *dlogprob, const float *h,
+int KN(logprob_backward)(kn_device *device, void *dh, float *dw, const float *dlogprob, const void *h,
                          const kn_matrix *m, const float *lse, const uint32_t *target, size_t T)
 {
     kn_cpu *cpu = (kn_cpu *)device;
@@ -251,12 +251,12 @@ int KN(logprob_backward)(kn_device *device, float *dh, float *dw, const float *d
                                      .lda = BACK_TOKENS,
                                      .packed = m->back + j.from * NR,
                                      .panel_stride = m->out * NR,
-                                     .c = dh + row * m->in,
+                                     .c = (float *)dh + row * m->in,
                                      .ldc = m->in,
                                      .accumulate = j.from > 0};
             KN(product)(cpu, &back, j.rows);
-            status = KN(product_weight)(cpu, dw + j.from * m->in, m->in, NULL, d, BACK_TOKENS, h + row * m->in, m->in,
-                                        j.rows, j.n, m->in);
+            status = KN(product_weight)(cpu, dw + j.from * m->in, m->in, NULL, d, BACK_TOKENS,
+                                        (const float *)h + row * m->in, m->in, j.rows, j.n, m->in);
         }
     }
     kn_scratch_give(cpu, d);

@@ -9,32 +9,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool kn_ref_attention_ok(const kn_attention *a)
-{
-    return a->heads > 0 && a->kv_heads > 0 && a->head_dim > 0 && a->heads % a->kv_heads == 0 && a->softcap >= 0;
-}
-
-bool kn_ref_segments_ok(const kn_segment *s, size_t segments, size_t T)
-{
-    for (size_t i = 0; i < segments; i++) {
-        if (s[i].row > T || s[i].count > T - s[i].row)
-            return false;
-        if (s[i].prefix_count > 0 && (s[i].prefix > T || s[i].prefix_count > T - s[i].prefix))
-            return false;
-    }
-    return true;
-}
-
 /* One query against keys k[first … n-1], values alike: out[head_dim], the log of the softmax's sum returned. */
-static float attend(float *out, double *score, const float *q, const float *const *k, const float *const *v,
-                    size_t first, size_t n, const kn_attention *a)
+static float attend(E *out, double *score, const E *q, const E *const *k, const E *const *v, size_t first, size_t n,
+                    const kn_attention *a)
 {
     const size_t hd = a->head_dim;
     double max = -INFINITY, sum = 0;
     for (size_t j = first; j < n; j++) {
         double s = 0;
         for (size_t i = 0; i < hd; i++)
-            s += (double)q[i] * k[j][i];
+            s += (double)get(q, i) * get(k[j], i);
         s *= a->scale;
         if (a->softcap > 0)
             s = a->softcap * tanh(s / a->softcap);
@@ -48,8 +32,8 @@ static float attend(float *out, double *score, const float *q, const float *cons
     for (size_t i = 0; i < hd; i++) {
         double o = 0;
         for (size_t j = first; j < n; j++)
-            o += score[j] * v[j][i];
-        out[i] = (float)(o / sum);
+            o += score[j] * get(v[j], i);
+        put(out, i, o / sum);
     }
     return (float)(max + log(sum));
 }
@@ -57,7 +41,7 @@ static float attend(float *out, double *score, const float *q, const float *cons
 /* Room for n keys: scores, and pointers to keys and values. */
 typedef struct attend_room {
     double *score;
-    const float **k, **v;
+    const E **k, **v;
 } attend_room;
 
 static bool room_new(attend_room *r, size_t n)
@@ -75,7 +59,7 @@ static void room_free(attend_room *r)
     free(r->v);
 }
 
-static int attend_segment(float *out, float *lse, const float *qkv, const kn_segment *s, const kn_attention *a)
+static int attend_segment(E *out, float *lse, const E *qkv, const kn_segment *s, const kn_attention *a)
 {
     const size_t hd = a->head_dim, width = (a->heads + 2 * (size_t)a->kv_heads) * hd, group = a->heads / a->kv_heads;
     const size_t keys = s->prefix_count + s->count;
@@ -83,7 +67,7 @@ static int attend_segment(float *out, float *lse, const float *qkv, const kn_seg
     int status = room_new(&room, keys + 1) ? KN_OK : KN_NO_MEMORY;
     for (size_t h = 0; status == KN_OK && h < a->heads; h++) {
         for (size_t j = 0; j < keys; j++) {
-            const float *row = qkv + kn_ref_key_row(s, j) * width;
+            const E *row = qkv + kn_ref_key_row(s, j) * width;
             room.k[j] = row + (a->heads + h / group) * hd;
             room.v[j] = row + (a->heads + a->kv_heads + h / group) * hd;
         }
@@ -99,8 +83,8 @@ static int attend_segment(float *out, float *lse, const float *qkv, const kn_seg
     return status;
 }
 
-int kn_ref_attention(kn_device *device, float *out, float *lse, const float *qkv, const kn_segment *segment,
-                     size_t segments, size_t T, const kn_attention *a)
+int REF(attention)(kn_device *device, void *out, float *lse, const void *qkv, const kn_segment *segment,
+                   size_t segments, size_t T, const kn_attention *a)
 {
     if (!kn_ref_attention_ok(a) || !kn_ref_segments_ok(segment, segments, T))
         return KN_BAD_ARGUMENT;
@@ -112,21 +96,21 @@ int kn_ref_attention(kn_device *device, float *out, float *lse, const float *qkv
     return KN_OK;
 }
 
-static int attend_cached(float *out, const float *qkv, kn_cache *c, size_t layer, const kn_cached_rows *s)
+static int attend_cached(E *out, const E *qkv, kn_cache *c, size_t layer, const kn_cached_rows *s)
 {
     const kn_attention *a = &c->shape;
     const size_t hd = a->head_dim, width = (a->heads + 2 * (size_t)a->kv_heads) * hd, group = a->heads / a->kv_heads;
     const size_t keys = s->position + s->count, both = 2 * a->kv_heads * hd;
     for (size_t i = 0; i < s->count; i++) {
         const size_t at = s->position + i;
-        float *to = kn_ref_cache_at(c, layer, s->pages[at / KN_PAGE], at % KN_PAGE);
-        memcpy(to, qkv + (s->row + i) * width + a->heads * hd, both * sizeof(float));
+        E *to = REF(cache_at)(c, layer, s->pages[at / KN_PAGE], at % KN_PAGE);
+        memcpy(to, qkv + (s->row + i) * width + a->heads * hd, both * sizeof(E));
     }
     attend_room room;
     int status = room_new(&room, keys + 1) ? KN_OK : KN_NO_MEMORY;
     for (size_t h = 0; status == KN_OK && h < a->heads; h++) {
         for (size_t j = 0; j < keys; j++) {
-            const float *kv = kn_ref_cache_at(c, layer, s->pages[j / KN_PAGE], j % KN_PAGE);
+            const E *kv = REF(cache_at)(c, layer, s->pages[j / KN_PAGE], j % KN_PAGE);
             room.k[j] = kv + h / group * hd;
             room.v[j] = kv + (a->kv_heads + h / group) * hd;
         }
@@ -140,8 +124,8 @@ static int attend_cached(float *out, const float *qkv, kn_cache *c, size_t layer
     return status;
 }
 
-int kn_ref_attention_cached(kn_device *device, float *out, const float *qkv, kn_cache *c, size_t layer,
-                            const kn_cached_rows *rows, size_t sequences, size_t T)
+int REF(attention_cached)(kn_device *device, void *out, const void *qkv, kn_cache *c, size_t layer,
+                          const kn_cached_rows *rows, size_t sequences, size_t T)
 {
     if (layer >= c->layers)
         return KN_BAD_ARGUMENT;

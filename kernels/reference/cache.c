@@ -5,25 +5,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-static size_t position_floats(const kn_cache *c)
+static size_t position_size(const kn_cache *c)
 {
     return 2 * (size_t)c->shape.kv_heads * c->shape.head_dim;
 }
 
-float *kn_ref_cache_at(const kn_cache *c, size_t layer, uint32_t page, size_t at)
+E *REF(cache_at)(const kn_cache *c, size_t layer, uint32_t page, size_t at)
 {
-    return c->data + ((layer * c->pages + page) * KN_PAGE + at) * position_floats(c);
+    return c->data + ((layer * c->pages + page) * KN_PAGE + at) * position_size(c);
 }
 
-kn_cache *kn_ref_cache_new(kn_device *device, kn_dtype dtype, size_t layers, size_t pages, const kn_attention *shape)
+kn_cache *REF(cache_new)(kn_device *device, size_t layers, size_t pages, const kn_attention *shape)
 {
-    if (dtype != KN_F32 || !kn_ref_attention_ok(shape) || layers == 0 || pages == 0)
+    if (!kn_ref_attention_ok(shape) || layers == 0 || pages == 0)
         return NULL;
     kn_cache *c = malloc(sizeof(*c));
     if (!c)
         return NULL;
     *c = (kn_cache){.layers = layers, .pages = pages, .shape = *shape};
-    c->data = calloc(layers * pages * KN_PAGE, position_floats(c) * sizeof(float));
+    c->data = calloc(layers * pages * KN_PAGE, position_size(c) * sizeof(E));
     if (!c->data) {
         free(c);
         return NULL;
@@ -31,7 +31,7 @@ kn_cache *kn_ref_cache_new(kn_device *device, kn_dtype dtype, size_t layers, siz
     return c;
 }
 
-void kn_ref_cache_free(kn_device *device, kn_cache *c)
+void REF(cache_free)(kn_device *device, kn_cache *c)
 {
     if (!c)
         return;
@@ -39,14 +39,13 @@ void kn_ref_cache_free(kn_device *device, kn_cache *c)
     free(c);
 }
 
-int kn_ref_cache_copy_page(kn_device *device, kn_cache *c, uint32_t to, uint32_t from, size_t count)
+int REF(cache_copy_page)(kn_device *device, kn_cache *c, uint32_t to, uint32_t from, size_t count)
 {
     if (to >= c->pages || from >= c->pages || count > KN_PAGE)
         return KN_BAD_ARGUMENT;
     if (to == from)
         return KN_OK;
     for (size_t l = 0; l < c->layers; l++)
-        memcpy(kn_ref_cache_at(c, l, to, 0), kn_ref_cache_at(c, l, from, 0),
-               count * position_floats(c) * sizeof(float));
+        memcpy(REF(cache_at)(c, l, to, 0), REF(cache_at)(c, l, from, 0), count * position_size(c) * sizeof(E));
     return KN_OK;
 }

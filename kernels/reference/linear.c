@@ -5,14 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-kn_matrix *kn_ref_matrix_new(kn_device *device, kn_dtype dtype, size_t out, size_t in, bool with_backward)
+kn_matrix *REF(matrix_new)(kn_device *device, size_t out, size_t in, bool with_backward)
 {
-    if (dtype != KN_F32 || out == 0 || in == 0)
+    if (out == 0 || in == 0)
         return NULL;
     kn_matrix *m = malloc(sizeof(*m));
     if (!m)
         return NULL;
-    *m = (kn_matrix){.out = out, .in = in, .w = calloc(out * in, sizeof(float))};
+    *m = (kn_matrix){.out = out, .in = in, .w = calloc(out * in, sizeof(E))};
     if (!m->w) {
         free(m);
         return NULL;
@@ -20,13 +20,14 @@ kn_matrix *kn_ref_matrix_new(kn_device *device, kn_dtype dtype, size_t out, size
     return m;
 }
 
-int kn_ref_matrix_set(kn_device *device, kn_matrix *m, const float *w)
+int REF(matrix_set)(kn_device *device, kn_matrix *m, const float *w)
 {
-    memcpy(m->w, w, m->out * m->in * sizeof(float));
+    for (size_t i = 0; i < m->out * m->in; i++)
+        put(m->w, i, w[i]);
     return KN_OK;
 }
 
-void kn_ref_matrix_free(kn_device *device, kn_matrix *m)
+void REF(matrix_free)(kn_device *device, kn_matrix *m)
 {
     if (!m)
         return;
@@ -34,44 +35,44 @@ void kn_ref_matrix_free(kn_device *device, kn_matrix *m)
     free(m);
 }
 
-int kn_ref_linear(kn_device *device, float *y, const float *x, const kn_matrix *m, const float *bias,
-                  const float *residual, size_t T)
+int REF(linear)(kn_device *device, void *y, const void *x, const kn_matrix *m, const float *bias, const void *residual,
+                size_t T)
 {
     for (size_t t = 0; t < T; t++)
         for (size_t o = 0; o < m->out; o++) {
             double sum = 0;
             for (size_t i = 0; i < m->in; i++)
-                sum += (double)x[t * m->in + i] * m->w[o * m->in + i];
+                sum += (double)get(x, t * m->in + i) * get(m->w, o * m->in + i);
             if (bias)
                 sum += bias[o];
             if (residual)
-                sum += residual[t * m->out + o];
-            y[t * m->out + o] = (float)sum;
+                sum += get(residual, t * m->out + o);
+            put(y, t * m->out + o, sum);
         }
     return KN_OK;
 }
 
-int kn_ref_linear_backward_input(kn_device *device, float *dx, const float *dy, const kn_matrix *m, size_t T,
-                                 bool accumulate)
+int REF(linear_backward_input)(kn_device *device, void *dx, const void *dy, const kn_matrix *m, size_t T,
+                               bool accumulate)
 {
     for (size_t t = 0; t < T; t++)
         for (size_t i = 0; i < m->in; i++) {
-            double sum = accumulate ? dx[t * m->in + i] : 0;
+            double sum = accumulate ? get(dx, t * m->in + i) : 0;
             for (size_t o = 0; o < m->out; o++)
-                sum += (double)dy[t * m->out + o] * m->w[o * m->in + i];
-            dx[t * m->in + i] = (float)sum;
+                sum += (double)get(dy, t * m->out + o) * get(m->w, o * m->in + i);
+            put(dx, t * m->in + i, sum);
         }
     return KN_OK;
 }
 
-int kn_ref_linear_backward_weight(kn_device *device, float *dw, float *db, const float *dy, const float *x, size_t T,
-                                  size_t out, size_t in)
+int REF(linear_backward_weight)(kn_device *device, float *dw, float *db, const void *dy, const void *x, size_t T,
+                                size_t out, size_t in)
 {
     for (size_t t = 0; t < T; t++)
         for (size_t o = 0; o < out; o++) {
-            const float d = dy[t * out + o];
+            const float d = get(dy, t * out + o);
             for (size_t i = 0; i < in; i++)
-                dw[o * in + i] += d * x[t * in + i];
+                dw[o * in + i] += d * get(x, t * in + i);
             if (db)
                 db[o] += d;
         }

@@ -9,12 +9,52 @@
 #ifndef KN_REFERENCE_H
 #define KN_REFERENCE_H
 
+#include "kernels/bf16.h"
 #include "kernels/ops.h"
+
+/*
+ * The files whose ops take activations are compiled once per element type. E is the type, REF(name) the name of an op
+ * for it; get and put read and write element i of an array, at gives the address of one.
+ */
+#ifdef KN_ELEMENT_BF16
+typedef uint16_t E;
+#define REF(name) kn_ref_bf16_##name
+#define ELEMENT   KN_BF16
+
+static inline float get(const void *x, size_t i)
+{
+    return kn_widen(((const E *)x)[i]);
+}
+
+static inline void put(void *x, size_t i, double value)
+{
+    ((E *)x)[i] = kn_narrow((float)value);
+}
+#else
+typedef float E;
+#define REF(name) kn_ref_##name
+#define ELEMENT   KN_F32
+
+static inline float get(const void *x, size_t i)
+{
+    return ((const E *)x)[i];
+}
+
+static inline void put(void *x, size_t i, double value)
+{
+    ((E *)x)[i] = (float)value;
+}
+#endif
+
+static inline const void *at(const void *x, size_t i)
+{
+    return (const E *)x + i;
+}
 
 /* W[out, in], row-major. */
 struct kn_matrix {
     size_t out, in;
-    float *w;
+    E *w;
 };
 
 /* Keys and values by layer, page, position in the page, key/value head:
@@ -22,11 +62,11 @@ struct kn_matrix {
 struct kn_cache {
     size_t layers, pages;
     kn_attention shape;
-    float *data;
+    E *data;
 };
 
 /* Position `at` (0 … KN_PAGE-1) of a page: keys of all heads, then values of all heads. */
-float *kn_ref_cache_at(const kn_cache *, size_t layer, uint32_t page, size_t at);
+E *REF(cache_at)(const kn_cache *, size_t layer, uint32_t page, size_t at);
 
 bool kn_ref_attention_ok(const kn_attention *);
 bool kn_ref_segments_ok(const kn_segment *, size_t segments, size_t T);
@@ -42,52 +82,55 @@ static inline size_t kn_ref_first_key(const kn_attention *a, size_t i)
 }
 
 /* linear.c */
-kn_matrix *kn_ref_matrix_new(kn_device *, kn_dtype, size_t out, size_t in, bool with_backward);
-int kn_ref_matrix_set(kn_device *, kn_matrix *, const float *w);
-void kn_ref_matrix_free(kn_device *, kn_matrix *);
-int kn_ref_linear(kn_device *, float *y, const float *x, const kn_matrix *, const float *bias, const float *residual,
-                  size_t T);
-int kn_ref_linear_backward_input(kn_device *, float *dx, const float *dy, const kn_matrix *, size_t T, bool accumulate);
-int kn_ref_linear_backward_weight(kn_device *, float *dw, float *db, const float *dy, const float *x, size_t T,
-                                  size_t out, size_t in);
+kn_matrix *REF(matrix_new)(kn_device *, size_t out, size_t in, bool with_backward);
+int REF(matrix_set)(kn_device *, kn_matrix *, const float *w);
+void REF(matrix_free)(kn_device *, kn_matrix *);
+int REF(linear)(kn_device *, void *y, const void *x, const kn_matrix *, const float *bias, const void *residual,
+                size_t T);
+int REF(linear_backward_input)(kn_device *, void *dx, const void *dy, const kn_matrix *, size_t T, bool accumulate);
+int REF(linear_backward_weight)(kn_device *, float *dw, float *db, const void *dy, const void *x, size_t T, size_t out,
+                                size_t in);
 
 /* rows.c */
-int kn_ref_rms_norm(kn_device *, float *y, float *rstd, const float *x, const float *w, size_t T, size_t d, float eps);
-int kn_ref_rms_norm_backward(kn_device *, float *dx, float *dw, const float *dy, const float *x, const float *w,
-                             const float *rstd, size_t T, size_t d);
-int kn_ref_rope(kn_device *, float *x, size_t stride, const uint32_t *position, const float *cos, const float *sin,
-                size_t T, size_t heads, size_t head_dim, bool inverse);
-int kn_ref_swiglu(kn_device *, float *y, const float *gate_up, size_t T, size_t f);
-int kn_ref_swiglu_backward(kn_device *, float *dgate_up, const float *dy, const float *gate_up, size_t T, size_t f);
-int kn_ref_embed(kn_device *, float *y, const float *table, const uint32_t *token, size_t T, size_t d);
-int kn_ref_embed_backward(kn_device *, float *dtable, const float *dy, const uint32_t *token, size_t T, size_t d,
-                          size_t vocab);
-int kn_ref_dropout(kn_device *, float *x, size_t T, size_t d, float rate, const uint64_t key[2],
-                   const uint64_t *row_id);
-int kn_ref_add(kn_device *, float *y, const float *x, size_t n);
-int kn_ref_axpy(kn_device *, float *y, float a, const float *x, size_t n);
+int REF(rms_norm)(kn_device *, void *y, float *rstd, const void *x, const float *w, size_t T, size_t d, float eps);
+int REF(rms_norm_backward)(kn_device *, void *dx, float *dw, const void *dy, const void *x, const float *w,
+                           const float *rstd, size_t T, size_t d);
+int REF(rope)(kn_device *, void *x, size_t stride, const uint32_t *position, const float *cos, const float *sin,
+              size_t T, size_t heads, size_t head_dim, bool inverse);
+int REF(swiglu)(kn_device *, void *y, const void *gate_up, size_t T, size_t f);
+int REF(swiglu_backward)(kn_device *, void *dgate_up, const void *dy, const void *gate_up, size_t T, size_t f);
+int REF(embed)(kn_device *, void *y, const void *table, const uint32_t *token, size_t T, size_t d);
+int REF(embed_backward)(kn_device *, float *dtable, const void *dy, const uint32_t *token, size_t T, size_t d,
+                        size_t vocab);
+int REF(dropout)(kn_device *, void *x, size_t T, size_t d, float rate, const uint64_t key[2], const uint64_t *row_id);
+int REF(add)(kn_device *, void *y, const void *x, size_t n);
+int REF(axpy)(kn_device *, void *y, float a, const void *x, size_t n);
 
 /* attention.c, attention_backward.c */
-int kn_ref_attention(kn_device *, float *out, float *lse, const float *qkv, const kn_segment *, size_t segments,
-                     size_t T, const kn_attention *);
-int kn_ref_attention_backward(kn_device *, float *dqkv, const float *dout, const float *qkv, const float *out,
-                              const float *lse, const kn_segment *, size_t segments, size_t T, const kn_attention *);
-int kn_ref_attention_cached(kn_device *, float *out, const float *qkv, kn_cache *, size_t layer, const kn_cached_rows *,
-                            size_t sequences, size_t T);
+int REF(attention)(kn_device *, void *out, float *lse, const void *qkv, const kn_segment *, size_t segments, size_t T,
+                   const kn_attention *);
+int REF(attention_backward)(kn_device *, void *dqkv, const void *dout, const void *qkv, const void *out,
+                            const float *lse, const kn_segment *, size_t segments, size_t T, const kn_attention *);
+int REF(attention_cached)(kn_device *, void *out, const void *qkv, kn_cache *, size_t layer, const kn_cached_rows *,
+                          size_t sequences, size_t T);
 
 /* cache.c */
-kn_cache *kn_ref_cache_new(kn_device *, kn_dtype, size_t layers, size_t pages, const kn_attention *);
-void kn_ref_cache_free(kn_device *, kn_cache *);
-int kn_ref_cache_copy_page(kn_device *, kn_cache *, uint32_t to, uint32_t from, size_t count);
+kn_cache *REF(cache_new)(kn_device *, size_t layers, size_t pages, const kn_attention *);
+void REF(cache_free)(kn_device *, kn_cache *);
+int REF(cache_copy_page)(kn_device *, kn_cache *, uint32_t to, uint32_t from, size_t count);
 
 /* vocabulary.c */
-int kn_ref_logprob(kn_device *, float *logprob, float *lse, float *entropy, const float *h, const kn_matrix *,
-                   const uint32_t *target, size_t T);
-int kn_ref_logprob_backward(kn_device *, float *dh, float *dw, const float *dlogprob, const float *h, const kn_matrix *,
-                            const float *lse, const uint32_t *target, size_t T);
-int kn_ref_logits(kn_device *, float *logits, const float *h, const kn_matrix *, size_t T);
-/* log Σ exp of one row of logits. */
+int REF(logprob)(kn_device *, float *logprob, float *lse, float *entropy, const void *h, const kn_matrix *,
+                 const uint32_t *target, size_t T);
+int REF(logprob_backward)(kn_device *, void *dh, float *dw, const float *dlogprob, const void *h, const kn_matrix *,
+                          const float *lse, const uint32_t *target, size_t T);
+int REF(logits)(kn_device *, float *logits, const void *h, const kn_matrix *, size_t T);
+/* device.c: log Σ exp of one row of logits. */
 double kn_ref_lse(const float *logits, size_t vocab);
+
+/* convert.c */
+int kn_ref_to_bf16(kn_device *, uint16_t *to, const float *from, size_t n);
+int kn_ref_from_bf16(kn_device *, float *to, const uint16_t *from, size_t n);
 
 /* choose.c */
 int kn_ref_choose(kn_device *, kn_chosen *, float *logits, const kn_choice *, size_t T, size_t vocab);
@@ -95,5 +138,9 @@ int kn_ref_choose(kn_device *, kn_chosen *, float *logits, const kn_choice *, si
 /* optimizer.c */
 int kn_ref_sum_squares(kn_device *, double *sum, const float *x, size_t n);
 int kn_ref_adamw(kn_device *, float *w, float *m, float *v, const float *g, size_t n, const kn_adamw *);
+
+/* ops_table.c */
+const kn_ops *kn_ref_ops_table(void);
+const kn_ops *kn_ref_bf16_ops_table(void);
 
 #endif

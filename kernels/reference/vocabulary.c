@@ -5,23 +5,25 @@
 #include <math.h>
 #include <stdlib.h>
 
-double kn_ref_lse(const float *logits, size_t vocab)
+static void logits_row(float *logits, const E *h, const kn_matrix *m)
 {
-    double max = -INFINITY, sum = 0;
-    for (size_t v = 0; v < vocab; v++)
-        max = logits[v] > max ? logits[v] : max;
-    for (size_t v = 0; v < vocab; v++)
-        sum += exp(logits[v] - max);
-    return max + log(sum);
+    for (size_t v = 0; v < m->out; v++) {
+        double sum = 0;
+        for (size_t i = 0; i < m->in; i++)
+            sum += (double)get(h, i) * get(m->w, v * m->in + i);
+        logits[v] = (float)sum;
+    }
 }
 
-int kn_ref_logits(kn_device *device, float *logits, const float *h, const kn_matrix *m, size_t T)
+int REF(logits)(kn_device *device, float *logits, const void *h, const kn_matrix *m, size_t T)
 {
-    return kn_ref_linear(device, logits, h, m, NULL, NULL, T);
+    for (size_t t = 0; t < T; t++)
+        logits_row(logits + t * m->out, at(h, t * m->in), m);
+    return KN_OK;
 }
 
-int kn_ref_logprob(kn_device *device, float *logprob, float *lse, float *entropy, const float *h, const kn_matrix *m,
-                   const uint32_t *target, size_t T)
+int REF(logprob)(kn_device *device, float *logprob, float *lse, float *entropy, const void *h, const kn_matrix *m,
+                 const uint32_t *target, size_t T)
 {
     for (size_t t = 0; t < T; t++)
         if (target[t] >= m->out)
@@ -30,7 +32,7 @@ int kn_ref_logprob(kn_device *device, float *logprob, float *lse, float *entropy
     if (!logits)
         return KN_NO_MEMORY;
     for (size_t t = 0; t < T; t++) {
-        kn_ref_linear(device, logits, h + t * m->in, m, NULL, NULL, 1);
+        logits_row(logits, at(h, t * m->in), m);
         const double total = kn_ref_lse(logits, m->out);
         logprob[t] = (float)(logits[target[t]] - total);
         if (lse)
@@ -49,8 +51,8 @@ int kn_ref_logprob(kn_device *device, float *logprob, float *lse, float *entropy
 }
 
 /* d logprob/d logit[v] = [v = target] - p(v). */
-int kn_ref_logprob_backward(kn_device *device, float *dh, float *dw, const float *dlogprob, const float *h,
-                            const kn_matrix *m, const float *lse, const uint32_t *target, size_t T)
+int REF(logprob_backward)(kn_device *device, void *dh, float *dw, const float *dlogprob, const void *h,
+                          const kn_matrix *m, const float *lse, const uint32_t *target, size_t T)
 {
     for (size_t t = 0; t < T; t++)
         if (target[t] >= m->out)
@@ -59,11 +61,18 @@ int kn_ref_logprob_backward(kn_device *device, float *dh, float *dw, const float
     if (!logits)
         return KN_NO_MEMORY;
     for (size_t t = 0; t < T; t++) {
-        kn_ref_linear(device, logits, h + t * m->in, m, NULL, NULL, 1);
+        logits_row(logits, at(h, t * m->in), m);
         for (size_t v = 0; v < m->out; v++)
             logits[v] = (float)(dlogprob[t] * ((v == target[t]) - exp((double)logits[v] - lse[t])));
-        kn_ref_linear_backward_input(device, dh + t * m->in, logits, m, 1, false);
-        kn_ref_linear_backward_weight(device, dw, NULL, logits, h + t * m->in, 1, m->out, m->in);
+        for (size_t i = 0; i < m->in; i++) {
+            double sum = 0;
+            for (size_t v = 0; v < m->out; v++)
+                sum += (double)logits[v] * get(m->w, v * m->in + i);
+            put(dh, t * m->in + i, sum);
+        }
+        for (size_t v = 0; v < m->out; v++)
+            for (size_t i = 0; i < m->in; i++)
+                dw[v * m->in + i] += logits[v] * get(h, t * m->in + i);
     }
     free(logits);
     return KN_OK;

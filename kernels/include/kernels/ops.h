@@ -8,14 +8,21 @@
  * Conventions. Matrices are row-major and dense. T is the number of packed token rows: sequences lie end to end,
  * nothing is padded. Sizes are counts of elements unless a name says bytes. Pointers are memory of the device
  * (`alloc`), except index arrays (tokens, positions, segments, page tables), which are host memory. Every argument is
- * borrowed for the call. Activations are float32 in this version: `dtype` in matrix_new and cache_new is KN_F32; they
- * return NULL for others.
+ * borrowed for the call.
+ *
+ * Element types. A device has one table for each type of activation: `ops` for float32 and `ops_bf16` for bfloat16
+ * (NULL where the device computes none; the runtime then runs such models in float32 and says so). `void *` in a
+ * signature is an array of the table's type; `float *` is float32 in both: norm weights, biases, rope tables, rstd,
+ * lse, log-probabilities, logits, gradients of weights, optimizer state. In the bfloat16 table inputs are widened
+ * exactly, every sum and function is computed in float32, and a result is rounded once (nearest, ties to even) when it
+ * is stored. Matrices and caches belong to the table that made them.
  *
  * One answer. Each output row depends on its own inputs alone and its sums run in one fixed order, so a result is
  * bit-identical whatever the number of rows in the call, the place of a row among them, and the number of threads.
  * Weight gradients accumulate row by row in row order onto what the buffer already holds, so cutting a batch into
- * several calls does not change them either. Softmax sums run by absolute key index, so packed and cached attention
- * agree to the bit.
+ * several calls does not change them either; in the bfloat16 table the rows of a call are taken in pairs (0, 1), (2,
+ * 3), …, so there a cut falls after an even number of rows (the runtime starts every record at an even row). Softmax
+ * sums run by absolute key index, so packed and cached attention agree to the bit.
  *
  * Threads. A device may be used from several threads; calls are serialized or share its one pool. Functions return
  * KN_OK or a negative kn_status, and never print or exit.
@@ -93,7 +100,8 @@ typedef struct kn_adamw {
 typedef void (*kn_task)(void *arg, size_t begin, size_t end);
 
 typedef struct kn_ops {
-    size_t size; /* sizeof(kn_ops) of the backend */
+    size_t size;    /* sizeof(kn_ops) of the backend */
+    kn_dtype dtype; /* of `void *` activations: KN_F32 or KN_BF16 */
 
     /* --- the device --- */
     const char *(*numerics)(const kn_device *); /* e.g. "cpu-fma-own1-f32": part of every content key */
@@ -106,80 +114,83 @@ typedef struct kn_ops {
     void (*parallel)(kn_device *, size_t n, size_t grain, kn_task task, void *arg);
 
     /* --- matrix products --- */
-    /* A weight W[out, in]. set copies (and packs) from float32; the matrix keeps no pointer. with_backward also keeps
-     * the layout that linear_backward_input needs. */
-    kn_matrix *(*matrix_new)(kn_device *, kn_dtype, size_t out, size_t in, bool with_backward);
+    /* A weight W[out, in] in the table's type. set copies (rounds and packs) from float32; the matrix keeps no pointer.
+     * with_backward also keeps the layout that linear_backward_input needs. */
+    kn_matrix *(*matrix_new)(kn_device *, size_t out, size_t in, bool with_backward);
     int (*matrix_set)(kn_device *, kn_matrix *, const float *w);
     void (*matrix_free)(kn_device *, kn_matrix *);
     /* y[T,out] = x[T,in] · Wᵀ (+ bias[out]) (+ residual[T,out]); y may be residual. */
-    int (*linear)(kn_device *, float *y, const float *x, const kn_matrix *, const float *bias, const float *residual,
+    int (*linear)(kn_device *, void *y, const void *x, const kn_matrix *, const float *bias, const void *residual,
                   size_t T);
     /* dx[T,in] = dy[T,out] · W, or += when accumulate. */
-    int (*linear_backward_input)(kn_device *, float *dx, const float *dy, const kn_matrix *, size_t T, bool accumulate);
+    int (*linear_backward_input)(kn_device *, void *dx, const void *dy, const kn_matrix *, size_t T, bool accumulate);
     /* dw[out,in] += dyᵀ · x over rows in order; db[out] += column sums of dy when db is given. */
-    int (*linear_backward_weight)(kn_device *, float *dw, float *db, const float *dy, const float *x, size_t T,
+    int (*linear_backward_weight)(kn_device *, float *dw, float *db, const void *dy, const void *x, size_t T,
                                   size_t out, size_t in);
 
     /* --- rows --- */
     /* y[t] = x[t] / sqrt(mean(x[t]²) + eps) · w. rstd[T] is kept for the backward pass (may be NULL). */
-    int (*rms_norm)(kn_device *, float *y, float *rstd, const float *x, const float *w, size_t T, size_t d, float eps);
+    int (*rms_norm)(kn_device *, void *y, float *rstd, const void *x, const float *w, size_t T, size_t d, float eps);
     /* dx[T,d] += …; dw[d] += … */
-    int (*rms_norm_backward)(kn_device *, float *dx, float *dw, const float *dy, const float *x, const float *w,
+    int (*rms_norm_backward)(kn_device *, void *dx, float *dw, const void *dy, const void *x, const float *w,
                              const float *rstd, size_t T, size_t d);
-    /* In place on x[T, heads, head_dim] with row stride `stride` floats; halves rotated as Hugging Face does (pairs i
+    /* In place on x[T, heads, head_dim] with row stride `stride` elements; halves rotated as Hugging Face does (pairs i
      * and i + head_dim/2). cos/sin are tables [max position + 1, head_dim/2]. inverse = the backward pass. */
-    int (*rope)(kn_device *, float *x, size_t stride, const uint32_t *position, const float *cos, const float *sin,
+    int (*rope)(kn_device *, void *x, size_t stride, const uint32_t *position, const float *cos, const float *sin,
                 size_t T, size_t heads, size_t head_dim, bool inverse);
     /* y[T,f] = silu(gate) · up, where gate_up[T, 2f] holds gate then up in each row. */
-    int (*swiglu)(kn_device *, float *y, const float *gate_up, size_t T, size_t f);
-    int (*swiglu_backward)(kn_device *, float *dgate_up, const float *dy, const float *gate_up, size_t T, size_t f);
+    int (*swiglu)(kn_device *, void *y, const void *gate_up, size_t T, size_t f);
+    int (*swiglu_backward)(kn_device *, void *dgate_up, const void *dy, const void *gate_up, size_t T, size_t f);
     /* y[t] = table[token[t]]; backward: dtable[token[t]] += dy[t], rows in order. */
-    int (*embed)(kn_device *, float *y, const float *table, const uint32_t *token, size_t T, size_t d);
-    int (*embed_backward)(kn_device *, float *dtable, const float *dy, const uint32_t *token, size_t T, size_t d,
+    int (*embed)(kn_device *, void *y, const void *table, const uint32_t *token, size_t T, size_t d);
+    int (*embed_backward)(kn_device *, float *dtable, const void *dy, const uint32_t *token, size_t T, size_t d,
                           size_t vocab);
     /* Inverted dropout in place: keeps element e of row t with probability 1 - rate by sluice_random_item(key,
      * {0, row_id[t]}, e). The same call on the gradient is the backward pass. */
-    int (*dropout)(kn_device *, float *x, size_t T, size_t d, float rate, const uint64_t key[2],
-                   const uint64_t *row_id);
-    int (*add)(kn_device *, float *y, const float *x, size_t n);           /* y += x */
-    int (*axpy)(kn_device *, float *y, float a, const float *x, size_t n); /* y += a·x, element by element */
+    int (*dropout)(kn_device *, void *x, size_t T, size_t d, float rate, const uint64_t key[2], const uint64_t *row_id);
+    int (*add)(kn_device *, void *y, const void *x, size_t n);           /* y += x */
+    int (*axpy)(kn_device *, void *y, float a, const void *x, size_t n); /* y += a·x, element by element */
 
     /* --- attention --- */
     /* qkv[T, (heads + 2·kv_heads)·head_dim]: q, k, v of a row side by side, rotary already applied.
      * out[T, heads·head_dim]; lse[T, heads] = log Σ exp(score), kept for the backward pass (may be NULL). Segments do
      * not overlap, and a prefix lies within one earlier segment: the backward pass refuses any other (KN_BAD_ARGUMENT).
      */
-    int (*attention)(kn_device *, float *out, float *lse, const float *qkv, const kn_segment *, size_t segments,
-                     size_t T, const kn_attention *);
+    int (*attention)(kn_device *, void *out, float *lse, const void *qkv, const kn_segment *, size_t segments, size_t T,
+                     const kn_attention *);
     /* dqkv[T, …] is overwritten. */
-    int (*attention_backward)(kn_device *, float *dqkv, const float *dout, const float *qkv, const float *out,
+    int (*attention_backward)(kn_device *, void *dqkv, const void *dout, const void *qkv, const void *out,
                               const float *lse, const kn_segment *, size_t segments, size_t T, const kn_attention *);
 
     /* --- generation --- */
-    kn_cache *(*cache_new)(kn_device *, kn_dtype, size_t layers, size_t pages, const kn_attention *);
+    kn_cache *(*cache_new)(kn_device *, size_t layers, size_t pages, const kn_attention *);
     void (*cache_free)(kn_device *, kn_cache *);
     /* Copies the first `count` positions of a page (all layers): the shared prompt's unfinished last page. */
     int (*cache_copy_page)(kn_device *, kn_cache *, uint32_t to, uint32_t from, size_t count);
     /* Writes k and v of these rows into their pages (one thread of control owns a cache), then attends. Several entries
      * may name the same full pages, if no entry of this call writes to them. */
-    int (*attention_cached)(kn_device *, float *out, const float *qkv, kn_cache *, size_t layer, const kn_cached_rows *,
+    int (*attention_cached)(kn_device *, void *out, const void *qkv, kn_cache *, size_t layer, const kn_cached_rows *,
                             size_t sequences, size_t T);
 
     /* --- the vocabulary, some rows at a time: a T × V matrix never exists --- */
     /* logprob[t] = log softmax(h[t]·Wᵀ)[target[t]]; lse[T] kept for backward (may be NULL); entropy[T] in nats (may be
      * NULL). */
-    int (*logprob)(kn_device *, float *logprob, float *lse, float *entropy, const float *h, const kn_matrix *,
+    int (*logprob)(kn_device *, float *logprob, float *lse, float *entropy, const void *h, const kn_matrix *,
                    const uint32_t *target, size_t T);
     /* Given dlogprob[T]: dh[T,in] = …; dw[out,in] += … (both required). */
-    int (*logprob_backward)(kn_device *, float *dh, float *dw, const float *dlogprob, const float *h, const kn_matrix *,
+    int (*logprob_backward)(kn_device *, void *dh, float *dw, const float *dlogprob, const void *h, const kn_matrix *,
                             const float *lse, const uint32_t *target, size_t T);
     /* logits[T, V], for those who must see them (hooks, `--top`). */
-    int (*logits)(kn_device *, float *logits, const float *h, const kn_matrix *, size_t T);
+    int (*logits)(kn_device *, float *logits, const void *h, const kn_matrix *, size_t T);
     /* One token a row of logits [T, V], one kn_choice a row; logits are overwritten. No full sort of the vocabulary.
      * KN_BAD_ARGUMENT when a row has no token that may be chosen (all banned, or no finite logit). */
     int (*choose)(kn_device *, kn_chosen *chosen, float *logits, const kn_choice *, size_t T, size_t vocab);
 
-    /* --- the optimizer --- */
+    /* --- between the two types; the same functions in both tables --- */
+    int (*to_bf16)(kn_device *, uint16_t *to, const float *from, size_t n); /* nearest, ties to even; NaN stays NaN */
+    int (*from_bf16)(kn_device *, float *to, const uint16_t *from, size_t n);
+
+    /* --- the optimizer (float32 in both tables) --- */
     /* Σ x², in float64, summed in one fixed order. */
     int (*sum_squares)(kn_device *, double *sum, const float *x, size_t n);
     int (*adamw)(kn_device *, float *w, float *m, float *v, const float *g, size_t n, const kn_adamw *);
@@ -188,6 +199,7 @@ typedef struct kn_ops {
 /* Every device starts with its table; further fields belong to the backend. */
 struct kn_device {
     const kn_ops *ops;
+    const kn_ops *ops_bf16; /* NULL = this device computes no bfloat16 */
 };
 
 /* --- backends --- */
