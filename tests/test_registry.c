@@ -16,6 +16,7 @@
 #include "core/base/near.h"
 #include "core/registry/describe.h"
 #include "core/registry/registry.h"
+#include "core/registry/trial.h"
 
 /* A folder with copies of test plugins. */
 typedef struct place {
@@ -248,6 +249,71 @@ static void test_near_names(void **state)
     assert_null(near.best);
 }
 
+/* A plugin that takes its process with it when it is loaded is set aside, and not even tried the next time. */
+static void test_sets_aside(void **state)
+{
+    (void)state;
+    place cache = make_place();
+    const char *old = getenv("XDG_CACHE_HOME");
+    char *kept = old ? strdup(old) : NULL;
+    assert_int_equal(setenv("XDG_CACHE_HOME", cache.path, 1), 0);
+    assert_int_equal(setenv("SLUICE_PLUGIN_TIMEOUT", "0.3", 1), 0);
+    for (int time = 0; time < 2; time++) {
+        refused_for("odd_crashes", 100, "set aside|signal 6|--retry|20");
+        refused_for("odd_leaves", 100, "set aside|exit code 3|--retry");
+        refused_for("odd_hangs", 100, "set aside|hung for 0.3 seconds|--retry");
+        assert_int_equal(setenv("SLUICE_PLUGIN_TIMEOUT", "100", 1), 0); /* the second time must not wait */
+    }
+    assert_int_equal(setenv("SLUICE_PLUGIN_TIMEOUT", "0.3", 1), 0);
+    assert_int_equal(sl_trials_forget(), 3);
+    assert_int_equal(sl_trials_forget(), 0);
+    refused_for("odd_hangs", 100, "set aside|hung");
+    unsetenv("SLUICE_PLUGIN_TIMEOUT");
+    if (kept)
+        setenv("XDG_CACHE_HOME", kept, 1);
+    else
+        unsetenv("XDG_CACHE_HOME");
+    free(kept);
+    remove_place(&cache);
+}
+
+/* A damaged cache, or one that cannot be written, costs trials and nothing else. */
+static void test_odd_caches(void **state)
+{
+    (void)state;
+    place cache = make_place(), p = make_place();
+    char path[128];
+    const char *old = getenv("XDG_CACHE_HOME");
+    char *kept = old ? strdup(old) : NULL;
+    assert_int_equal(setenv("XDG_CACHE_HOME", cache.path, 1), 0);
+    put(&p, "odd_good", "good", 100);
+    snprintf(path, sizeof path, "%s/sluice", cache.path);
+    assert_int_equal(mkdir(path, 0700), 0);
+    snprintf(path, sizeof path, "%s/sluice/plugins", cache.path);
+    static const char *const texts[] = {"", "rubbish\n", "sluice plugin trials 1, sluice 0\nxx 1 2\n",
+                                        "\xff\xfe\n\n\n"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        FILE *out = fopen(path, "w");
+        assert_non_null(out);
+        fputs(texts[i], out);
+        fclose(out);
+        sl_registry *r = open_place(&p);
+        assert_non_null(sl_registry_find(r, "odd/stage"));
+        sl_registry_close(r);
+    }
+    assert_int_equal(setenv("XDG_CACHE_HOME", "/proc/nowhere", 1), 0);
+    sl_registry *r = open_place(&p);
+    assert_non_null(sl_registry_find(r, "odd/stage"));
+    sl_registry_close(r);
+    if (kept)
+        setenv("XDG_CACHE_HOME", kept, 1);
+    else
+        unsetenv("XDG_CACHE_HOME");
+    free(kept);
+    remove_place(&cache);
+    remove_place(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -260,6 +326,8 @@ int main(void)
         cmocka_unit_test(test_search_path),
         cmocka_unit_test(test_services_and_description),
         cmocka_unit_test(test_near_names),
+        cmocka_unit_test(test_sets_aside),
+        cmocka_unit_test(test_odd_caches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

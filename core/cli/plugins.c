@@ -2,15 +2,20 @@
 /* `plugins` and `describe`: what is installed, and what it says of itself. */
 #include "core/cli/cli.h"
 #include "core/registry/describe.h"
+#include "core/registry/trial.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 static const char plugins_help[] =
-    "sluice plugins\n\n"
+    "sluice plugins [--retry]\n\n"
     "Lists the classes that are installed, from which file, and the plugins that were refused with the reason.\n"
     "They are looked for in the folders of SLUICE_PLUGIN_PATH (colon-separated, absolute), in\n"
-    "~/.local/share/sluice/plugins, and in sluice's own folder.\n\n"
+    "~/.local/share/sluice/plugins, and in sluice's own folder. A plugin that was never seen before is first loaded in "
+    "a process of\n"
+    "its own; one that crashes or hangs there is set aside until its file changes.\n\n"
+    "  --retry   try those set aside once more\n\n"
     "Exit codes: 0 done, 1 failed, 2 wrong usage.\n\n"
     "Example:\n"
     "  SLUICE_PLUGIN_PATH=$PWD sluice plugins\n";
@@ -56,11 +61,14 @@ static void list(const sl_registry *registry, const sl_registered **sorted, size
 static int command_plugins(const sl_command *command, int argc, char **argv)
 {
     sl_words rest = {0};
-    const sl_option options[] = {{0}};
+    bool retry = false;
+    const sl_option options[] = {{.name = "retry", .kind = SL_FLAG, .to = &retry}, {0}};
     int code = sl_options_read(command, argc, argv, options, &rest);
     if (code < 0 && rest.count > 0)
         code = sl_usage(command, "'%s' is not wanted", rest.items[0]);
     sl_words_free(&rest);
+    if (code < 0 && retry && sl_trials_forget() < 0)
+        code = sl_fail(command, SL_EXIT_FAILED, "the list of plugins set aside cannot be written: %s", strerror(errno));
     if (code >= 0)
         return code;
     sl_registry *registry = sl_registry_open();

@@ -1,6 +1,7 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 #include "core/registry/registry.h"
 #include "core/base/near.h"
+#include "core/registry/trial.h"
 #include "core/registry/validate.h"
 
 #include <dirent.h>
@@ -23,12 +24,13 @@ typedef struct list {
 } list;
 
 struct sl_registry {
-    sl_arena *arena; /* classes and texts */
-    list classes;    /* sl_registered */
-    list refused;    /* sl_refused */
-    list folders;    /* const char * */
-    list conflicts;  /* conflict */
-    list objects;    /* object */
+    sl_arena *arena;   /* classes and texts */
+    list classes;      /* sl_registered */
+    list refused;      /* sl_refused */
+    list folders;      /* const char * */
+    list conflicts;    /* conflict */
+    list objects;      /* object */
+    sl_trials *trials; /* while folders are searched */
     bool no_memory;
 };
 
@@ -164,6 +166,10 @@ static void load(sl_registry *r, const char *file)
     if (!o)
         return;
     *o = (object){.hash = {hash[0], hash[1]}};
+    if (!sl_trial_passes(r->trials, file, hash, &why)) {
+        refuse(r, file, "%s", why.text);
+        return;
+    }
     o->handle = dlopen(file, RTLD_NOW | RTLD_LOCAL);
     if (!o->handle) {
         refuse(r, file, "cannot be loaded: %s", dlerror());
@@ -253,8 +259,8 @@ static void search_own(sl_registry *r)
 static sl_registry *registry_new(void)
 {
     sl_registry *r = calloc(1, sizeof *r);
-    if (r && !(r->arena = sl_arena_new())) {
-        free(r);
+    if (r && (!(r->arena = sl_arena_new()) || !(r->trials = sl_trials_open()))) {
+        sl_registry_close(r);
         r = NULL;
     }
     return r;
@@ -262,6 +268,10 @@ static sl_registry *registry_new(void)
 
 static sl_registry *registry_done(sl_registry *r)
 {
+    if (r) {
+        sl_trials_close(r->trials);
+        r->trials = NULL;
+    }
     if (r && r->no_memory) {
         sl_registry_close(r);
         return NULL;
@@ -309,6 +319,7 @@ void sl_registry_close(sl_registry *r)
 {
     if (!r)
         return;
+    sl_trials_close(r->trials);
     for (size_t i = 0; i < r->objects.count; i++) {
         object *o = (object *)r->objects.items + i;
         if (o->handle)

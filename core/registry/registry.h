@@ -7,6 +7,9 @@
  * are refused. An object stays loaded until the registry is freed. Two plugins with one class id are an error that
  * names both files: the second is refused, and whoever asks for the id is told (sl_registry_conflict).
  *
+ * An object that was never seen before is first loaded in a process of its own (trial.h); one that crashes or hangs
+ * there is refused.
+ *
  * Whatever the plugin was built against, the classes seen here are of the host's size: what the plugin did not know is
  * zero. One thread opens and closes; any thread reads.
  */

@@ -18,6 +18,9 @@
 #define OPEN_TABLE   13
 #define OTHER_KIND   14
 #define LARGER_STAMP 15
+#define CRASHES      16 /* while it is loaded */
+#define HANGS        17
+#define LEAVES       18 /* ends the process */
 
 struct state {
     double share;
@@ -26,6 +29,27 @@ struct state {
 
 #if ODD == UNRESOLVED
 int sluice_of_no_library(void);
+#endif
+
+#if ODD == CRASHES
+#include <stdlib.h>
+__attribute__((constructor)) static void load(void)
+{
+    abort();
+}
+#elif ODD == HANGS
+#include <unistd.h>
+__attribute__((constructor)) static void load(void)
+{
+    for (;;)
+        pause();
+}
+#elif ODD == LEAVES
+#include <unistd.h>
+__attribute__((constructor)) static void load(void)
+{
+    _exit(3);
+}
 #endif
 
 static int process(void *self, sluice_record *record)
