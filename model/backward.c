@@ -98,31 +98,28 @@ static int attention_backward(backward *g, size_t layer)
                                   s->attention_rstd, T, d);
 }
 
-/* From d/d logprob to dx at the rows that were scored; rows scored several times (a prompt's last) add up. */
-static int head_backward(backward *g, const float *dlogprob, float *head_gradient)
+/* From the scored rows' gradient to dx; rows scored several times (a prompt's last) add up. */
+static int enter_stream(backward *g)
 {
     const sm_network *n = g->n;
     const kn_ops *ops = n->device->ops;
     const sm_pack *pack = g->pack;
     const size_t d = n->layout->config.hidden, S = pack->scored;
-    int kn = ops->logprob_backward(n->device, g->b.dscored, head_gradient, dlogprob, g->w->scored_normed, n->head,
-                                   g->w->scored_lse, pack->target, S);
     memset(g->b.dscored_x, 0, S * d * sizeof(float));
     memset(g->b.dx, 0, pack->rows * d * sizeof(float));
-    if (kn == KN_OK)
-        kn = ops->rms_norm_backward(n->device, g->b.dscored_x, g->gradient + n->layout->norm, g->b.dscored,
-                                    g->w->scored_x, param(g, n->layout->norm), g->w->scored_rstd, S, d);
+    const int kn = ops->rms_norm_backward(n->device, g->b.dscored_x, g->gradient + n->layout->norm, g->b.dscored,
+                                          g->w->scored_x, param(g, n->layout->norm), g->w->scored_rstd, S, d);
     return kn == KN_OK ? ops->embed_backward(n->device, g->b.dx, g->b.dscored_x, pack->scored_row, S, d, pack->rows)
                        : kn;
 }
 
-int sm_backward(const sm_network *network, sm_workspace *workspace, const sm_pack *pack, const sm_dropout *dropout,
-                const float *dlogprob, float *gradient, float *head_gradient, sm_error *error)
+int sm_backward_scored(const sm_network *network, sm_workspace *workspace, const sm_pack *pack,
+                       const sm_dropout *dropout, float *gradient, sm_error *error)
 {
     const sm_config *c = &network->layout->config;
     backward g = {
         .n = network, .w = workspace, .pack = pack, .dropout = dropout, .gradient = gradient, .b = workspace->flow};
-    int kn = head_backward(&g, dlogprob, head_gradient);
+    int kn = enter_stream(&g);
     for (size_t l = c->layers; kn == KN_OK && l-- > 0;) {
         kn = feed_forward_backward(&g, l);
         if (kn == KN_OK)
@@ -132,4 +129,14 @@ int sm_backward(const sm_network *network, sm_workspace *workspace, const sm_pac
         kn = network->device->ops->embed_backward(network->device, gradient + network->layout->embed, g.b.dx,
                                                   pack->token, pack->rows, c->hidden, c->vocab);
     return kn == KN_OK ? SM_OK : sm_device_fail(kn, "the backward pass", error);
+}
+
+int sm_backward(const sm_network *network, sm_workspace *workspace, const sm_pack *pack, const sm_dropout *dropout,
+                const float *dlogprob, float *gradient, float *head_gradient, sm_error *error)
+{
+    const int kn = network->device->ops->logprob_backward(network->device, workspace->flow.dscored, head_gradient,
+                                                          dlogprob, workspace->scored_normed, network->head,
+                                                          workspace->scored_lse, pack->target, pack->scored);
+    return kn == KN_OK ? sm_backward_scored(network, workspace, pack, dropout, gradient, error)
+                       : sm_device_fail(kn, "the backward pass", error);
 }

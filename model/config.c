@@ -17,6 +17,7 @@
 #define MAX_HEAD_DIM  4096u
 #define MAX_VOCAB     (1u << 24)
 #define MAX_POSITIONS (1u << 28)
+#define MAX_OUTPUTS   4096u
 
 #define CONFIG_CAP ((size_t)4 << 20) /* bytes of a config.json */
 
@@ -103,11 +104,27 @@ static const char *read_text(const struct reader *r, const char *key, const char
     return value ? json_string_value(value) : otherwise;
 }
 
+/* The outputs of a reward model's head, as transformers counts labels: num_labels, else the entries of id2label,
+ * else 2.
+ */
+static int read_outputs(const struct reader *r, sm_config *c)
+{
+    const json_t *labels = field(r, "id2label");
+    if (labels &&
+        (!json_is_object(labels) || json_object_size(labels) == 0 || json_object_size(labels) > MAX_OUTPUTS)) {
+        return refuse(r, SM_FORMAT, "id2label", labels, "one entry for each output of the head");
+    }
+    c->outputs = labels ? (uint32_t)json_object_size(labels) : 2;
+    return read_count(r, "num_labels", 1, MAX_OUTPUTS, &c->outputs);
+}
+
 static int read_architecture(const struct reader *r, sm_config *c)
 {
     static const struct {
-        const char *model_type, *architecture;
-    } known[] = {{"llama", "LlamaForCausalLM"}, {"mistral", "MistralForCausalLM"}, {"qwen2", "Qwen2ForCausalLM"}};
+        const char *model_type, *architecture, *reward;
+    } known[] = {{"llama", "LlamaForCausalLM", "LlamaForSequenceClassification"},
+                 {"mistral", "MistralForCausalLM", "MistralForSequenceClassification"},
+                 {"qwen2", "Qwen2ForCausalLM", "Qwen2ForSequenceClassification"}};
     static const char supported[] = "llama, mistral or qwen2";
 
     const char *type = read_text(r, "model_type", "");
@@ -125,8 +142,15 @@ static int read_architecture(const struct reader *r, sm_config *c)
     snprintf(c->model_type, sizeof c->model_type, "%s", type);
 
     const json_t *architectures = field(r, "architectures"), *first = json_array_get(architectures, 0);
-    if (first && (!json_is_string(first) || strcmp(json_string_value(first), known[i].architecture) != 0)) {
-        return refuse(r, SM_UNSUPPORTED, "architectures[0]", first, known[i].architecture);
+    if (json_is_string(first) && strcmp(json_string_value(first), known[i].reward) == 0) {
+        const int status = read_outputs(r, c);
+        if (status) {
+            return status;
+        }
+    } else if (first && (!json_is_string(first) || strcmp(json_string_value(first), known[i].architecture) != 0)) {
+        char expected[80];
+        snprintf(expected, sizeof expected, "%s or %s", known[i].architecture, known[i].reward);
+        return refuse(r, SM_UNSUPPORTED, "architectures[0]", first, expected);
     }
     const json_t *quantization = field(r, "quantization_config");
     if (quantization) {

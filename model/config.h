@@ -41,6 +41,7 @@ typedef struct sm_config {
     uint32_t heads, kv_heads; /* heads is a multiple of kv_heads */
     uint32_t head_dim;        /* even; need not be hidden / heads */
     uint32_t vocab;
+    uint32_t outputs;       /* of a reward model's head (…ForSequenceClassification); 0: a language model */
     uint32_t max_positions; /* the longest sequence, prompt and answer together */
     float rms_eps;
     sm_rope rope;

@@ -115,18 +115,45 @@ static void add_scored(sm_pack *p, size_t row, uint32_t target)
     p->target[p->scored++] = target;
 }
 
+/* A completion's rows, each of which predicts its next token. */
+static void add_predicting(sm_pack *p, const sluice_group *group, size_t c, size_t prompt)
+{
+    const sluice_span *completion = &group->completions[c];
+    const size_t row = p->rows, count = completion_rows(completion), prompt_count = group->prompt.count;
+    add_rows(p, completion->tokens, count, prompt_count, group->key, c);
+    add_segment(p, row, count, prompt, prompt_count);
+    if (prompt_count > 0 && completion->count > 0)
+        add_scored(p, prompt + prompt_count - 1, completion->tokens[0]);
+    for (size_t i = 0; i < count; i++)
+        add_scored(p, row + i, completion->tokens[i + 1]);
+}
+
+/* A completion's rows, whose last has its value. */
+static void add_valued(sm_pack *p, const sluice_group *group, size_t c, size_t prompt)
+{
+    const sluice_span *completion = &group->completions[c];
+    const size_t row = p->rows, prompt_count = group->prompt.count;
+    add_rows(p, completion->tokens, completion->count, prompt_count, group->key, c);
+    add_segment(p, row, completion->count, prompt, prompt_count);
+    add_scored(p, completion->count > 0 ? row + completion->count - 1 : prompt + prompt_count - 1, 0);
+}
+
 int sm_pack_add(sm_pack *p, const sluice_group *group, size_t begin, size_t end, uint32_t vocab, uint32_t max_positions,
                 sm_error *error)
 {
-    const size_t prompt_count = group->prompt.count, rows = sm_pack_rows(group, begin, end);
-    size_t scored = 0;
-    for (size_t c = begin; c < end; c++)
-        scored += sm_pack_scored(group, c);
+    const size_t prompt_count = group->prompt.count, completions = end - begin;
+    const size_t rows = sm_pack_rows(group, begin, end) + (p->values ? completions : 0);
+    size_t scored = p->values ? completions : 0;
+    for (size_t c = begin; c < end; c++) {
+        scored += p->values ? 0 : sm_pack_scored(group, c);
+        if (p->values && prompt_count + group->completions[c].count == 0)
+            return sm_fail(error, SM_BAD_ARGUMENT, "an answer without a token after an empty prompt has no value");
+    }
     int rc = check(group, begin, end, vocab, max_positions, error);
     if (rc == SM_OK && p->rows + rows > UINT32_MAX)
         rc = sm_fail(error, SM_BAD_ARGUMENT, "a batch of %zu tokens is too large; use smaller batches", p->rows + rows);
     if (rc == SM_OK)
-        rc = reserve(p, rows, end - begin + 1, scored, error);
+        rc = reserve(p, rows, completions + 1, scored, error);
     if (rc != SM_OK || scored == 0)
         return rc;
 
@@ -134,14 +161,10 @@ int sm_pack_add(sm_pack *p, const sluice_group *group, size_t begin, size_t end,
     add_rows(p, group->prompt.tokens, prompt_count, 0, group->key, PROMPT_ROWS);
     add_segment(p, prompt, prompt_count, 0, 0);
     for (size_t c = begin; c < end; c++) {
-        const sluice_span *completion = &group->completions[c];
-        const size_t row = p->rows, count = completion_rows(completion);
-        add_rows(p, completion->tokens, count, prompt_count, group->key, c);
-        add_segment(p, row, count, prompt, prompt_count);
-        if (prompt_count > 0 && completion->count > 0)
-            add_scored(p, prompt + prompt_count - 1, completion->tokens[0]);
-        for (size_t i = 0; i < count; i++)
-            add_scored(p, row + i, completion->tokens[i + 1]);
+        if (p->values)
+            add_valued(p, group, c, prompt);
+        else
+            add_predicting(p, group, c, prompt);
     }
     return SM_OK;
 }

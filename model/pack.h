@@ -7,6 +7,9 @@
  * nobody asks for, so it is left out. Log-probabilities are read off at the scored rows only: the prompt's last row
  * gives a completion's first token, each completion row its next.
  *
+ * A pack for a reward model's values (`values`) keeps that last row instead and scores it alone: one row a completion,
+ * the prompt's last where the completion is empty, and no target.
+ *
  * A pack is plain host memory that grows as groups are added, belongs to one thread, and starts as {0}.
  */
 #ifndef MODEL_PACK_H
@@ -18,6 +21,7 @@
 #include "model/error.h"
 
 typedef struct sm_pack {
+    bool values; /* set before groups are added: scored rows are last rows */
     size_t rows;
     uint32_t *token;    /* [rows] */
     uint32_t *position; /* [rows] in its own sequence */
@@ -35,7 +39,7 @@ typedef struct sm_pack {
  * longer than max_positions or a token is no id of the vocabulary (the message says which). */
 int sm_pack_add(sm_pack *pack, const sluice_group *group, size_t begin, size_t end, uint32_t vocab,
                 uint32_t max_positions, sm_error *error);
-/* Rows that sm_pack_add would add. */
+/* Rows that sm_pack_add would add to a pack for log-probabilities; for values, one more a completion. */
 size_t sm_pack_rows(const sluice_group *group, size_t begin, size_t end);
 /* Tokens of a completion that have a log-probability: all, but without a prompt the first has none. */
 size_t sm_pack_scored(const sluice_group *group, size_t completion);

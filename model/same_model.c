@@ -24,6 +24,7 @@ int sm_same_config(const char *dir_a, const sm_config *a, const char *dir_b, con
         {"num_key_value_heads", a->kv_heads, b->kv_heads},
         {"head_dim", a->head_dim, b->head_dim},
         {"vocab_size", a->vocab, b->vocab},
+        {"number of a reward model's outputs", a->outputs, b->outputs},
         {"tie_word_embeddings", a->tied, b->tied},
         {"attention_bias", a->qkv_bias, b->qkv_bias},
         {"attention_bias of the output", a->out_bias, b->out_bias},

@@ -29,7 +29,9 @@ static int make_matrices(sm_network *n, bool with_backward)
     const kn_ops *ops = n->device->ops;
     const size_t d = c->hidden, q = (size_t)c->heads * c->head_dim, kv = (size_t)c->kv_heads * c->head_dim;
     const size_t f = c->intermediate;
-    bool ok = (n->head = ops->matrix_new(n->device, c->vocab, d, with_backward)) != NULL;
+    if (n->layout->head != SM_ABSENT)
+        n->head = ops->matrix_new(n->device, c->vocab, d, with_backward);
+    bool ok = n->head || n->layout->head == SM_ABSENT;
     for (size_t l = 0; ok && l < c->layers; l++) {
         sm_layer_matrices *m = &n->layer[l];
         m->qkv = ops->matrix_new(n->device, q + 2 * kv, d, with_backward);
@@ -95,7 +97,7 @@ int sm_network_new(sm_network **out, kn_device *device, const sm_layout *layout,
 int sm_network_refresh(sm_network *n, sm_error *error)
 {
     const kn_ops *ops = n->device->ops;
-    int kn = ops->matrix_set(n->device, n->head, n->params + n->layout->head);
+    int kn = n->head ? ops->matrix_set(n->device, n->head, n->params + n->layout->head) : KN_OK;
     for (size_t l = 0; kn == KN_OK && l < n->layout->config.layers; l++) {
         const sm_layer_layout *at_layer = &n->layout->layer[l];
         const sm_layer_matrices *m = &n->layer[l];
@@ -321,8 +323,8 @@ int sm_forward(const sm_network *n, sm_workspace *w, const uint32_t *token, cons
     return kn == KN_OK ? SM_OK : sm_device_fail(kn, "the forward pass", error);
 }
 
-int sm_forward_pack(const sm_network *n, sm_workspace *w, const sm_pack *pack, const sm_dropout *dropout, bool entropy,
-                    sm_error *error)
+int sm_forward_scored(const sm_network *n, sm_workspace *w, const sm_pack *pack, const sm_dropout *dropout,
+                      sm_error *error)
 {
     const kn_ops *ops = n->device->ops;
     const sm_config *c = &n->layout->config;
@@ -337,8 +339,16 @@ int sm_forward_pack(const sm_network *n, sm_workspace *w, const sm_pack *pack, c
     if (kn == KN_OK)
         kn = ops->rms_norm(n->device, w->scored_normed, w->scored_rstd, w->scored_x, n->params + n->layout->norm,
                            pack->scored, c->hidden, c->rms_eps);
-    if (kn == KN_OK)
-        kn = ops->logprob(n->device, w->logprob, w->scored_lse, entropy ? w->entropy : NULL, w->scored_normed, n->head,
-                          pack->target, pack->scored);
+    return kn == KN_OK ? SM_OK : sm_device_fail(kn, "the forward pass", error);
+}
+
+int sm_forward_pack(const sm_network *n, sm_workspace *w, const sm_pack *pack, const sm_dropout *dropout, bool entropy,
+                    sm_error *error)
+{
+    const int rc = sm_forward_scored(n, w, pack, dropout, error);
+    if (rc != SM_OK)
+        return rc;
+    const int kn = n->device->ops->logprob(n->device, w->logprob, w->scored_lse, entropy ? w->entropy : NULL,
+                                           w->scored_normed, n->head, pack->target, pack->scored);
     return kn == KN_OK ? SM_OK : sm_device_fail(kn, "the forward pass", error);
 }

@@ -26,7 +26,7 @@ typedef struct sm_network {
     const float *params;
     kn_attention attention;
     sm_layer_matrices *layer;
-    kn_matrix *head;
+    kn_matrix *head;  /* NULL in a reward model */
     float *cos, *sin; /* [max_positions, head_dim / 2] */
 } sm_network;
 
@@ -102,6 +102,10 @@ typedef struct sm_dropout {
 int sm_forward(const sm_network *network, sm_workspace *workspace, const uint32_t *token, const uint32_t *position,
                size_t T, const sm_attending *attending, const sm_dropout *dropout, sm_error *error);
 
+/* Forward of a pack and workspace->scored_normed of its scored rows. */
+int sm_forward_scored(const sm_network *network, sm_workspace *workspace, const sm_pack *pack,
+                      const sm_dropout *dropout, sm_error *error);
+
 /* Forward of a pack and workspace->logprob of its scored rows (and entropy, in nats, when asked). */
 int sm_forward_pack(const sm_network *network, sm_workspace *workspace, const sm_pack *pack, const sm_dropout *dropout,
                     bool entropy, sm_error *error);
@@ -112,6 +116,10 @@ int sm_forward_pack(const sm_network *network, sm_workspace *workspace, const sm
  * depend on how a batch was cut). */
 int sm_backward(const sm_network *network, sm_workspace *workspace, const sm_pack *pack, const sm_dropout *dropout,
                 const float *dlogprob, float *gradient, float *head_gradient, sm_error *error);
+
+/* The same from the gradient of the scored rows after the final norm, flow.dscored [scored, d], on down. */
+int sm_backward_scored(const sm_network *network, sm_workspace *workspace, const sm_pack *pack,
+                       const sm_dropout *dropout, float *gradient, sm_error *error);
 
 /* Key of a layer's dropout; site 0 attention, 1 feed-forward. */
 void sm_dropout_key(const sm_dropout *dropout, size_t layer, unsigned site, uint64_t key[2]);

@@ -236,6 +236,13 @@ int sm_weight_files_locate(const sm_weight_files *files, const sm_layout *layout
     const uint64_t shape[2] = {tensor->shape[0], tensor->shape[1]};
     char expected[120], found[120];
     sm_shape_show(tensor->rank, shape, expected);
+    const bool score = tensor->offset == layout->score;
+    if (!*stored && score) {
+        return sm_fail(error, SM_FORMAT,
+                       "%s: config.json says that this is a reward model (…ForSequenceClassification), but its head, "
+                       "tensor %s of shape %s, is missing from the weights",
+                       files->dir, tensor->name, expected);
+    }
     if (!*stored) {
         return sm_fail(error, SM_FORMAT, "%s: tensor %s of shape %s is missing from the weights%s", files->dir,
                        tensor->name, expected,
@@ -245,8 +252,9 @@ int sm_weight_files_locate(const sm_weight_files *files, const sm_layout *layout
     }
     const sm_stored_tensor *s = *stored;
     if (s->rank != tensor->rank || memcmp(s->shape, shape, tensor->rank * sizeof *shape) != 0) {
-        return sm_fail(error, SM_FORMAT, "%s: tensor %s has shape %s; config.json asks for %s",
-                       sm_safetensors_path(*file), s->name, sm_shape_show(s->rank, s->shape, found), expected);
+        return sm_fail(error, SM_FORMAT, "%s: tensor %s has shape %s; config.json asks for %s%s",
+                       sm_safetensors_path(*file), s->name, sm_shape_show(s->rank, s->shape, found), expected,
+                       score ? " (id2label has one entry for each output)" : "");
     }
     return sm_safetensors_dtype(*file, s, NULL, error);
 }

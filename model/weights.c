@@ -87,7 +87,12 @@ int sm_layout_init(sm_layout *layout, const sm_config *config, sm_error *error)
         place_layer(&at, i);
     }
     layout->norm = place(&at, config->hidden, 0, "model.norm.weight");
-    layout->head = config->tied ? layout->embed : place(&at, config->vocab, config->hidden, "lm_head.weight");
+    layout->head = layout->score = SM_ABSENT;
+    if (config->outputs) {
+        layout->score = place(&at, config->outputs, config->hidden, SM_SCORE);
+    } else {
+        layout->head = config->tied ? layout->embed : place(&at, config->vocab, config->hidden, "lm_head.weight");
+    }
     if (at.overflow || layout->count > SIZE_MAX / 2 / sizeof(float)) {
         sm_layout_free(layout);
         return sm_fail(error, SM_UNSUPPORTED, "the model's parameters would not fit in this machine's address space");

@@ -5,18 +5,21 @@
  *
  * The order is fixed, dense and without padding; count is the number of parameters:
  *
- *     model.embed_tokens.weight                       [vocab, hidden]
+ *     model.embed_tokens.weight        [vocab, hidden]
  *     per layer:
- *       input_layernorm.weight                        [hidden]
- *       self_attn.{q,k,v}_proj.weight                 one block [(heads + 2 kv_heads) head_dim, hidden]: q rows, k
- * rows, v rows self_attn.{q,k,v}_proj.bias                   one block [(heads + 2 kv_heads) head_dim]
- * (config.qkv_bias) self_attn.o_proj.weight                       [hidden, heads head_dim] self_attn.o_proj.bias
- * [hidden]                                          (config.out_bias) post_attention_layernorm.weight [hidden]
- *       mlp.{gate,up}_proj.weight                     one block [2 intermediate, hidden]: gate rows, up rows
- *       mlp.{gate,up}_proj.bias                       one block [2 intermediate] (config.mlp_bias) mlp.down_proj.weight
- * [hidden, intermediate] mlp.down_proj.bias                            [hidden] (config.mlp_bias) model.norm.weight
- * [hidden] lm_head.weight                                  [vocab, hidden]                                   (unless
- * config.tied)
+ *       input_layernorm.weight         [hidden]
+ *       self_attn.{q,k,v}_proj.weight  one block [(heads + 2 kv_heads) head_dim, hidden]: q rows, k rows, v rows
+ *       self_attn.{q,k,v}_proj.bias    one block [(heads + 2 kv_heads) head_dim]       (config.qkv_bias)
+ *       self_attn.o_proj.weight        [hidden, heads head_dim]
+ *       self_attn.o_proj.bias          [hidden]                                        (config.out_bias)
+ *       post_attention_layernorm.weight [hidden]
+ *       mlp.{gate,up}_proj.weight      one block [2 intermediate, hidden]: gate rows, up rows
+ *       mlp.{gate,up}_proj.bias        one block [2 intermediate]                      (config.mlp_bias)
+ *       mlp.down_proj.weight           [hidden, intermediate]
+ *       mlp.down_proj.bias             [hidden]                                        (config.mlp_bias)
+ *     model.norm.weight                [hidden]
+ *     lm_head.weight                   [vocab, hidden]    (unless config.tied or config.outputs)
+ *     score.weight                     [outputs, hidden]  (config.outputs: a reward model)
  */
 #ifndef MODEL_WEIGHTS_H
 #define MODEL_WEIGHTS_H
@@ -24,6 +27,7 @@
 #include "model/config.h"
 
 #define SM_ABSENT SIZE_MAX
+#define SM_SCORE  "score.weight"
 
 /* One tensor as the Hugging Face folder names it. */
 typedef struct sm_tensor {
@@ -50,7 +54,8 @@ typedef struct sm_layout {
     size_t embed;
     sm_layer_layout *layer; /* config.layers of them */
     size_t norm;
-    size_t head;       /* the output matrix; equals embed when tied */
+    size_t head;       /* the output matrix; equals embed when tied; SM_ABSENT in a reward model */
+    size_t score;      /* a reward model's head; SM_ABSENT in a language model */
     sm_tensor *tensor; /* in the order of offsets, which is the order above */
     size_t tensors;
 } sm_layout;

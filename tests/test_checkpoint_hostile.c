@@ -309,7 +309,7 @@ static void test_configs(void **state)
     } cases[] = {
         {"\"llama\"", "\"gpt2\"", "model_type \"gpt2\" is not supported; supported: llama, mistral or qwen2"},
         {"\"llama\"", "7", "model_type is 7"},
-        {"\"LlamaForCausalLM\"", "\"LlamaForSequenceClassification\"", "architectures[0]"},
+        {"\"LlamaForCausalLM\"", "\"LlamaForTokenClassification\"", "architectures[0]"},
         {"\"silu\"", "\"gelu\"", "hidden_act is \"gelu\"; expected \"silu\""},
         {"\"hidden_size\": 8", "\"hidden_size\": 0", "hidden_size is 0"},
         {"\"hidden_size\": 8", "\"hidden_size\": -8", "hidden_size is -8"},
