@@ -1,0 +1,36 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/* What profile.c and the two compilations of profile_ops.c share. */
+#ifndef KN_PROFILE_PARTS_H
+#define KN_PROFILE_PARTS_H
+
+#include "kernels/profile.h"
+
+#include <pthread.h>
+
+/* The ops that are measured; the device's own (alloc, threads, …) and the freeing ones are passed on. */
+#define KN_PROFILED(X)                                                                                             \
+    X(matrix_set)                                                                                                  \
+    X(linear)                                                                                                      \
+    X(linear_backward_input) X(linear_backward_weight) X(rms_norm) X(rms_norm_backward) X(rope) X(swiglu)          \
+        X(swiglu_backward) X(embed) X(embed_backward) X(dropout) X(add) X(axpy) X(attention) X(attention_backward) \
+            X(cache_copy_page) X(attention_cached) X(logprob) X(logprob_backward) X(logits) X(choose) X(to_bf16)   \
+                X(from_bf16) X(sum_squares) X(adamw)
+
+#define KN_PROFILE_NUMBER(op) KN_PROFILE_##op,
+enum { KN_PROFILED(KN_PROFILE_NUMBER) KN_PROFILE_OPS };
+#undef KN_PROFILE_NUMBER
+
+typedef struct kn_profile {
+    kn_device base;
+    kn_device *inner;
+    pthread_mutex_t lock;
+    kn_profile_row row[2][KN_PROFILE_OPS]; /* [dtype] */
+} kn_profile;
+
+double kn_profile_now(void);
+void kn_profile_count(kn_profile *, kn_dtype, int op, double since, double flops, double bytes);
+
+const kn_ops *kn_profile_ops_f32(void);
+const kn_ops *kn_profile_ops_bf16(void);
+
+#endif
