@@ -35,12 +35,15 @@ exits() {
 exits 0 'sluice [0-9]' --version
 exits 0 'Example' --help
 exits 2 "did you mean 'sample'" smaple
-for command in run check graph plugins describe cat sample score average env; do
+for command in run check graph plugins describe cat doctor recover sample score average env; do
     exits 0 'Example' $command --help
     [ "$(wc -l <out)" -le 30 ] && ! grep -q '.\{125\}' out && ok || bad "$command --help does not fit a screen"
     exits 0 'Example' help $command
     exits 2 'there is no option' $command --no-such-option
 done
+exits 2 'a stream or a run' doctor
+exits 2 '--out is wanted' recover x.zst
+exits 1 'No such file' recover x.zst --out y.zst
 exits 2 'did you mean --set' check --sett x
 exits 2 '--set wants a value' check --set
 exits 2 'one pipeline file is wanted, 0' run
