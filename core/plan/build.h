@@ -37,6 +37,10 @@ void sl_build_value(sl_builder *, const sluice_class *, const sluice_param *, co
                     const sl_setting *owner, const char *stage, sl_value *out);
 /* All of a class's parameters from the members of a group. */
 void sl_build_object(sl_builder *, const sl_registered *, const sl_setting *group, const char *stage, sl_object *out);
+/* The class of an id: of any stage kind (kind < 0), or of this one; NULL after a mistake. `stage` may be NULL. */
+const sl_registered *sl_build_class(sl_builder *, const char *id, int kind, const sl_setting *at, const char *stage);
+/* Reads the metrics sinks. */
+void sl_build_sinks(sl_builder *);
 /* Reads a stage's name, class, parts and parameters; edges come later. False when its class is unknown. */
 bool sl_build_stage(sl_builder *, sl_stage *, const sl_setting *group);
 /* Finds the stages and the model slots that a phase's stages name. False after a mistake: what follows needs them. */

@@ -260,8 +260,8 @@ static void read_runtime(sl_builder *b)
 
 static void read_header(sl_builder *b)
 {
-    static const char *const keys[] = {"sluice", "name",    "seed",     "out",   "models",
-                                       "phases", "runtime", "ablation", "seeds", NULL};
+    static const char *const keys[] = {"sluice",  "name",     "seed",  "out",     "models", "phases",
+                                       "runtime", "ablation", "seeds", "metrics", NULL};
     const sl_setting *version = sl_setting_member(b->root, "sluice"), *name = sl_setting_member(b->root, "name");
     const sl_setting *seed = sl_setting_member(b->root, "seed"), *out = sl_setting_member(b->root, "out");
     int64_t number = 0;
@@ -287,6 +287,7 @@ static void build(sl_builder *b)
     read_header(b);
     read_models(b);
     read_runtime(b);
+    sl_build_sinks(b);
     read_phases(b);
     sl_build_files(b);
     if (b->no_memory)

@@ -90,6 +90,8 @@ typedef struct sl_plan {
     size_t phase_count;
     sl_object *runtime; /* parameters of service classes, by class */
     size_t runtime_count;
+    sl_object *sinks; /* of metrics, in the file's order */
+    size_t sink_count;
     struct sl_arena *arena;
 } sl_plan;
 

@@ -113,6 +113,16 @@ static void print_phase(const sl_plan *plan, const sl_phase *phase, sl_buffer *t
     }
 }
 
+/* "metrics to tensorboard, path events": its class and what the file says of it in words. */
+static void print_sink(const sl_object *sink, FILE *out)
+{
+    fprintf(out, "metrics to %s", sink->type->type->id);
+    for (size_t i = 0; i < sink->value_count; i++)
+        if (sink->values[i].text)
+            fprintf(out, ", %s %s", sink->values[i].param->name, sink->values[i].text);
+    fputs("\n", out);
+}
+
 void sl_plan_print(const sl_plan *plan, FILE *out)
 {
     sl_buffer text = {0};
@@ -125,6 +135,8 @@ void sl_plan_print(const sl_plan *plan, FILE *out)
             fprintf(out, " to %lld", (long long)s->last);
         fputs("\n", out);
     }
+    for (size_t i = 0; i < plan->sink_count; i++)
+        print_sink(&plan->sinks[i], out);
     for (size_t i = 0; i < plan->phase_count; i++)
         print_phase(plan, &plan->phases[i], &text, out);
     sl_buffer_free(&text);

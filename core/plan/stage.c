@@ -27,12 +27,11 @@ static const sl_refused *refusal(const sl_builder *b, const char *id)
     return NULL;
 }
 
-/* The class of an id, of any stage kind (kind < 0) or of this one; NULL after a mistake. */
-static const sl_registered *find_class(sl_builder *b, const char *id, int kind, const sl_setting *at, const char *stage)
+const sl_registered *sl_build_class(sl_builder *b, const char *id, int kind, const sl_setting *at, const char *stage)
 {
     const sl_registered *found = sl_registry_find(b->registry, id);
     const char *conflict = sl_registry_conflict(b->registry, id), *near = sl_registry_near(b->registry, id, kind);
-    bool is_stage = found && found->type->kind != SLUICE_KIND_LOSS && found->type->kind != SLUICE_SERVICE;
+    bool is_stage = found && sl_kind_is_stage(found->type->kind);
     if (conflict) {
         sl_mistake(b->mistakes, at, stage, "%s", conflict);
     } else if (!found && refusal(b, id)) {
@@ -159,7 +158,7 @@ static void read_parts(sl_builder *b, sl_stage *stage, const sl_setting *group)
         if (v->param->type != SLUICE_TYPE_CLASS)
             continue;
         const sl_registered *type =
-            v->text ? find_class(b, v->text, (int)v->param->kind, v->at ? v->at : group, stage->name) : NULL;
+            v->text ? sl_build_class(b, v->text, (int)v->param->kind, v->at ? v->at : group, stage->name) : NULL;
         if (type)
             sl_build_object(b, type, group, stage->name, part);
         part++;
@@ -180,7 +179,7 @@ bool sl_build_stage(sl_builder *b, sl_stage *stage, const sl_setting *group)
     }
     if (!sl_build_text(b, use, stage->name, "use", &stage->id))
         return false;
-    const sl_registered *type = find_class(b, stage->id, -1, use, stage->name);
+    const sl_registered *type = sl_build_class(b, stage->id, -1, use, stage->name);
     if (!type)
         return false;
     sl_build_object(b, type, group, stage->name, &stage->object);

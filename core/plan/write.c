@@ -139,6 +139,19 @@ static void write_stage(FILE *out, const sl_stage *s)
     fputs("      }", out);
 }
 
+static void write_sinks(FILE *out, const sl_plan *plan)
+{
+    if (plan->sink_count == 0)
+        return;
+    fputs("metrics = (\n", out);
+    for (size_t i = 0; i < plan->sink_count; i++) {
+        fprintf(out, "  {\n    use = \"%s\";\n", plan->sinks[i].type->type->id);
+        write_object(out, &plan->sinks[i], NULL, NULL, 0, "    ");
+        fprintf(out, "  }%s\n", i + 1 < plan->sink_count ? "," : "");
+    }
+    fputs(");\n", out);
+}
+
 int sl_plan_write(const sl_plan *plan, FILE *out)
 {
     fprintf(out, "sluice = 1;\nname = \"%s\";\nseed = %lluL;\n", plan->name, (unsigned long long)plan->seed);
@@ -158,7 +171,9 @@ int sl_plan_write(const sl_plan *plan, FILE *out)
     fputs("};\nruntime = {\n", out);
     for (size_t i = 0; i < plan->runtime_count; i++)
         write_object(out, &plan->runtime[i], NULL, plan->runtime, i, "  ");
-    fputs("};\nphases = (\n", out);
+    fputs("};\n", out);
+    write_sinks(out, plan);
+    fputs("phases = (\n", out);
     for (size_t i = 0; i < plan->phase_count; i++) {
         const sl_phase *p = &plan->phases[i];
         fprintf(out, "  {\n    name = \"%s\";\n    repeat = %lld;\n    stages = (\n", p->name, (long long)p->repeat);

@@ -410,7 +410,13 @@ size_t sl_class_params(const sluice_class *type)
 
 const char *sl_kind_name(uint32_t kind)
 {
-    static const char *const names[] = {"loss",        "source",    "sink",    "sampler",  "judge",     "ranker",
-                                        "regularizer", "transform", "trainer", "averager", "evaluator", "service"};
+    static const char *const names[] = {"loss",      "source",      "sink",        "sampler", "judge",
+                                        "ranker",    "regularizer", "transform",   "trainer", "averager",
+                                        "evaluator", "service",     "metrics sink"};
     return kind < sizeof names / sizeof *names ? names[kind] : "unknown kind";
+}
+
+bool sl_kind_is_stage(uint32_t kind)
+{
+    return kind != SLUICE_KIND_LOSS && kind != SLUICE_SERVICE && kind != SLUICE_METRICS_SINK;
 }

@@ -59,5 +59,7 @@ const sluice_param *sl_class_param(const sluice_class *, size_t i);
 size_t sl_class_params(const sluice_class *);
 /* "judge", "loss", …; "unknown kind" past the last. */
 const char *sl_kind_name(uint32_t kind);
+/* Stands in a phase, with records or models in and out. */
+bool sl_kind_is_stage(uint32_t kind);
 
 #endif

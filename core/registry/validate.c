@@ -84,10 +84,11 @@ static bool default_fits(const char *id, const sluice_param *p, sl_why *why)
     return true;
 }
 
-/* References into the run make sense on a stage; a service lives longer and a part gets its records from its stage. */
+/* References into the run make sense on a stage; services and metrics sinks live longer, and a part gets its records
+ * from its stage. */
 static bool type_fits(const sluice_class *c, const sluice_param *p, sl_why *why)
 {
-    bool is_stage = c->kind != SLUICE_SERVICE && c->kind != SLUICE_KIND_LOSS;
+    bool is_stage = sl_kind_is_stage(c->kind);
     bool reference = p->type == SLUICE_TYPE_STAGE || p->type == SLUICE_TYPE_MODEL || p->type == SLUICE_TYPE_SLOT ||
                      p->type == SLUICE_TYPE_MODELS || p->type == SLUICE_TYPE_CLASS;
     if (reference && !is_stage)
@@ -186,6 +187,10 @@ static bool functions_fit(const sluice_class *c, sl_why *why)
         const sluice_service_class *service = (const void *)c;
         return (service->service && service->get) || wrong(why, "class '%s': a service needs its id and get", c->id);
     }
+    if (c->kind == SLUICE_METRICS_SINK) {
+        const sluice_metrics_class *sink = (const void *)c;
+        return sink->line || wrong(why, "class '%s': a metrics sink needs line", c->id);
+    }
     return stage_fits((const void *)c, why);
 }
 
@@ -193,6 +198,8 @@ static size_t class_size(uint32_t kind)
 {
     if (kind == SLUICE_KIND_LOSS)
         return sizeof(sluice_loss_class);
+    if (kind == SLUICE_METRICS_SINK)
+        return sizeof(sluice_metrics_class);
     return kind == SLUICE_SERVICE ? sizeof(sluice_service_class) : sizeof(sluice_stage_class);
 }
 
@@ -205,9 +212,9 @@ const sluice_class *sl_class_adopt(const sluice_class *theirs, const sluice_stam
               theirs->id ? theirs->id : "");
         return NULL;
     }
-    if (theirs->kind > SLUICE_SERVICE) {
+    if (theirs->kind > SLUICE_METRICS_SINK) {
         wrong(why, "class '%s': kind is %u, this sluice knows kinds up to %d; update sluice", theirs->id, theirs->kind,
-              SLUICE_SERVICE);
+              SLUICE_METRICS_SINK);
         return NULL;
     }
     size_t ours = class_size(theirs->kind);

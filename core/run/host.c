@@ -45,8 +45,9 @@ static void host_verror(const sluice_host *public, const sluice_record *record, 
             snprintf(host->error, sizeof host->error, "record '%.200s': %s", sluice_record_id(record), what);
         else
             snprintf(host->error, sizeof host->error, "%s", what);
-        sl_console_line(host->console, SLUICE_LOG_WARNING, "%s%s%s", host->name, host->name[0] ? ": " : "",
-                        host->error);
+        if (host->folder == NULL) /* a metrics sink's error is said by who calls it */
+            sl_console_line(host->console, SLUICE_LOG_WARNING, "%s%s%s", host->name, host->name[0] ? ": " : "",
+                            host->error);
         pthread_mutex_unlock(&host->services->error_lock);
         return;
     }

@@ -79,7 +79,8 @@ typedef struct sl_host {
     sl_console *console;
     const char *name;
     uint64_t seed;
-    sl_job *job; /* NULL for services and commands */
+    sl_job *job;        /* NULL for services, metrics sinks and commands */
+    const char *folder; /* the run's, of a metrics sink */
     char error[SL_ERROR_SIZE];
     int code; /* the sluice_result that came with it */
 } sl_host;
@@ -155,6 +156,12 @@ void sl_metrics_forget(sl_job *);
 int sl_metrics_flush(sl_execution *);
 int sl_timing_write(sl_job *, const char *start, const char *end, double seconds);
 
+/* ---- sinks.c: all of it the main thread's. A sink that fails is a warning, and is told nothing more. */
+void sl_sinks_begin(sl_execution *);
+/* Tells them the lines of a job that they have not been told. */
+void sl_sinks_tell(sl_execution *, sl_job *);
+void sl_sinks_end(sl_execution *);
+
 /* ---- stage.c: the loop of each kind of stage. */
 int sl_stage_drive(sl_job *, sl_instance *);
 int sl_stage_next(sl_job *, sl_record **);
@@ -177,6 +184,7 @@ void sl_phase_cancel(sl_execution *); /* wakes everybody; any thread, without th
 enum sl_job_state { SL_JOB_WAITING, SL_JOB_RUNNING, SL_JOB_DONE, SL_JOB_REUSED, SL_JOB_FAILED };
 
 typedef struct sl_publication sl_publication;
+typedef struct sl_sink sl_sink;
 
 struct sl_job {
     sl_host host; /* first: a job's host is the job */
@@ -211,8 +219,10 @@ struct sl_job {
     double began, waiting; /* monotonic; seconds waited for input */
     uint64_t bytes_raw, bytes_compressed;
 
-    sl_buffer lines;        /* of metrics.jsonl */
-    sluice_number *numbers; /* of the whole stage; names malloc'ed */
+    sl_buffer lines;         /* of metrics.jsonl; under run->lock while it runs */
+    sl_buffer times;         /* a double a line: when it was said; only where there are metrics sinks */
+    size_t told, told_times; /* bytes of both that the sinks have been told; the main thread's */
+    sluice_number *numbers;  /* of the whole stage; names malloc'ed */
     size_t number_count;
     bool warned; /* that a number is not finite */
 };
@@ -232,9 +242,11 @@ struct sl_execution {
     pthread_mutex_t lock;
     pthread_cond_t changed; /* a job's state */
     atomic_bool cancelled;
-    sl_job *failed;              /* the first that failed; under lock */
-    double drawn;                /* when progress was last shown */
-    size_t running;              /* stages that it showed */
+    sl_job *failed; /* the first that failed; under lock */
+    double drawn;   /* when progress was last shown */
+    size_t running; /* stages that it showed */
+    sl_sink *sinks;
+    size_t sink_count;
     struct sl_content *contents; /* hashes of files, once computed */
     sl_buffer numerics;          /* what the services say decides numbers */
     sl_job ***publishers;        /* [slot][version] */

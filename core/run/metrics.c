@@ -7,11 +7,13 @@
  */
 #include "core/run/internal.h"
 #include "core/base/json.h"
+#include "core/run/lines.h"
 
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static int add_string(sl_buffer *out, const char *text)
@@ -29,19 +31,36 @@ static int open_line(sl_job *job, sl_buffer *out)
     return rc >= 0 ? add_string(out, job->stage->name) : rc;
 }
 
-static int add_number(sl_job *job, const char *name, double value)
+static int add_number(sl_job *job, sl_buffer *out, const char *name, double value)
 {
-    int rc = sl_buffer_append(&job->lines, ",", 1);
+    int rc = sl_buffer_append(out, ",", 1);
     if (rc >= 0)
-        rc = add_string(&job->lines, name);
+        rc = add_string(out, name);
     if (rc >= 0)
-        rc = sl_buffer_append(&job->lines, ":", 1);
+        rc = sl_buffer_append(out, ":", 1);
     if (!isfinite(value) && !job->warned) {
         job->warned = true;
         sluice_log(&job->host.public, SLUICE_LOG_WARNING, "metric '%s' is %s: null is written instead", name,
                    isnan(value) ? "no number" : "infinite");
     }
-    return rc >= 0 ? sl_json_double(&job->lines, value) : rc;
+    return rc >= 0 ? sl_json_double(out, value) : rc;
+}
+
+/* Ends the line and adds it to the job's; the main thread may be telling the metrics sinks of those before it. */
+static int close_line(sl_job *job, sl_buffer *line)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    const double now = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    int rc = sl_buffer_append(line, "}\n", 2);
+    pthread_mutex_lock(&job->run->lock);
+    if (rc >= 0)
+        rc = sl_buffer_append(&job->lines, line->data, line->size);
+    if (rc >= 0 && job->run->sink_count > 0)
+        rc = sl_buffer_append(&job->times, &now, sizeof now);
+    pthread_mutex_unlock(&job->run->lock);
+    sl_buffer_free(line);
+    return rc;
 }
 
 /* A number of the whole stage: said again, it replaces the first. */
@@ -69,11 +88,12 @@ void sl_metrics_add(sl_job *job, int64_t step, const sluice_number *numbers, siz
             keep(job, numbers[i].name, numbers[i].value);
         return;
     }
-    open_line(job, &job->lines);
-    sl_buffer_printf(&job->lines, ",\"step\":%lld", (long long)step);
+    sl_buffer line = {0};
+    open_line(job, &line);
+    sl_buffer_printf(&line, ",\"step\":%lld", (long long)step);
     for (size_t i = 0; i < count; i++)
-        add_number(job, numbers[i].name, numbers[i].value);
-    sl_buffer_append(&job->lines, "}\n", 2);
+        add_number(job, &line, numbers[i].name, numbers[i].value);
+    close_line(job, &line);
 }
 
 int sl_metrics_seal(sl_job *job)
@@ -82,35 +102,17 @@ int sl_metrics_seal(sl_job *job)
     bool publishes;
     if (job->number_count == 0)
         return SLUICE_OK;
-    int rc = open_line(job, &job->lines);
+    sl_buffer line = {0};
+    int rc = open_line(job, &line);
     if (rc >= 0 && sl_version_subject(job, &use, &publishes))
-        rc = sl_buffer_printf(&job->lines, ",\"model\":\"%s@%lld\"", job->run->plan->slots[use.slot].name,
+        rc = sl_buffer_printf(&line, ",\"model\":\"%s@%lld\"", job->run->plan->slots[use.slot].name,
                               (long long)use.version);
     for (size_t i = 0; rc >= 0 && i < job->number_count; i++)
-        rc = add_number(job, job->numbers[i].name, job->numbers[i].value);
-    return rc >= 0 ? sl_buffer_append(&job->lines, "}\n", 2) : rc;
-}
-
-/* Past a JSON string that starts at `c`; its content, unescaped as far as we escape, into name. */
-static const char *read_string(const char *c, char *name, size_t size)
-{
-    size_t n = 0;
-    for (c++; *c != '"' && *c != '\0' && *c != '\n'; c++) {
-        if (*c == '\\' && c[1] == 'u') {
-            if (strspn(c + 2, "0123456789abcdefABCDEF") < 4)
-                break; /* damaged: the caller finds no end */
-            char code[5] = {c[2], c[3], c[4], c[5], 0};
-            if (n + 1 < size)
-                name[n++] = (char)strtol(code, NULL, 16);
-            c += 5;
-            continue;
-        }
-        c += *c == '\\';
-        if (n + 1 < size)
-            name[n++] = *c;
-    }
-    name[n] = '\0';
-    return *c == '"' ? c + 1 : c;
+        rc = add_number(job, &line, job->numbers[i].name, job->numbers[i].value);
+    if (rc >= 0)
+        return close_line(job, &line);
+    sl_buffer_free(&line);
+    return rc;
 }
 
 void sl_metrics_forget(sl_job *job)
@@ -118,36 +120,31 @@ void sl_metrics_forget(sl_job *job)
     for (size_t i = 0; i < job->number_count; i++)
         free((char *)(uintptr_t)job->numbers[i].name);
     job->number_count = 0;
-    job->lines.size = 0;
+    job->lines.size = job->times.size = job->told = job->told_times = 0;
     atomic_store(&job->out, 0);
+}
+
+/* Numbers of a stage's own line: a line of one step has "step" before its numbers, and is not looked through. */
+static int restore_number(void *job, const char *name, const char *text, double value)
+{
+    if (strcmp(name, "step") == 0)
+        return SLUICE_END;
+    if (text == NULL && strcmp(name, "iteration") != 0)
+        keep(job, name, value);
+    return SLUICE_OK;
 }
 
 int sl_metrics_restore(sl_job *job, const char *lines)
 {
-    char name[256], text[256];
     sl_metrics_forget(job);
     const size_t size = strlen(lines);
     if (size > 0 && lines[size - 1] != '\n')
         return SLUICE_CORRUPT;
     for (const char *line = lines, *end; *line != '\0'; line = end + 1) {
         end = strchr(line, '\n');
-        bool step = false;
-        for (const char *c = line + 1; c < end && *c == '"' && !step;) {
-            c = read_string(c, name, sizeof name);
-            if (*c != ':')
-                return SLUICE_CORRUPT;
-            if (*++c == '"') {
-                c = read_string(c, text, sizeof text);
-            } else {
-                char *after;
-                const double value = strncmp(c, "null", 4) == 0 ? NAN : strtod(c, &after);
-                c = isnan(value) ? c + 4 : after;
-                step = strcmp(name, "step") == 0;
-                if (!step && strcmp(name, "iteration") != 0)
-                    keep(job, name, value);
-            }
-            c += *c == ',';
-        }
+        const int rc = sl_line_read(line, end, restore_number, job);
+        if (rc < 0)
+            return rc;
     }
     return size > 0 ? sl_buffer_append(&job->lines, lines, size) : SLUICE_OK;
 }
@@ -170,10 +167,15 @@ int sl_metrics_flush(sl_execution *run)
     int rc = SLUICE_OK;
     for (; rc >= 0 && run->flushed < run->job_count; run->flushed++) {
         sl_job *job = &run->jobs[run->flushed];
-        if (job->state != SL_JOB_DONE && job->state != SL_JOB_REUSED)
+        const int state = job->state; /* before its lines are looked at: of a job that ended they are all there */
+        if (state == SL_JOB_RUNNING || state == SL_JOB_DONE || state == SL_JOB_REUSED)
+            sl_sinks_tell(run, job);
+        if (state != SL_JOB_DONE && state != SL_JOB_REUSED)
             break;
         rc = write_all(run->metrics_fd, job->lines.data, job->lines.size);
         sl_buffer_free(&job->lines);
+        sl_buffer_free(&job->times);
+        job->told = job->told_times = 0;
     }
     if (rc < 0)
         sl_console_line(&run->console, SLUICE_LOG_WARNING, "cannot write %s/metrics.jsonl: %s", run->folder,

@@ -125,6 +125,9 @@ int sl_instance_begin(sl_instance *instance, const sl_object *object, const sl_o
         rc = set_member(instance, &object->values[i], is_part ? &instance->parts[part] : NULL, job, arena);
         part += is_part;
     }
+    const sluice_metrics_class *sink = type->kind == SLUICE_METRICS_SINK ? (const void *)type : NULL;
+    if (rc >= 0 && sink != NULL && sink->folder != NULL)
+        sink->folder(instance->state, host->folder);
     if (rc >= 0 && type->init != NULL) {
         instance->begun = true;
         rc = type->init(instance->state, &host->public);

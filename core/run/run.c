@@ -197,12 +197,14 @@ static void print_places(const sl_execution *run, FILE *out)
 
 static void close_all(sl_execution *run)
 {
+    sl_sinks_end(run);
     sl_services_end(&run->services);
     for (size_t j = 0; run->jobs != NULL && j < run->job_count; j++) {
         for (size_t i = 0; i < run->jobs[j].number_count; i++)
             free((char *)(uintptr_t)run->jobs[j].numbers[i].name);
         free(run->jobs[j].numbers);
         sl_buffer_free(&run->jobs[j].lines);
+        sl_buffer_free(&run->jobs[j].times);
     }
     free(run->jobs);
     sl_buffer_free(&run->numerics);
@@ -238,6 +240,7 @@ int sl_run(const sl_plan *plan, sl_registry *registry, const sl_run_options *opt
         rc = make_jobs(&run);
     if (rc >= 0) {
         sl_console_line(&run.console, SLUICE_LOG_INFO, "run of %s in %s", plan->file, run.folder);
+        sl_sinks_begin(&run);
         rc = run_phases(&run, error);
     }
     int code = SL_RUN_FAILED;
