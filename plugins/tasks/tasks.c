@@ -5,23 +5,30 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "plugins/tasks/kinds.h"
 #include "plugins/tasks/world.h"
 
 enum form { FORM_PROMPT = 0, FORM_COMPLETION = 1, FORM_PREFERENCE = 2 };
 
+/* Which of a fixed set of names a list names; one named twice stands there twice. */
+enum { MOST_PICKS = 64 };
+struct picks {
+    int items[MOST_PICKS];
+    size_t count;
+};
+
 struct tasks {
     int split, form;
     int64_t count, seed;
-    double wrong;
+    double wrong, mistaken;
     bool fresh;
-    sluice_strings families;
+    sluice_strings families, kinds, manners;
 
     const sluice_host *host;
-    int family[WORLD_FAMILIES];
-    size_t family_count;
+    struct picks family, kind, manner;
     uint64_t key;
     int64_t next;
-    size_t mistakes;
+    size_t answers, mistakes;
 };
 
 static const char *const forms[] = {"prompt", "completion", "preference", NULL};
@@ -37,66 +44,128 @@ static const sluice_param params[] = {
         struct tasks, form, .choices = forms, .choice_adds = form_adds, .value = FORM_PROMPT,
         .doc = "The question alone, with a completion to learn from, or with the right answer chosen over a mistake."),
     SLUICE_DOUBLE(struct tasks, wrong, .value = 0, .min = 0, .max = 1,
-                  .doc = "Share of completions that are wrong (form = completion), so that a model trained on them is "
-                         "imperfect on purpose."),
+                  .doc =
+                      "Share of completions that are wrong (form = completion, kind answer), so that a model trained "
+                      "on them is imperfect on purpose."),
+    SLUICE_DOUBLE(struct tasks, mistaken, .value = 0.5, .min = 0, .max = 1,
+                  .doc = "Share of answers shown that are wrong (kinds question, score and again)."),
     SLUICE_BOOL(struct tasks, fresh, .value = 1, .doc = "Other questions in each iteration of the phase."),
     SLUICE_INT(struct tasks, seed, .value = -1, .min = -1,
                .doc = "Which questions are drawn; stages with one seed draw the same. -1 = the run's seed."),
     SLUICE_STRINGS(
         struct tasks, families,
         .doc = "Families of questions: add, subtract, larger, reverse, sort, count, copy, letter; none given = all."),
+    SLUICE_STRINGS(struct tasks, kinds,
+                   .doc =
+                       "What is asked about a question: answer, question (is this answer right?), score, pairwise (A "
+                       "or B?), again (look again), manner; one named twice comes twice as often; none given = "
+                       "answer."),
+    SLUICE_STRINGS(struct tasks, manners,
+                   .doc = "Manners that the kind manner asks for: polite, rude, brief, long; none given = all."),
     SLUICE_PARAMS_END};
 
 static const sluice_metric_info metrics[] = {
     {"questions", "records", "Questions drawn."},
-    {"wrong_completions", NULL, "Share of completions that are wrong (form = completion)."},
+    {"wrong_completions", NULL, "Share of completions of the kind answer that are wrong (form = completion)."},
     {NULL, NULL, NULL}};
 
-static int find_family(const char *name)
+static void list_names(const char *const *names, char *out, size_t size)
 {
-    for (int f = 0; f < WORLD_FAMILIES; f++)
-        if (strcmp(world_family_names[f], name) == 0)
-            return f;
-    return -1;
+    size_t at = 0;
+    for (size_t i = 0; names[i] && at < size; i++)
+        at += (size_t)snprintf(out + at, size - at, "%s%s", i ? ", " : "", names[i]);
+}
+
+/* `list` as indices into `names`; an empty one is the first `standard` of them. */
+static int pick(struct tasks *t, const char *param, const sluice_strings *list, const char *const *names,
+                size_t standard, bool twice, struct picks *out)
+{
+    char known[128];
+    list_names(names, known, sizeof known);
+    if (list->count > MOST_PICKS)
+        return sluice_error(t->host, SLUICE_BAD_PARAMETER, "%s: %zu names are too many; give %d at most", param,
+                            list->count, MOST_PICKS);
+    for (size_t i = 0; i < list->count; i++) {
+        int found = 0;
+        while (names[found] && strcmp(names[found], list->items[i]) != 0)
+            found++;
+        if (!names[found])
+            return sluice_error(t->host, SLUICE_BAD_PARAMETER, "%s: there is no '%s'; use %s", param, list->items[i],
+                                known);
+        for (size_t j = 0; !twice && j < out->count; j++)
+            if (out->items[j] == found)
+                return sluice_error(t->host, SLUICE_BAD_PARAMETER, "%s: '%s' is named twice; name it once", param,
+                                    list->items[i]);
+        out->items[out->count++] = found;
+    }
+    if (out->count == 0)
+        for (size_t i = 0; i < standard; i++)
+            out->items[out->count++] = (int)i;
+    return SLUICE_OK;
 }
 
 static int init(void *self, const sluice_host *host)
 {
     struct tasks *t = self;
     t->host = host;
-    for (size_t i = 0; i < t->families.count; i++) {
-        int f = find_family(t->families.items[i]);
-        if (f < 0)
-            return sluice_error(
-                host, SLUICE_BAD_PARAMETER,
-                "families: there is no family '%s'; use add, subtract, larger, reverse, sort, count, copy, letter",
-                t->families.items[i]);
-        for (size_t j = 0; j < t->family_count; j++)
-            if (t->family[j] == f)
-                return sluice_error(host, SLUICE_BAD_PARAMETER, "families: '%s' is named twice; name it once",
-                                    t->families.items[i]);
-        t->family[t->family_count++] = f;
-    }
-    if (t->family_count == 0)
-        for (int f = 0; f < WORLD_FAMILIES; f++)
-            t->family[t->family_count++] = f;
+    int rc = pick(t, "families", &t->families, world_family_names, WORLD_FAMILIES, false, &t->family);
+    if (rc >= 0)
+        rc = pick(t, "kinds", &t->kinds, world_kind_names, 1, true, &t->kind);
+    if (rc >= 0)
+        rc = pick(t, "manners", &t->manners, world_manner_names, WORLD_MANNERS, false, &t->manner);
     uint64_t seed = t->seed < 0 ? sluice_run_seed(host) : (uint64_t)t->seed;
     t->key = sluice_mix(sluice_mix(seed, (uint64_t)t->split + 1), t->fresh ? (uint64_t)sluice_iteration(host) : 0);
-    return SLUICE_OK;
+    return rc;
 }
 
-static int set_completion(struct tasks *t, world_random *random, const world_question *q, sluice_record *record)
+static int set_prompt(sluice_record *record, const world_task *task)
 {
-    bool wrong = world_below(random, 1u << 30) < t->wrong * (1u << 30);
-    t->mistakes += wrong;
-    const sluice_candidate candidate = {.text = wrong ? q->wrong : q->answer, .parent = -1};
+    return task->turns ? sluice_record_set_messages(record, task->messages, task->turns)
+                       : sluice_record_set_prompt(record, task->prompt);
+}
+
+static int set_text(sluice_record *record, const char *key, const char *text)
+{
+    return text ? sluice_record_set_meta_text(record, key, text) : SLUICE_OK;
+}
+
+static int set_meta(sluice_record *record, const world_task *task)
+{
+    int rc = set_text(record, "family", world_family_names[task->question.family]);
+    if (rc >= 0)
+        rc = set_text(record, "answer", task->answer);
+    if (rc < 0 || task->kind == WORLD_ANSWER)
+        return rc;
+    rc = set_text(record, "kind", world_kind_names[task->kind]);
+    if (rc >= 0)
+        rc = set_text(record, "question", task->question.prompt);
+    if (rc >= 0)
+        rc = set_text(record, "manner", task->manner);
+    if (rc >= 0)
+        rc = set_text(record, task->second ? "a" : "shown", task->first);
+    if (rc >= 0)
+        rc = set_text(record, "b", task->second);
+    if (rc >= 0 && task->first && !task->second)
+        rc = sluice_record_set_meta_bool(record, "shown_right", task->first_right);
+    return rc;
+}
+
+static int set_completion(struct tasks *t, world_random *random, const world_task *task, sluice_record *record)
+{
+    bool wrong = false;
+    if (task->kind == WORLD_ANSWER) {
+        wrong = world_below(random, 1u << 30) < t->wrong * (1u << 30);
+        t->answers++;
+        t->mistakes += wrong;
+    }
+    const sluice_candidate candidate = {.text = wrong ? task->wrong : task->right, .parent = -1};
     int rc = sluice_record_add_candidate(record, &candidate);
     return rc < 0 ? rc : sluice_record_set_meta_bool(record, "right", !wrong);
 }
 
-static int set_preference(const world_question *q, sluice_record *record)
+static int set_preference(const world_task *task, sluice_record *record)
 {
-    const sluice_candidate right = {.text = q->answer, .parent = -1}, wrong = {.text = q->wrong, .parent = -1};
+    const sluice_candidate right = {.text = task->right, .parent = -1}, wrong = {.text = task->wrong, .parent = -1};
     const sluice_pair pair = {.chosen = 0, .rejected = 1, .p = 1, .weight = 1, .margin = NAN};
     int rc = sluice_record_add_candidate(record, &right);
     if (rc >= 0)
@@ -110,24 +179,25 @@ static int next(void *self, sluice_record *record)
     if (t->next == t->count)
         return SLUICE_END;
     world_random random;
-    world_question q;
+    world_task task;
     world_random_at(&random, t->key, SLUICE_PURPOSE_DATA, (uint64_t)t->next);
-    world_draw(&random, t->family, t->family_count, (enum world_split)t->split, &q);
+    world_draw(&random, t->family.items, t->family.count, (enum world_split)t->split, &task.question);
+    /* No draw where there is nothing to choose: a list of one kind gives the same questions whatever the kind. */
+    size_t which = t->kind.count > 1 ? world_below(&random, (uint32_t)t->kind.count) : 0;
+    world_ask(&random, (enum world_kind)t->kind.items[which], t->mistaken, t->manner.items, t->manner.count, &task);
     char id[64];
     snprintf(id, sizeof id, "%s-%lld-%lld", world_split_names[t->split],
              (long long)(t->fresh ? sluice_iteration(t->host) : 0), (long long)t->next);
     t->next++;
     int rc = sluice_record_set_id(record, id);
     if (rc >= 0)
-        rc = sluice_record_set_prompt(record, q.prompt);
+        rc = set_prompt(record, &task);
     if (rc >= 0)
-        rc = sluice_record_set_meta_text(record, "family", world_family_names[q.family]);
-    if (rc >= 0)
-        rc = sluice_record_set_meta_text(record, "answer", q.answer);
+        rc = set_meta(record, &task);
     if (rc >= 0 && t->form == FORM_COMPLETION)
-        rc = set_completion(t, &random, &q, record);
+        rc = set_completion(t, &random, &task, record);
     if (rc >= 0 && t->form == FORM_PREFERENCE)
-        rc = set_preference(&q, record);
+        rc = set_preference(&task, record);
     return rc;
 }
 
@@ -135,8 +205,8 @@ static int finish(void *self)
 {
     struct tasks *t = self;
     sluice_metric(t->host, "questions", (double)t->next);
-    if (t->form == FORM_COMPLETION)
-        sluice_metric(t->host, "wrong_completions", (double)t->mistakes / (double)t->next);
+    if (t->form == FORM_COMPLETION && t->answers)
+        sluice_metric(t->host, "wrong_completions", (double)t->mistakes / (double)t->answers);
     return SLUICE_OK;
 }
 
@@ -149,9 +219,15 @@ static const sluice_stage_class tasks = {
         "Sums and differences, comparing, reversing and sorting letters, counting and copying, each worded in several "
         "ways. The right answer stands in the meta field `answer`, the family in `family`; with form = completion "
         "candidate 0 is the completion and `right` says whether it is.\n\n"
+        "Kinds other than answer ask something else about such a question: whether an answer shown is right (\"yes\" "
+        "or "
+        "\"no\"), its score (\"Score: 5\" or \"Score: 0\"), which of two is right (\"A\" or \"B\"), to look again at a "
+        "first answer, or to answer in a manner. `kind`, `question`, `shown` and `shown_right`, `a` and `b`, and "
+        "`manner` then stand in meta, `answer` is what the reply should be (for a manner: what it should contain), and "
+        "prompts/embedded-question.txt, -score.txt and -pairwise.txt ask a judge in the same words.\n\n"
         "A hash of a question's content - family and operands, not wording - decides its split (six parts in ten "
-        "corpus, "
-        "a quarter train, the rest validation and test), so a question seen in one is in no other.",
+        "corpus, a quarter train, the rest validation and test), so a question seen in one is in no other, whatever is "
+        "asked about it.",
     .base.metrics = metrics,
     .base.init = init,
     .next = next,
