@@ -12,10 +12,9 @@ static const char plugins_help[] =
     "sluice plugins [--retry]\n\n"
     "Lists the classes that are installed, from which file, and the plugins that were refused with the reason.\n"
     "They are looked for in the folders of SLUICE_PLUGIN_PATH (colon-separated, absolute), in\n"
-    "~/.local/share/sluice/plugins, and in sluice's own folder. A plugin that was never seen before is first loaded in "
-    "a process of\n"
-    "its own; one that crashes or hangs there is set aside until its file changes.\n\n"
-    "  --retry   try those set aside once more\n\n"
+    "~/.local/share/sluice/plugins, and in sluice's own folder. A plugin that was never seen before is first loaded\n"
+    "in a process of its own; one that crashes or hangs there is set aside until its file changes.\n\n"
+    "  --retry  tries those set aside once more\n\n"
     "Exit codes: 0 done, 1 failed, 2 wrong usage.\n\n"
     "Example:\n"
     "  SLUICE_PLUGIN_PATH=$PWD sluice plugins\n";
