@@ -177,7 +177,7 @@ int sm_checkpoint_load(sm_checkpoint **out, const char *dir, sm_error *error)
 
 /* Normal numbers by Box and Muller (1958), two for each Philox block; the place of a number is its tensor's name and
  * its index there. */
-static void fill_normal(float *to, size_t count, double deviation, const char *name, uint64_t seed)
+void sm_random_normal(float *to, size_t count, double deviation, const char *name, uint64_t seed)
 {
     const sluice_draw draw = {
         .seed = seed, .record = sluice_random_name(name, strlen(name)), .purpose = SLUICE_PURPOSE_INIT};
@@ -210,7 +210,7 @@ int sm_checkpoint_create(sm_checkpoint **out, const char *dir, uint64_t seed, sm
         const sm_tensor *tensor = &checkpoint->layout.tensor[i];
         float *to = checkpoint->params + tensor->offset;
         if (tensor->rank == 2) {
-            fill_normal(to, tensor->count, config.initializer_range, tensor->name, seed);
+            sm_random_normal(to, tensor->count, config.initializer_range, tensor->name, seed);
             continue;
         }
         const size_t length = strlen(tensor->name), suffix = strlen(".bias");
@@ -223,12 +223,14 @@ int sm_checkpoint_create(sm_checkpoint **out, const char *dir, uint64_t seed, sm
     return SM_OK;
 }
 
-/* A folder whose config.json is of another shape than its weights would load nowhere. */
+/* A folder whose config.json is of another shape than its weights would load nowhere. A reward model may be saved with
+ * the files of the language model that its body came from. */
 static int check_source(const sm_layout *layout, const char *source, sm_error *error)
 {
     sm_config config;
     sm_layout wanted;
     int status = sm_config_read(&config, source, error);
+    config.outputs = layout->config.outputs;
     if (status || (status = sm_layout_init(&wanted, &config, error))) {
         return status;
     }

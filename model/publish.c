@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "model/head.h"
 #include "model/json_file.h"
 #include "model/weight_files.h"
 
@@ -164,7 +165,7 @@ static int copy_file(const char *from, const char *to, sm_error *error)
     return out < 0 ? status : finish_file(out, to, status, error);
 }
 
-static int copy_config(const char *from, const char *to, kn_dtype dtype, sm_error *error)
+static int copy_config(const char *from, const char *to, const sm_config *config, kn_dtype dtype, sm_error *error)
 {
     char *text;
     size_t length;
@@ -172,7 +173,12 @@ static int copy_config(const char *from, const char *to, kn_dtype dtype, sm_erro
     if (status) {
         return status;
     }
-    char *changed = sm_config_with_dtype(text, length, dtype, &length);
+    if (config->outputs > 0) {
+        char *headed = sm_config_with_head(text, length, config, &length);
+        free(text);
+        text = headed;
+    }
+    char *changed = text ? sm_config_with_dtype(text, length, dtype, &length) : NULL;
     free(text);
     if (!changed) {
         return sm_fail(error, SM_NO_MEMORY, "%s: no memory to copy it", from);
@@ -183,7 +189,7 @@ static int copy_config(const char *from, const char *to, kn_dtype dtype, sm_erro
     return status;
 }
 
-static int copy_others(const char *source, const char *to, kn_dtype dtype, sm_error *error)
+static int copy_others(const char *source, const char *to, const sm_config *config, kn_dtype dtype, sm_error *error)
 {
     DIR *dir = opendir(source);
     if (!dir) {
@@ -199,7 +205,7 @@ static int copy_others(const char *source, const char *to, kn_dtype dtype, sm_er
         if (!from || !copy) {
             status = sm_fail(error, SM_NO_MEMORY, "%s: no memory to copy its files", source);
         } else if (stat(from, &found) == 0 && S_ISREG(found.st_mode)) {
-            status = strcmp(entry->d_name, "config.json") == 0 ? copy_config(from, copy, dtype, error)
+            status = strcmp(entry->d_name, "config.json") == 0 ? copy_config(from, copy, config, dtype, error)
                                                                : copy_file(from, copy, error);
         }
         free(from);
@@ -282,7 +288,7 @@ int sm_publish_begin(sm_publication *publication, const char *to, const char *so
     char *path = sm_path(publication->hidden, SM_WEIGHT_FILE);
     if (!path) {
         status = sm_fail(error, SM_NO_MEMORY, "%s: no memory to write it", to);
-    } else if (!(status = copy_others(source, publication->hidden, dtype, error))) {
+    } else if (!(status = copy_others(source, publication->hidden, &layout->config, dtype, error))) {
         status = sm_safetensors_create(&publication->weights, path, dtype, layout->tensor, layout->tensors, error);
     }
     free(path);

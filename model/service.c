@@ -3,8 +3,6 @@
  * The plugin "model": the service "sluice.model/1" over the model library. Each function unpacks a handle, calls the
  * library, and reports what it says through the host that opened the model.
  */
-#include <sluice/sluice.h>
-#include <sluice/model.h>
 #include <sluice/service.h>
 
 #include <math.h>
@@ -13,19 +11,8 @@
 
 #include "model/average.h"
 #include "model/generate.h"
-#include "model/train.h"
-#include "model/version.h"
-
-struct sluice_model {
-    const sluice_host *host;
-    sm_version *version;
-};
-
-struct sluice_training {
-    const sluice_host *host;
-    sm_version *version;
-    sm_training *training;
-};
+#include "model/head.h"
+#include "model/service_parts.h"
 
 typedef struct runtime {
     int64_t threads;
@@ -56,8 +43,7 @@ static int result_of(int status)
     }
 }
 
-/* Passes the library's line on; `callers` is what a function of the caller returned, if that is what ended the work. */
-static int report(const sluice_host *host, int status, const sm_error *error, int callers)
+int service_report(const sluice_host *host, int status, const sm_error *error, int callers)
 {
     if (status == SM_OK)
         return SLUICE_OK;
@@ -98,7 +84,8 @@ static int model_open(const sluice_model_service *service, const sluice_host *ho
                             ref->dtype);
     const int rc = sm_version_open(runtime_of(service)->versions, ref->path, ref->random, ref->seed, &version, &error);
     if (rc != SM_OK)
-        return report(host, rc == SM_IO ? SM_MISMATCH : rc, &error, 0); /* SLUICE_BAD_MODEL: the folder is at fault */
+        return service_report(host, rc == SM_IO ? SM_MISMATCH : rc, &error,
+                              0); /* SLUICE_BAD_MODEL: the folder is at fault */
     if (version->checkpoint->note)
         sluice_log(host, SLUICE_LOG_INFO, "%s", version->checkpoint->note);
     return wrap(host, version, out);
@@ -118,7 +105,7 @@ static int model_copy(sluice_model *model, sluice_model **out)
     sm_version *version;
     *out = NULL;
     const int rc = sm_version_copy(model->version, &version, &error);
-    return rc == SM_OK ? wrap(model->host, version, out) : report(model->host, rc, &error, 0);
+    return rc == SM_OK ? wrap(model->host, version, out) : service_report(model->host, rc, &error, 0);
 }
 
 static int model_info(sluice_model *model, sluice_model_info *out)
@@ -137,14 +124,15 @@ static int model_info(sluice_model *model, sluice_model_info *out)
                               .start_id = c->bos == SM_NO_TOKEN ? -1 : (int64_t)c->bos,
                               .has_template = v->chat != NULL,
                               .has_tokenizer = v->tokenizer != NULL,
-                              .numerics = device->ops->numerics(device)};
+                              .numerics = device->ops->numerics(device),
+                              .head_outputs = c->outputs};
     info.template_hash = v->template_hash;
     if (v->tokenizer && sm_tokenizer_bos(v->tokenizer) != SM_NO_TOKEN)
         info.start_id = sm_tokenizer_bos(v->tokenizer);
     sm_error error;
     const int rc = sm_version_hash(model->version, info.content_hash, &error);
     if (rc != SM_OK)
-        return report(model->host, rc, &error, 0);
+        return service_report(model->host, rc, &error, 0);
     memcpy(out, &info, out->size < sizeof(info) ? out->size : sizeof(info));
     return SLUICE_OK;
 }
@@ -205,7 +193,7 @@ static int model_encode(sluice_model *model, const char *text, size_t length, ui
             rc = sm_fail(&error, SM_NO_MEMORY, "out of memory for token ids");
     }
     keep_tokens(out, &tokens);
-    return report(model->host, rc, &error, 0);
+    return service_report(model->host, rc, &error, 0);
 }
 
 /* Without a template the contents are the text, one after the other, each on a line of its own. */
@@ -245,7 +233,7 @@ static int model_encode_messages(sluice_model *model, const sluice_message *mess
     rc = sm_chat_encode(model->version->chat, m, count, add_generation_prompt, &tokens, &error);
     keep_tokens(out, &tokens);
     free(m);
-    return report(model->host, rc, &error, 0);
+    return service_report(model->host, rc, &error, 0);
 }
 
 static int model_encode_prompt(sluice_model *model, const sluice_record *record, bool raw, sluice_ids *out)
@@ -283,11 +271,37 @@ static int model_decode(sluice_model *model, const uint32_t *ids, size_t count, 
     if (rc == SM_OK && sm_text_append(&text, "", 0) != 0) /* a NUL even when there is no text */
         rc = sm_fail(&error, SM_NO_MEMORY, "out of memory for text");
     *out = (sluice_text){.text = text.bytes, .length = text.length, .capacity = text.capacity};
-    return report(model->host, rc, &error, 0);
+    return service_report(model->host, rc, &error, 0);
 }
 
 /* --- computing ------------------------------------------------------------------------------------------------------
  */
+
+uint32_t service_outputs(const sluice_model *model)
+{
+    return model->version->checkpoint->layout.config.outputs;
+}
+
+int service_need_language_head(const sluice_model *model)
+{
+    if (service_outputs(model) == 0)
+        return SLUICE_OK;
+    return sluice_error(model->host, SLUICE_BAD_MODEL,
+                        "%s has no language-model head; it is a reward model: name a language model to sample from, to "
+                        "ask for log-probabilities, or to train on them",
+                        model->version->path);
+}
+
+int service_need_reward_head(const sluice_model *model)
+{
+    if (service_outputs(model) > 0)
+        return SLUICE_OK;
+    return sluice_error(
+        model->host, SLUICE_BAD_MODEL,
+        "%s has no reward head (score.weight); it is a language model: train a reward model from it with "
+        "loss = \"bradley-terry\"",
+        model->version->path);
+}
 
 static int model_generate(sluice_model *model, const sluice_generation *generation)
 {
@@ -296,12 +310,15 @@ static int model_generate(sluice_model *model, const sluice_generation *generati
     sm_network *network;
     sm_workspace *workspace;
     sm_error error;
-    int callers = 0, rc = sm_version_begin(v, &network, &workspace, &error);
+    int callers = 0, rc = service_need_language_head(model);
+    if (rc != SLUICE_OK)
+        return rc;
+    rc = sm_version_begin(v, &network, &workspace, &error);
     if (rc == SM_OK) {
         rc = sm_generate(network, workspace, v->tokenizer, c->eos, c->eos_count, generation, &callers, &error);
         sm_version_end(v, workspace);
     }
-    return report(model->host, rc, &error, callers);
+    return service_report(model->host, rc, &error, callers);
 }
 
 static int model_score(sluice_model *model, const sluice_group *groups, size_t count, float *const *logps,
@@ -310,71 +327,31 @@ static int model_score(sluice_model *model, const sluice_group *groups, size_t c
     sm_network *network;
     sm_workspace *workspace;
     sm_error error;
-    int rc = sm_version_begin(model->version, &network, &workspace, &error);
+    int rc = service_need_language_head(model);
+    if (rc != SLUICE_OK)
+        return rc;
+    rc = sm_version_begin(model->version, &network, &workspace, &error);
     if (rc == SM_OK) {
         rc = sm_score(network, workspace, groups, count, logps, entropy, &error);
         sm_version_end(model->version, workspace);
     }
-    return report(model->host, rc, &error, 0);
+    return service_report(model->host, rc, &error, 0);
 }
 
-static int model_train_begin(sluice_model *model, const sluice_optimizer *optimizer, sluice_training **out)
+static int model_score_values(sluice_model *model, const sluice_group *groups, size_t count, float *const *values)
 {
-    sm_version *v = model->version;
+    sm_network *network;
+    sm_workspace *workspace;
     sm_error error;
-    *out = NULL;
-    sluice_training *t = calloc(1, sizeof(*t));
-    if (!t)
-        return sluice_error(model->host, SLUICE_NO_MEMORY, "out of memory for training");
-    t->host = model->host;
-    const int rc = sm_training_new(&t->training, sm_versions_device(v->owner), &v->checkpoint->layout,
-                                   v->checkpoint->params, optimizer, &error);
-    if (rc != SM_OK) {
-        free(t);
-        return report(model->host, rc, &error, 0);
+    int rc = service_need_reward_head(model);
+    if (rc != SLUICE_OK)
+        return rc;
+    rc = sm_version_begin(model->version, &network, &workspace, &error);
+    if (rc == SM_OK) {
+        rc = sm_score_values(network, workspace, groups, count, values, &error);
+        sm_version_end(model->version, workspace);
     }
-    sm_version_keep(v); /* training outlives the handle it began from */
-    t->version = v;
-    *out = t;
-    return SLUICE_OK;
-}
-
-static int train_gradient(sluice_training *t, const sluice_group *groups, size_t count, sm_derivative derivative,
-                          void *context)
-{
-    sm_error error;
-    int callers = 0;
-    const int rc = sm_training_gradient(t->training, groups, count, derivative, context, &callers, &error);
-    return report(t->host, rc, &error, callers);
-}
-
-static int train_step(sluice_training *t, double lr, double grad_scale, sluice_step_info *info)
-{
-    sm_error error;
-    return report(t->host, sm_training_step(t->training, lr, grad_scale, info, &error), &error, 0);
-}
-
-static int train_score(sluice_training *t, const sluice_group *groups, size_t count, float *const *logps)
-{
-    sm_error error;
-    return report(t->host, sm_training_score(t->training, groups, count, logps, &error), &error, 0);
-}
-
-static int train_save(sluice_training *t, const char *dir)
-{
-    sm_error error;
-    const int rc = sm_checkpoint_save(dir, &t->version->checkpoint->layout, sm_training_params(t->training), KN_F32,
-                                      t->version->path, &error);
-    return report(t->host, rc, &error, 0);
-}
-
-static void train_end(sluice_training *t)
-{
-    if (!t)
-        return;
-    sm_training_free(t->training);
-    sm_version_close(t->version);
-    free(t);
+    return service_report(model->host, rc, &error, 0);
 }
 
 /* --- tensors --------------------------------------------------------------------------------------------------------
@@ -401,7 +378,7 @@ static int model_save(sluice_model *model, const char *dir)
     const sm_version *v = model->version;
     sm_error error;
     const int rc = sm_checkpoint_save(dir, &v->checkpoint->layout, v->checkpoint->params, KN_F32, v->path, &error);
-    return report(model->host, rc, &error, 0);
+    return service_report(model->host, rc, &error, 0);
 }
 
 static int dtype_of(const char *name, kn_dtype *out)
@@ -432,7 +409,7 @@ static int model_merge(const sluice_model_service *service, const sluice_host *h
         return sluice_error(host, SLUICE_BAD_PARAMETER, "dtype \"%s\" is unknown; use float32, bfloat16 or float16",
                             dtype);
     sm_error error;
-    return report(host, sm_average_write(dir, &average, &error), &error, 0);
+    return service_report(host, sm_average_write(dir, &average, &error), &error, 0);
 }
 
 static int model_distance(sluice_model *a, sluice_model *b, double *out)
@@ -464,18 +441,13 @@ static const sluice_model_service functions = {
     .encode_prompt = model_encode_prompt,
     .generate = model_generate,
     .score = model_score,
-    .train_begin = model_train_begin,
-    .train_gradient = train_gradient,
-    .train_step = train_step,
-    .train_score = train_score,
-    .train_save = train_save,
-    .train_end = train_end,
     .tensor_count = model_tensor_count,
     .tensor = model_tensor,
     .copy = model_copy,
     .save = model_save,
     .merge = model_merge,
     .distance = model_distance,
+    .score_values = model_score_values,
 };
 
 static int runtime_init(void *self, const sluice_host *host)
@@ -483,6 +455,7 @@ static int runtime_init(void *self, const sluice_host *host)
     runtime *r = self;
     const char *why = NULL;
     r->service = functions;
+    service_add_training(&r->service);
     r->device = kn_cpu_new((int)r->threads, NULL, &why);
     if (!r->device)
         return sluice_error(host, SLUICE_FAILED, "the CPU backend cannot start: %s", why ? why : "out of memory");

@@ -5,14 +5,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/head.h"
+
 struct sm_training {
     kn_device *device;
     const sm_layout *layout;
+    sm_layout own; /* of a reward model */
+    float *start;  /* of a reward model: the head it began with */
+    size_t first;  /* the first parameter that is trained, all that follow are: not 0 when the body is frozen */
     sluice_optimizer optimizer;
     sm_network *network; /* runs the masters */
     sm_workspace *keeping, *scoring;
     sm_pack pack;
-    float *params, *gradient, *moment, *square; /* [layout->count] */
+    float *params;                     /* [layout->count] */
+    float *gradient, *moment, *square; /* [layout->count - first] */
     float *head_gradient; /* of a tied model's output matrix, [vocab, hidden]; else its place in gradient */
     uint64_t updates;     /* applied, for the bias correction */
     uint64_t steps;       /* called, for dropout */
@@ -23,55 +29,112 @@ static size_t head_count(const sm_layout *layout)
     return (size_t)layout->config.vocab * layout->config.hidden;
 }
 
+static size_t trained_count(const sm_training *t)
+{
+    return t->layout->count - t->first;
+}
+
+/* Whether the embedding is also an output matrix, whose gradient is gathered apart. */
+static bool ties(const sm_training *t)
+{
+    return t->layout->head == t->layout->embed;
+}
+
 static bool allocate(sm_training *t)
 {
     const kn_ops *ops = t->device->ops;
-    const size_t bytes = t->layout->count * sizeof(float);
-    t->params = ops->alloc(t->device, bytes);
+    const size_t bytes = trained_count(t) * sizeof(float);
+    t->params = ops->alloc(t->device, t->layout->count * sizeof(float));
     t->gradient = ops->alloc(t->device, bytes);
     t->moment = ops->alloc(t->device, bytes);
     t->square = ops->alloc(t->device, bytes);
     if (!t->params || !t->gradient || !t->moment || !t->square)
         return false;
-    t->head_gradient = t->layout->config.tied ? ops->alloc(t->device, head_count(t->layout) * sizeof(float))
-                                              : t->gradient + t->layout->head;
+    memset(t->gradient, 0, bytes);
+    memset(t->moment, 0, bytes);
+    memset(t->square, 0, bytes);
+    if (t->layout->head == SM_ABSENT)
+        return true;
+    if (!ties(t)) {
+        t->head_gradient = t->gradient + t->layout->head;
+        return true;
+    }
+    t->head_gradient = ops->alloc(t->device, head_count(t->layout) * sizeof(float));
+    if (t->head_gradient)
+        memset(t->head_gradient, 0, head_count(t->layout) * sizeof(float));
     return t->head_gradient != NULL;
+}
+
+/* Runs the masters, which are filled. */
+static int make_network(sm_training *t, sm_error *error)
+{
+    const bool whole = t->first == 0;
+    const int rc = sm_network_new(&t->network, t->device, t->layout, t->params, whole, error);
+    if (rc != SM_OK)
+        return rc;
+    t->keeping = whole ? sm_workspace_new(t->network, true) : NULL;
+    t->scoring = sm_workspace_new(t->network, false);
+    return (t->keeping || !whole) && t->scoring ? SM_OK : sm_fail(error, SM_NO_MEMORY, "out of memory for training");
+}
+
+static sm_training *training_new(kn_device *device, const sluice_optimizer *optimizer)
+{
+    sm_training *t = calloc(1, sizeof(*t));
+    if (t) {
+        t->device = device;
+        t->optimizer = *optimizer;
+    }
+    return t;
 }
 
 int sm_training_new(sm_training **out, kn_device *device, const sm_layout *layout, const float *params,
                     const sluice_optimizer *optimizer, sm_error *error)
 {
     *out = NULL;
-    sm_training *t = calloc(1, sizeof(*t));
+    sm_training *t = training_new(device, optimizer);
     if (!t)
         return sm_fail(error, SM_NO_MEMORY, "out of memory for training");
-    t->device = device;
     t->layout = layout;
-    t->optimizer = *optimizer;
     int rc = SM_OK;
     if (!allocate(t)) {
         rc = sm_fail(error, SM_NO_MEMORY, "out of memory for training %zu parameters", layout->count);
-        goto fail;
+    } else {
+        memcpy(t->params, params, layout->count * sizeof(float));
+        rc = make_network(t, error);
     }
-    memcpy(t->params, params, layout->count * sizeof(float));
-    memset(t->moment, 0, layout->count * sizeof(float));
-    memset(t->square, 0, layout->count * sizeof(float));
-    memset(t->gradient, 0, layout->count * sizeof(float));
-    if (layout->config.tied)
-        memset(t->head_gradient, 0, head_count(layout) * sizeof(float));
-    rc = sm_network_new(&t->network, device, layout, t->params, true, error);
-    if (rc != SM_OK)
-        goto fail;
-    t->keeping = sm_workspace_new(t->network, true);
-    t->scoring = sm_workspace_new(t->network, false);
-    if (!t->keeping || !t->scoring) {
-        rc = sm_fail(error, SM_NO_MEMORY, "out of memory for training");
-        goto fail;
+    if (rc == SM_OK)
+        *out = t;
+    else
+        sm_training_free(t);
+    return rc;
+}
+
+int sm_training_new_reward(sm_training **out, kn_device *device, const sm_layout *layout, const float *params,
+                           const float *head, const sluice_optimizer *optimizer, sm_error *error)
+{
+    const size_t hidden = layout->config.hidden, count = optimizer->head_outputs * hidden;
+    *out = NULL;
+    sm_training *t = training_new(device, optimizer);
+    if (!t)
+        return sm_fail(error, SM_NO_MEMORY, "out of memory for training");
+    t->layout = &t->own;
+    int rc = sm_head_layout(&t->own, layout, optimizer->head_outputs, error);
+    t->first = optimizer->freeze_body ? t->own.score : 0;
+    if (rc == SM_OK && (!allocate(t) || !(t->start = malloc(count * sizeof(float)))))
+        rc = sm_fail(error, SM_NO_MEMORY, "out of memory for training %zu parameters", t->own.count);
+    if (rc == SM_OK) {
+        if (head)
+            memcpy(t->start, head, count * sizeof(float));
+        else
+            sm_head_random(t->start, optimizer->head_outputs, (uint32_t)hidden, optimizer->seed);
+        memcpy(t->params, params, sm_body_count(layout) * sizeof(float));
+        memcpy(t->params + t->own.score, t->start, count * sizeof(float));
+        rc = make_network(t, error);
     }
-    *out = t;
-    return SM_OK;
-fail:
-    sm_training_free(t);
+    if (rc == SM_OK)
+        *out = t;
+    else
+        sm_training_free(t);
     return rc;
 }
 
@@ -84,18 +147,44 @@ void sm_training_free(sm_training *t)
     sm_workspace_free(t->keeping);
     sm_workspace_free(t->scoring);
     sm_network_free(t->network);
-    if (t->layout->config.tied)
+    if (ties(t))
         ops->free(t->device, t->head_gradient);
     ops->free(t->device, t->params);
     ops->free(t->device, t->gradient);
     ops->free(t->device, t->moment);
     ops->free(t->device, t->square);
+    sm_layout_free(&t->own);
+    free(t->start);
     free(t);
 }
 
 const float *sm_training_params(const sm_training *t)
 {
     return t->params;
+}
+
+const sm_layout *sm_training_layout(const sm_training *t)
+{
+    return t->layout;
+}
+
+static double squares_between(const float *a, const float *b, size_t count)
+{
+    double sum = 0;
+    for (size_t i = 0; i < count; i++) {
+        const double difference = (double)a[i] - b[i];
+        sum += difference * difference;
+    }
+    return sum;
+}
+
+double sm_training_distance(const sm_training *t, const float *params)
+{
+    const size_t common = t->start ? sm_body_count(t->layout) : t->layout->count;
+    double sum = squares_between(t->params, params, common);
+    if (t->start)
+        sum += squares_between(t->params + t->layout->score, t->start, t->layout->count - t->layout->score);
+    return sqrt(sum);
 }
 
 const float *sm_training_gradients(const sm_training *t)
@@ -167,6 +256,7 @@ int sm_training_gradient(sm_training *t, const sluice_group *groups, size_t coun
     exchange x = {0};
     int rc = exchange_new(&x, groups, count, error);
     sm_pack_clear(&t->pack);
+    t->pack.values = false;
     for (size_t g = 0; rc == SM_OK && g < count; g++)
         rc = sm_pack_add(&t->pack, &groups[g], 0, groups[g].completion_count, c->vocab, c->max_positions, error);
     const sm_dropout dropout = {
@@ -188,6 +278,74 @@ int sm_training_gradient(sm_training *t, const sluice_group *groups, size_t coun
     return rc;
 }
 
+/* Values and their derivatives, as the caller's function sees them. */
+typedef struct value_exchange {
+    float **values, **d_values; /* [completions] */
+    float *flat, *d_flat;       /* [completions, k] */
+} value_exchange;
+
+static void value_exchange_free(value_exchange *x)
+{
+    free(x->values);
+    free(x->d_values);
+    free(x->flat);
+    free(x->d_flat);
+}
+
+static int value_exchange_new(value_exchange *x, const sluice_group *groups, size_t count, size_t k, sm_error *error)
+{
+    size_t completions = 0;
+    for (size_t g = 0; g < count; g++)
+        completions += groups[g].completion_count;
+    x->values = calloc(completions + 1, sizeof(*x->values));
+    x->d_values = calloc(completions + 1, sizeof(*x->d_values));
+    x->flat = calloc(completions * k + 1, sizeof(float));
+    x->d_flat = calloc(completions * k + 1, sizeof(float));
+    if (!x->values || !x->d_values || !x->flat || !x->d_flat)
+        return sm_fail(error, SM_NO_MEMORY, "out of memory for %zu answers; use smaller batches", completions);
+    for (size_t c = 0; c < completions; c++) {
+        x->values[c] = x->flat + c * k;
+        x->d_values[c] = x->d_flat + c * k;
+    }
+    return SM_OK;
+}
+
+int sm_training_values(sm_training *t, const sluice_group *groups, size_t count, sm_derivative derivative,
+                       void *context, int *result, sm_error *error)
+{
+    const sm_config *c = &t->layout->config;
+    const bool frozen = t->first > 0; /* the body as in scoring: nothing is kept, nothing dropped */
+    sm_workspace *w = frozen ? t->scoring : t->keeping;
+    value_exchange x = {0};
+    int rc = value_exchange_new(&x, groups, count, c->outputs, error);
+    sm_pack_clear(&t->pack);
+    t->pack.values = true;
+    for (size_t g = 0; rc == SM_OK && g < count; g++)
+        rc = sm_pack_add(&t->pack, &groups[g], 0, groups[g].completion_count, c->vocab, c->max_positions, error);
+    const sm_dropout some = {
+        .rate = (float)t->optimizer.dropout, .seed = t->optimizer.seed, .step = t->steps, .row_id = t->pack.row_id};
+    const sm_dropout *dropout = frozen ? NULL : &some;
+    if (rc == SM_OK && t->pack.scored > 0)
+        rc = sm_forward_values(t->network, w, &t->pack, dropout, x.flat, error);
+    if (rc == SM_OK) {
+        *result = derivative(context, (const float *const *)x.values, x.d_values);
+        if (*result < 0)
+            rc = SM_CALLER;
+    }
+    if (rc == SM_OK && frozen)
+        sm_head_backward(t->network, w, &t->pack, x.d_flat, t->gradient);
+    else if (rc == SM_OK && t->pack.scored > 0)
+        rc = sm_backward_values(t->network, w, &t->pack, dropout, x.d_flat, t->gradient, error);
+    value_exchange_free(&x);
+    return rc;
+}
+
+int sm_training_score_values(sm_training *t, const sluice_group *groups, size_t count, float *const *values,
+                             sm_error *error)
+{
+    return sm_score_values(t->network, t->scoring, groups, count, values, error);
+}
+
 int sm_training_score(sm_training *t, const sluice_group *groups, size_t count, float *const *logps, sm_error *error)
 {
     return sm_score(t->network, t->scoring, groups, count, logps, NULL, error);
@@ -198,7 +356,7 @@ int sm_training_score(sm_training *t, const sluice_group *groups, size_t count, 
 
 int sm_training_gather(sm_training *t, sm_error *error)
 {
-    if (!t->layout->config.tied)
+    if (!ties(t))
         return SM_OK;
     const size_t count = head_count(t->layout);
     const int kn = t->device->ops->add(t->device, t->gradient + t->layout->embed, t->head_gradient, count);
@@ -210,7 +368,7 @@ int sm_training_gather(sm_training *t, sm_error *error)
 static int update(sm_training *t, double lr, double scale)
 {
     const sm_layout *layout = t->layout;
-    for (size_t i = 0; i < layout->tensors;) {
+    for (size_t i = t->first > 0 ? layout->tensors - 1 : 0; i < layout->tensors;) {
         const size_t begin = layout->tensor[i].offset;
         const bool decays = layout->tensor[i].rank > 1;
         size_t end = begin;
@@ -223,8 +381,9 @@ static int update(sm_training *t, double lr, double scale)
                             .weight_decay = decays ? (float)t->optimizer.weight_decay : 0,
                             .step = t->updates,
                             .grad_scale = (float)scale};
-        const int kn = t->device->ops->adamw(t->device, t->params + begin, t->moment + begin, t->square + begin,
-                                             t->gradient + begin, end - begin, &a);
+        const size_t at = begin - t->first;
+        const int kn = t->device->ops->adamw(t->device, t->params + begin, t->moment + at, t->square + at,
+                                             t->gradient + at, end - begin, &a);
         if (kn != KN_OK)
             return kn;
     }
@@ -238,7 +397,7 @@ int sm_training_step(sm_training *t, double lr, double grad_scale, sluice_step_i
     if (rc != SM_OK)
         return rc;
     double squares = 0;
-    int kn = t->device->ops->sum_squares(t->device, &squares, t->gradient, t->layout->count);
+    int kn = t->device->ops->sum_squares(t->device, &squares, t->gradient, trained_count(t));
     if (kn != KN_OK)
         return sm_device_fail(kn, "the gradient's norm", error);
     t->steps++;
@@ -254,8 +413,9 @@ int sm_training_step(sm_training *t, double lr, double grad_scale, sluice_step_i
         kn = update(t, lr, scale);
         if (kn != KN_OK)
             return sm_device_fail(kn, "AdamW", error);
-        rc = sm_network_refresh(t->network, error);
+        if (t->first == 0) /* the head itself is read where it lies */
+            rc = sm_network_refresh(t->network, error);
     }
-    memset(t->gradient, 0, t->layout->count * sizeof(float));
+    memset(t->gradient, 0, trained_count(t) * sizeof(float));
     return rc;
 }

@@ -13,6 +13,10 @@ typedef struct sm_training sm_training;
 
 int sm_training_new(sm_training **out, kn_device *device, const sm_layout *layout, const float *params,
                     const sluice_optimizer *optimizer, sm_error *error);
+/* A reward model: the body of `layout` under a head of optimizer->head_outputs, which starts from `head`, or random
+ * when that is NULL. With optimizer->freeze_body only the head has a gradient and moves; dropout does not apply. */
+int sm_training_new_reward(sm_training **out, kn_device *device, const sm_layout *layout, const float *params,
+                           const float *head, const sluice_optimizer *optimizer, sm_error *error);
 void sm_training_free(sm_training *training);
 
 typedef int (*sm_derivative)(void *context, const float *const *logps, float *const *d_logps);
@@ -27,8 +31,19 @@ int sm_training_step(sm_training *training, double lr, double grad_scale, sluice
 int sm_training_score(sm_training *training, const sluice_group *groups, size_t count, float *const *logps,
                       sm_error *error);
 
-/* The masters, and the gradient since the last step, laid out as params. Borrowed; for a tied model the gradient holds
- * both uses of the embedding only after sm_training_gather. */
+/* The same of a reward model's values: [outputs] a completion. */
+int sm_training_values(sm_training *training, const sluice_group *groups, size_t count, sm_derivative derivative,
+                       void *context, int *result, sm_error *error);
+int sm_training_score_values(sm_training *training, const sluice_group *groups, size_t count, float *const *values,
+                             sm_error *error);
+
+/* What is trained: for a reward model another layout than it began from. */
+const sm_layout *sm_training_layout(const sm_training *training);
+/* ‖weights now − weights at the start‖; params is what training began from. */
+double sm_training_distance(const sm_training *training, const float *params);
+
+/* The masters, and the gradient since the last step, laid out as params (of a frozen body: the head's alone). Borrowed;
+ * for a tied model the gradient holds both uses of the embedding only after sm_training_gather. */
 const float *sm_training_params(const sm_training *training);
 const float *sm_training_gradients(const sm_training *training);
 

@@ -209,6 +209,8 @@ typedef struct sluice_model_service {
                         void *context);
     /* The head's outputs under the weights as they are now. */
     int (*train_score_values)(sluice_training *, const sluice_group *, size_t count, float *const *values);
+    /* ‖weights now − weights training started from‖, a new head's first values included. */
+    int (*train_distance)(sluice_training *, double *);
 } sluice_model_service;
 
 #endif

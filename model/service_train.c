@@ -1,0 +1,166 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/* Training, as the service offers it. */
+#include "model/service_parts.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/train.h"
+
+struct sluice_training {
+    const sluice_host *host;
+    sm_version *version;
+    sm_training *training;
+};
+
+/* The head a reward model's training starts from: head_from's, else the model's own, else NULL for a random one. */
+static int starting_head(const sluice_model *model, const sluice_optimizer *o, const float **head)
+{
+    const sluice_model *from = o->head_from ? o->head_from : model;
+    const sm_checkpoint *c = from->version->checkpoint;
+    *head = NULL;
+    if (!o->head_from && service_outputs(model) == 0)
+        return SLUICE_OK;
+    const int rc = service_need_reward_head(from);
+    if (rc != SLUICE_OK)
+        return rc;
+    if (service_outputs(from) != o->head_outputs)
+        return sluice_error(model->host, SLUICE_BAD_MODEL, "%s has a head of %u outputs, and %u are asked for",
+                            from->version->path, service_outputs(from), o->head_outputs);
+    if (c->layout.config.hidden != model->version->checkpoint->layout.config.hidden)
+        return sluice_error(model->host, SLUICE_BAD_MODEL,
+                            "the head of %s is for hidden states of %u numbers, and those of %s have %u",
+                            from->version->path, c->layout.config.hidden, model->version->path,
+                            model->version->checkpoint->layout.config.hidden);
+    *head = c->params + c->layout.score;
+    return SLUICE_OK;
+}
+
+/* As the caller knows it: a plugin built against an older header gives fewer fields. */
+static sluice_optimizer whole_optimizer(const sluice_optimizer *given)
+{
+    sluice_optimizer o = {0};
+    memcpy(&o, given, given->size < sizeof(o) ? given->size : sizeof(o));
+    return o;
+}
+
+static int model_train_begin(sluice_model *model, const sluice_optimizer *given, sluice_training **out)
+{
+    const sluice_optimizer optimizer = whole_optimizer(given);
+    sm_version *v = model->version;
+    const sm_layout *layout = &v->checkpoint->layout;
+    const float *params = v->checkpoint->params, *head = NULL;
+    kn_device *device = sm_versions_device(v->owner);
+    sm_error error;
+    *out = NULL;
+    int rc = optimizer.head_outputs > 0 ? starting_head(model, &optimizer, &head) : service_need_language_head(model);
+    if (rc != SLUICE_OK)
+        return rc;
+    sluice_training *t = calloc(1, sizeof(*t));
+    if (!t)
+        return sluice_error(model->host, SLUICE_NO_MEMORY, "out of memory for training");
+    t->host = model->host;
+    rc = optimizer.head_outputs > 0
+             ? sm_training_new_reward(&t->training, device, layout, params, head, &optimizer, &error)
+             : sm_training_new(&t->training, device, layout, params, &optimizer, &error);
+    if (rc != SM_OK) {
+        free(t);
+        return service_report(model->host, rc, &error, 0);
+    }
+    sm_version_keep(v); /* training outlives the handle it began from */
+    t->version = v;
+    *out = t;
+    return SLUICE_OK;
+}
+
+/* Is it the kind of training that the call is for? */
+static int check_training(const sluice_training *t, bool reward)
+{
+    if ((sm_training_layout(t->training)->config.outputs > 0) == reward)
+        return SLUICE_OK;
+    return sluice_error(t->host, SLUICE_BAD_PARAMETER, "this training is of a %s, which has no %s",
+                        reward ? "language model" : "reward model", reward ? "values" : "log-probabilities");
+}
+
+static int train_gradient(sluice_training *t, const sluice_group *groups, size_t count, sm_derivative derivative,
+                          void *context)
+{
+    sm_error error;
+    int callers = 0, rc = check_training(t, false);
+    if (rc != SLUICE_OK)
+        return rc;
+    rc = sm_training_gradient(t->training, groups, count, derivative, context, &callers, &error);
+    return service_report(t->host, rc, &error, callers);
+}
+
+static int train_values(sluice_training *t, const sluice_group *groups, size_t count, sm_derivative derivative,
+                        void *context)
+{
+    sm_error error;
+    int callers = 0, rc = check_training(t, true);
+    if (rc != SLUICE_OK)
+        return rc;
+    rc = sm_training_values(t->training, groups, count, derivative, context, &callers, &error);
+    return service_report(t->host, rc, &error, callers);
+}
+
+static int train_step(sluice_training *t, double lr, double grad_scale, sluice_step_info *info)
+{
+    sm_error error;
+    return service_report(t->host, sm_training_step(t->training, lr, grad_scale, info, &error), &error, 0);
+}
+
+static int train_score(sluice_training *t, const sluice_group *groups, size_t count, float *const *logps)
+{
+    sm_error error;
+    const int rc = check_training(t, false);
+    return rc != SLUICE_OK
+               ? rc
+               : service_report(t->host, sm_training_score(t->training, groups, count, logps, &error), &error, 0);
+}
+
+static int train_score_values(sluice_training *t, const sluice_group *groups, size_t count, float *const *values)
+{
+    sm_error error;
+    const int rc = check_training(t, true);
+    return rc != SLUICE_OK
+               ? rc
+               : service_report(t->host, sm_training_score_values(t->training, groups, count, values, &error), &error,
+                                0);
+}
+
+static int train_distance(sluice_training *t, double *out)
+{
+    *out = sm_training_distance(t->training, t->version->checkpoint->params);
+    return SLUICE_OK;
+}
+
+static int train_save(sluice_training *t, const char *dir)
+{
+    sm_error error;
+    const int rc = sm_checkpoint_save(dir, sm_training_layout(t->training), sm_training_params(t->training), KN_F32,
+                                      t->version->path, &error);
+    return service_report(t->host, rc, &error, 0);
+}
+
+static void train_end(sluice_training *t)
+{
+    if (!t)
+        return;
+    sm_training_free(t->training);
+    sm_version_close(t->version);
+    free(t);
+}
+
+void service_add_training(sluice_model_service *service)
+{
+    service->train_begin = model_train_begin;
+    service->train_gradient = train_gradient;
+    service->train_values = train_values;
+    service->train_step = train_step;
+    service->train_score = train_score;
+    service->train_score_values = train_score_values;
+    service->train_distance = train_distance;
+    service->train_save = train_save;
+    service->train_end = train_end;
+}
