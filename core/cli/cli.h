@@ -21,6 +21,12 @@ extern const sl_command sl_command_run, sl_command_check, sl_command_graph, sl_c
     sl_command_cat, sl_command_sample, sl_command_score, sl_command_average, sl_command_env, sl_command_doctor,
     sl_command_recover;
 
+/* Commands that are programs of their own, in the order of their names. */
+void sl_extensions_visit(void (*visit)(void *context, const char *name, const char *summary), void *context);
+/* Becomes the program of a command, with these arguments (help: and --help). Returns -1 when there is none of that
+ * name, otherwise, after a word on stderr, what to exit with. */
+int sl_extension_run(const char *name, int argc, char **argv, bool help);
+
 /* Words given one after another. Freed by the caller. */
 typedef struct sl_words {
     const char **items; /* borrowed from argv */

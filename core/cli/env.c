@@ -1,14 +1,8 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 #include "core/base/buffer.h"
 #include "core/cli/cli.h"
+#include "core/run/environment.h"
 #include "core/run/host.h"
-
-#include <libconfig.h>
-#include <string.h>
-#include <sys/utsname.h>
-#include <unistd.h>
-#include <xxhash.h>
-#include <zstd.h>
 
 static const char help[] =
     "sluice env\n\n"
@@ -17,20 +11,6 @@ static const char help[] =
     "Exit codes: 0 done, 1 failed, 2 wrong usage.\n\n"
     "Example:\n"
     "  sluice env\n";
-
-/* "model name : …" of /proc/cpuinfo; elsewhere the architecture alone is said. */
-static void print_processor(void)
-{
-    char line[512];
-    FILE *in = fopen("/proc/cpuinfo", "r");
-    while (in && fgets(line, sizeof line, in))
-        if (strncmp(line, "model name", 10) == 0 && strchr(line, ':')) {
-            printf("processor   %s", strchr(line, ':') + 2);
-            break;
-        }
-    if (in)
-        fclose(in);
-}
 
 /* Starts every service, so that each can say what it would compute with. */
 static void print_services(sl_registry *registry)
@@ -61,22 +41,7 @@ static int command_env(const sl_command *command, int argc, char **argv)
     sl_registry *registry = sl_registry_open();
     if (!registry)
         return sl_fail(command, SL_EXIT_FAILED, "out of memory");
-    struct utsname system;
-    printf("sluice      %s, plugin ABI %d\n", SLUICE_VERSION, SLUICE_ABI);
-    printf("libraries   libconfig %d.%d.%d, zstd %s, xxHash %u\n", LIBCONFIG_VER_MAJOR, LIBCONFIG_VER_MINOR,
-           LIBCONFIG_VER_REVISION, ZSTD_versionString(), XXH_versionNumber());
-    printf("compiler    %s\n", __VERSION__);
-    if (uname(&system) == 0)
-        printf("system      %s %s %s\n", system.sysname, system.release, system.machine);
-    print_processor();
-    printf("processors  %ld\n", sysconf(_SC_NPROCESSORS_ONLN));
-    const char *const *folders;
-    const size_t count = sl_registry_folders(registry, &folders);
-    for (size_t i = 0; i < count; i++)
-        printf("%s%s\n", i ? "            " : "plugins     ", folders[i]);
-    const sl_refused *refused;
-    const size_t refusals = sl_registry_refused(registry, &refused);
-    printf("classes     %zu, refused plugins %zu\n", sl_registry_count(registry), refusals);
+    sl_environment_print(registry, stdout);
     print_services(registry);
     sl_registry_close(registry);
     return SL_EXIT_OK;

@@ -13,12 +13,35 @@ static const sl_command *const commands[] = {&sl_command_run,     &sl_command_ch
                                              &sl_command_score,   &sl_command_average,  &sl_command_env};
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
+static void print_extension(void *context, const char *name, const char *summary)
+{
+    (void)context;
+    printf("  %-10s %s\n", name, summary);
+}
+
+struct suggestion {
+    sl_near near;
+    char name[64]; /* of an extension: names are borrowed for the visit */
+};
+
+static void offer_extension(void *context, const char *name, const char *summary)
+{
+    struct suggestion *s = context;
+    (void)summary;
+    sl_near_offer(&s->near, name);
+    if (s->near.best != name)
+        return;
+    snprintf(s->name, sizeof s->name, "%s", name);
+    s->near.best = s->name;
+}
+
 static int help(void)
 {
     puts("sluice runs pipelines that align language models: sample, judge, rank, regularize, train.\n\n"
          "  sluice COMMAND [OPTIONS]           sluice COMMAND --help\n");
     for (size_t i = 0; i < COMMANDS; i++)
         printf("  %-10s %s\n", commands[i]->name, commands[i]->summary);
+    sl_extensions_visit(print_extension, NULL);
     puts("\nExit codes: 0 done, 1 failed, 2 wrong usage or a mistake in a pipeline file, 3 wrong or damaged data,\n"
          "130 stopped by Ctrl-C.\n\n"
          "Example:\n"
@@ -29,12 +52,13 @@ static int help(void)
 
 static int unknown(const char *name)
 {
-    sl_near near = {.wanted = name};
+    struct suggestion found = {.near = {.wanted = name}};
     for (size_t i = 0; i < COMMANDS; i++)
-        sl_near_offer(&near, commands[i]->name);
+        sl_near_offer(&found.near, commands[i]->name);
+    sl_extensions_visit(offer_extension, &found);
     fprintf(stderr, "sluice: there is no command '%s'", name);
-    if (near.best)
-        fprintf(stderr, "; did you mean '%s'?\n", near.best);
+    if (found.near.best)
+        fprintf(stderr, "; did you mean '%s'?\n", found.near.best);
     else
         fputs("; see sluice --help\n", stderr);
     return SL_EXIT_USAGE;
@@ -62,7 +86,8 @@ static int dispatch(int argc, char **argv)
         fputs(commands[i]->help, stdout);
         return SL_EXIT_OK;
     }
-    return unknown(name);
+    const int code = sl_extension_run(name, asked ? 0 : argc - 2, argv + 2, asked);
+    return code >= 0 ? code : unknown(name);
 }
 
 /* Where standard input, output or error is closed, the next file opened would take its number, and what is meant for

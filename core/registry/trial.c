@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "core/base/file.h"
+#include "core/base/program.h"
 
 extern char **environ;
 
@@ -126,31 +127,6 @@ static int write_cache(sl_trials *t)
 /* --- the trial ------------------------------------------------------------------------------------------------------
  */
 
-/* The program that loads one object and reads it: in the build folder when this one runs from there. */
-static void find_program(char program[PATH_MAX])
-{
-    char exe[PATH_MAX - 64], path[PATH_MAX];
-    const char *given = getenv("SLUICE_LIBEXEC");
-    ssize_t length = given ? -1 : readlink("/proc/self/exe", exe, sizeof exe - 1);
-    program[0] = '\0';
-    for (int up = 0; length > 0 && up < 2; up++) {
-        exe[length] = '\0';
-        char *slash = strrchr(exe, '/');
-        if (!slash)
-            break;
-        *slash = '\0';
-        length = slash - exe;
-        snprintf(path, sizeof path, "%s/sluice-try", exe);
-        if (access(path, X_OK) == 0) {
-            memcpy(program, path, sizeof path);
-            return;
-        }
-    }
-    snprintf(path, sizeof path, "%s/sluice-try", given ? given : SLUICE_LIBEXECDIR);
-    if (access(path, X_OK) == 0)
-        memcpy(program, path, sizeof path);
-}
-
 static double now(void)
 {
     struct timespec t;
@@ -249,7 +225,8 @@ sl_trials *sl_trials_open(void)
     if (!t)
         return NULL;
     cache_path(t->path);
-    find_program(t->program);
+    if (!sl_program_find("try", t->program))
+        t->program[0] = '\0';
     read_cache(t);
     return t;
 }

@@ -163,11 +163,14 @@ static void sweep_models(const char *path, const char *name)
 
 void sl_folder_sweep(const char *path)
 {
+    static const char *const files[] = {"pipeline.cfg.tmp", "environment.txt.tmp"};
     char entry[PATH_MAX];
     each_entry(path, "streams", sweep_streams);
     each_entry(path, "models", sweep_models);
-    snprintf(entry, sizeof entry, "%s/pipeline.cfg.tmp", path);
-    unlink(entry);
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        snprintf(entry, sizeof entry, "%s/%s", path, files[i]);
+        unlink(entry);
+    }
 }
 
 /* `name` is a slot of the plan, '@' and digits. */

@@ -1,5 +1,6 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /* The story of a run: folder, keys, phases and iterations, table. */
+#include "core/run/environment.h"
 #include "core/run/internal.h"
 #include "core/run/run.h"
 #include "core/run/table.h"
@@ -103,16 +104,32 @@ static int open_file(const sl_execution *run, const char *name, int flags, int *
     return SLUICE_IO;
 }
 
-static int write_plan(const sl_execution *run, char *error)
+static int print_plan(const sl_execution *run, FILE *out)
+{
+    return sl_plan_write(run->plan, out);
+}
+
+/* What `sluice env` says, with the services that this run uses. */
+static int print_environment(const sl_execution *run, FILE *out)
+{
+    sl_environment_print(run->services.registry, out);
+    if (run->numerics.size > 0)
+        fprintf(out, "services    %s", (const char *)run->numerics.data);
+    return SLUICE_OK;
+}
+
+/* A file of the run's folder, from what `print` writes. */
+static int write_file(const sl_execution *run, const char *name, int (*print)(const sl_execution *, FILE *),
+                      char *error)
 {
     char *text = NULL;
     size_t size = 0;
-    const char *path = sl_arena_printf(run->arena, "%s/pipeline.cfg", run->folder);
+    const char *path = sl_arena_printf(run->arena, "%s/%s", run->folder, name);
     FILE *memory = open_memstream(&text, &size);
-    int rc = memory != NULL && path != NULL ? sl_plan_write(run->plan, memory) : SLUICE_NO_MEMORY;
+    int rc = memory != NULL && path != NULL ? print(run, memory) : SLUICE_NO_MEMORY;
     if (memory != NULL && fclose(memory) != 0)
         rc = SLUICE_NO_MEMORY;
-    snprintf(error, SL_ERROR_SIZE, "the plan cannot be written");
+    snprintf(error, SL_ERROR_SIZE, "%s cannot be written", name);
     if (rc >= 0)
         rc = sl_file_write(path, text, size, error);
     free(text);
@@ -136,7 +153,7 @@ static int open_folder(sl_execution *run, bool fresh, char *error)
     if (rc >= 0)
         rc = sl_console_open(&run->console, log, error);
     if (rc >= 0)
-        rc = write_plan(run, error);
+        rc = write_file(run, "pipeline.cfg", print_plan, error);
     if (rc >= 0)
         rc = open_file(run, "metrics.jsonl", O_TRUNC, &run->metrics_fd, error);
     if (rc >= 0)
@@ -147,6 +164,8 @@ static int open_folder(sl_execution *run, bool fresh, char *error)
 static int run_phases(sl_execution *run, char *error)
 {
     int rc = sl_key_compute(run, 0, run->job_count, error);
+    if (rc >= 0)
+        rc = write_file(run, "environment.txt", print_environment, error);
     if (rc < 0)
         return rc;
     error[0] = '\0'; /* from here on whoever fails has said why */
