@@ -28,7 +28,7 @@ static const struct column {
     {"train_loss", "training loss", PLAIN, 4, OF(SLUICE_TRAINER), true},
 #undef OF
 };
-enum { COLUMNS = sizeof columns / sizeof *columns, CELL = 40 };
+enum { COLUMNS = sizeof columns / sizeof *columns, CELL = 40, LABEL = 160 };
 
 typedef struct row {
     const char *slot, *phase;
@@ -197,14 +197,14 @@ static void label(const row *r, char *text, size_t size)
         snprintf(text + n, size - (size_t)n, "  %s", r->phase);
 }
 
-/* One printed column: its title and one cell a row. */
-typedef struct print_column {
+/* One column: its title and one cell a row. The first is that of the versions. */
+typedef struct told_column {
     char title[64];
-    char (*cells)[CELL];
+    char (*cells)[LABEL];
     size_t width;
-} print_column;
+} told_column;
 
-static size_t widest(const print_column *p, size_t rows)
+static size_t widest(const told_column *p, size_t rows)
 {
     size_t width = strlen(p->title);
     for (size_t i = 0; i < rows; i++)
@@ -212,46 +212,57 @@ static size_t widest(const print_column *p, size_t rows)
     return width;
 }
 
-static void print_rows(const table *main, const table *beside, FILE *out)
+/* The columns of a table and of the control beside it; `columns` has room for all. Returns how many. */
+static size_t collect(const table *main, const table *beside, told_column *told)
 {
-    print_column printed[2 * COLUMNS];
-    size_t count = 0, first = strlen("version");
-    char text[160];
+    size_t count = 0;
     for (int side = 0; side < 2; side++)
-        for (int c = 0; c < COLUMNS; c++) {
+        for (int c = side == 0 ? -1 : 0; c < COLUMNS; c++) {
             const table *t = side == 0 ? main : beside;
-            if (!has_column(t, c))
+            if (c >= 0 && !has_column(t, c))
                 continue;
             if (side == 1 && c > 1) /* of the control only what the claim is about: right answers, right labels */
                 continue;
-            print_column *p = &printed[count++];
-            snprintf(p->title, sizeof p->title, "%s%s%s", side == 1 ? t->rows[0].slot : "", side == 1 ? ": " : "",
-                     columns[c].title);
-            p->cells = calloc(main->count + 1, sizeof *p->cells);
-            for (size_t i = 0; p->cells != NULL && i < main->count; i++)
-                cell(side == 0 ? &main->rows[i] : with_version(t, main->rows[i].version), c, p->cells[i]);
-            if (p->cells == NULL)
-                count--;
+            told_column *p = &told[count];
+            if (c < 0)
+                snprintf(p->title, sizeof p->title, "version");
             else
-                p->width = widest(p, main->count);
+                snprintf(p->title, sizeof p->title, "%s%s%s", side == 1 ? t->rows[0].slot : "", side == 1 ? ": " : "",
+                         columns[c].title);
+            p->cells = calloc(main->count + 1, sizeof *p->cells);
+            if (p->cells == NULL)
+                return count;
+            for (size_t i = 0; i < main->count; i++) {
+                if (c < 0)
+                    label(&main->rows[i], p->cells[i], LABEL);
+                else
+                    cell(side == 0 ? &main->rows[i] : with_version(t, main->rows[i].version), c, p->cells[i]);
+            }
+            p->width = widest(p, main->count);
+            count++;
         }
-    for (size_t i = 0; i < main->count; i++) {
-        label(&main->rows[i], text, sizeof text);
-        first = strlen(text) > first ? strlen(text) : first;
+    return count;
+}
+
+static void tell_rows(const table *main, const table *beside, const sl_table_listener *listener, void *context)
+{
+    told_column told[2 * COLUMNS + 1];
+    const char *texts[2 * COLUMNS + 1];
+    size_t widths[2 * COLUMNS + 1];
+    const size_t count = collect(main, beside, told);
+    for (size_t c = 0; c < count; c++) {
+        texts[c] = told[c].title;
+        widths[c] = told[c].width;
     }
-    fprintf(out, "%-*s", (int)first, "version");
-    for (size_t c = 0; c < count; c++)
-        fprintf(out, "  %*s", (int)printed[c].width, printed[c].title);
-    fputc('\n', out);
+    listener->begin(context, count, texts, widths);
     for (size_t i = 0; i < main->count; i++) {
-        label(&main->rows[i], text, sizeof text);
-        fprintf(out, "%-*s", (int)first, text);
         for (size_t c = 0; c < count; c++)
-            fprintf(out, "  %*s", (int)printed[c].width, printed[c].cells[i]);
-        fputc('\n', out);
+            texts[c] = told[c].cells[i];
+        listener->row(context, count, texts);
     }
+    listener->end(context);
     for (size_t c = 0; c < count; c++)
-        free(printed[c].cells);
+        free(told[c].cells);
 }
 
 static const row *edge(const table *t, int c, bool last)
@@ -305,7 +316,20 @@ static void sentence(const table *t, const table *control, FILE *out)
     }
 }
 
-void sl_table_print(const sl_table_entry *entries, size_t count, FILE *out)
+static void tell_sentence(const table *t, const table *control, const sl_table_listener *listener, void *context)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *memory = open_memstream(&text, &size);
+    if (memory == NULL)
+        return;
+    sentence(t, control, memory);
+    if (fclose(memory) == 0 && size > 0)
+        listener->sentence(context, text);
+    free(text);
+}
+
+void sl_table_tell(const sl_table_entry *entries, size_t count, const sl_table_listener *listener, void *context)
 {
     table all;
     if (fill(&all, entries, count) && all.count > 0) {
@@ -323,8 +347,7 @@ void sl_table_print(const sl_table_entry *entries, size_t count, FILE *out)
             }
         }
         const table *control = beside_slot != NULL ? &beside : NULL;
-        fputc('\n', out);
-        print_rows(&main, control, out);
+        tell_rows(&main, control, listener, context);
         for (size_t i = 0; i < all.count; i++) { /* what stands beside nothing has a table of its own */
             const char *slot = all.rows[i].slot;
             bool first = strcmp(slot, main_slot) != 0 && (beside_slot == NULL || strcmp(slot, beside_slot) != 0);
@@ -333,14 +356,53 @@ void sl_table_print(const sl_table_entry *entries, size_t count, FILE *out)
             if (!first)
                 continue;
             table other = of_slot(&all, slot);
-            fputc('\n', out);
-            print_rows(&other, NULL, out);
+            tell_rows(&other, NULL, listener, context);
             free(other.rows);
         }
-        fputc('\n', out);
-        sentence(&main, control, out);
+        tell_sentence(&main, control, listener, context);
         free(main.rows);
         free(beside.rows);
     }
     free(all.rows);
+}
+
+/* ---- as text: the versions to the left, numbers to the right of their columns. */
+
+typedef struct printer {
+    FILE *out;
+    size_t widths[2 * COLUMNS + 1];
+} printer;
+
+static void print_row(void *context, size_t count, const char *const *cells)
+{
+    const printer *p = context;
+    for (size_t c = 0; c < count; c++)
+        fprintf(p->out, c == 0 ? "%-*s" : "  %*s", (int)p->widths[c], cells[c]);
+    fputc('\n', p->out);
+}
+
+static void print_heading(void *context, size_t count, const char *const *titles, const size_t *widths)
+{
+    printer *p = context;
+    memcpy(p->widths, widths, count * sizeof *widths);
+    fputc('\n', p->out);
+    print_row(p, count, titles);
+}
+
+static void print_end(void *context)
+{
+    (void)context;
+}
+
+static void print_sentence(void *context, const char *text)
+{
+    const printer *p = context;
+    fprintf(p->out, "\n%s", text);
+}
+
+void sl_table_print(const sl_table_entry *entries, size_t count, FILE *out)
+{
+    static const sl_table_listener listener = {print_heading, print_row, print_end, print_sentence};
+    printer p = {.out = out};
+    sl_table_tell(entries, count, &listener, &p);
 }

@@ -25,7 +25,19 @@ typedef struct sl_table_entry {
     size_t count;
 } sl_table_entry;
 
-/* Entries in the plan's order. Prints nothing when nobody reported a number. */
+/* What is told of it, in order: tables, each a heading and rows, then perhaps the sentence. Everything borrowed for the
+ * call. */
+typedef struct sl_table_listener {
+    /* titles[0] is that of the versions; widths: bytes of a column's longest cell */
+    void (*begin)(void *context, size_t columns, const char *const *titles, const size_t *widths);
+    void (*row)(void *context, size_t columns, const char *const *cells);
+    void (*end)(void *context);
+    void (*sentence)(void *context, const char *text);
+} sl_table_listener;
+
+/* Entries in the plan's order. Tells nothing when nobody reported a number. */
+void sl_table_tell(const sl_table_entry *, size_t count, const sl_table_listener *, void *context);
+/* The same, as text. */
 void sl_table_print(const sl_table_entry *, size_t count, FILE *);
 
 #endif
