@@ -142,7 +142,8 @@ int sm_average_write(const char *to, const sm_average *average, sm_error *error)
         work.total += average->weight[i];
     }
     if ((status = open_models(average, &layout, &work, error)) ||
-        (status = sm_publish_begin(&publication, to, average->dir[0], &layout, average->dtype, error))) {
+        (status = sm_publish_begin(&publication, to, average->dir[0], &layout,
+                                   average->original_dtype ? layout.config.original : average->dtype, error))) {
         goto done;
     }
     const sm_tensor *tensor;

@@ -25,7 +25,8 @@ typedef struct sm_average {
     size_t count;
     const double *weight; /* weighted: `count` of them, none negative, not all 0; else unused */
     double mu;            /* running: 0 … 1; else unused */
-    kn_dtype dtype;       /* of the result's file */
+    kn_dtype dtype;       /* of the result's file, unless … */
+    bool original_dtype;  /* it is to be what the first folder descends from (sm_config.original) */
 } sm_average;
 
 /* Writes the average as a new folder at `to` (see sm_checkpoint_save), whose other files are those of the first folder.

@@ -23,13 +23,8 @@ static float *into(const backward *g, size_t offset)
     return offset == SM_ABSENT ? NULL : g->gradient + offset;
 }
 
-static const float *param(const backward *g, size_t offset)
-{
-    return g->n->params + offset;
-}
-
 /* The gradient of a branch's output: that of the stream, with the same elements dropped. */
-static int enter_branch(backward *g, const float **dy, size_t layer, unsigned site)
+static int enter_branch(backward *g, const void **dy, size_t layer, unsigned site)
 {
     const size_t d = g->n->layout->config.hidden, T = g->pack->rows;
     *dy = g->b.dx;
@@ -37,21 +32,21 @@ static int enter_branch(backward *g, const float **dy, size_t layer, unsigned si
         return KN_OK;
     uint64_t key[2];
     sm_dropout_key(g->dropout, layer, site, key);
-    memcpy(g->b.branch, g->b.dx, T * d * sizeof(float));
+    memcpy(g->b.branch, g->b.dx, T * d * g->w->element);
     *dy = g->b.branch;
-    return g->n->device->ops->dropout(g->n->device, g->b.branch, T, d, g->dropout->rate, key, g->dropout->row_id);
+    return g->n->ops->dropout(g->n->device, g->b.branch, T, d, g->dropout->rate, key, g->dropout->row_id);
 }
 
 static int feed_forward_backward(backward *g, size_t layer)
 {
     const sm_network *n = g->n;
-    const kn_ops *ops = n->device->ops;
+    const kn_ops *ops = n->ops;
     kn_device *dev = n->device;
     const sm_layer_layout *p = &n->layout->layer[layer];
     const sm_layer_state *s = &g->w->layer[layer];
     const size_t T = g->pack->rows, d = n->layout->config.hidden, f = n->layout->config.intermediate;
-    const float *dy;
-    float *const dnormed = g->b.branch;
+    const void *dy;
+    void *const dnormed = g->b.branch;
     int kn;
     if ((kn = enter_branch(g, &dy, layer, 1)) || (kn = ops->swiglu(dev, g->w->activated, s->gate_up, T, f)) ||
         (kn =
@@ -59,28 +54,28 @@ static int feed_forward_backward(backward *g, size_t layer)
         (kn = ops->linear_backward_input(dev, g->b.dactivated, dy, n->layer[layer].down, T, false)) ||
         (kn = ops->swiglu_backward(dev, g->b.dgate_up, g->b.dactivated, s->gate_up, T, f)))
         return kn;
-    if ((kn = ops->rms_norm(dev, g->w->normed, NULL, s->middle, param(g, p->mlp_norm), T, d,
+    if ((kn = ops->rms_norm(dev, g->w->normed, NULL, s->middle, n->layer[layer].mlp_norm, T, d,
                             n->layout->config.rms_eps)) ||
         (kn = ops->linear_backward_weight(dev, into(g, p->gate_up), into(g, p->gate_up_bias), g->b.dgate_up,
                                           g->w->normed, T, 2 * f, d)) ||
         (kn = ops->linear_backward_input(dev, dnormed, g->b.dgate_up, n->layer[layer].gate_up, T, false)))
         return kn;
-    return ops->rms_norm_backward(dev, g->b.dx, into(g, p->mlp_norm), dnormed, s->middle, param(g, p->mlp_norm),
+    return ops->rms_norm_backward(dev, g->b.dx, into(g, p->mlp_norm), dnormed, s->middle, n->layer[layer].mlp_norm,
                                   s->mlp_rstd, T, d);
 }
 
 static int attention_backward(backward *g, size_t layer)
 {
     const sm_network *n = g->n;
-    const kn_ops *ops = n->device->ops;
+    const kn_ops *ops = n->ops;
     kn_device *dev = n->device;
     const sm_config *c = &n->layout->config;
     const sm_layer_layout *p = &n->layout->layer[layer];
     const sm_layer_state *s = &g->w->layer[layer];
     const size_t T = g->pack->rows, d = c->hidden, q = (size_t)c->heads * c->head_dim;
     const size_t turned = c->heads + c->kv_heads, width = (turned + c->kv_heads) * c->head_dim;
-    const float *dy;
-    float *const dnormed = g->b.branch;
+    const void *dy;
+    void *const dnormed = g->b.branch;
     int kn;
     if ((kn = enter_branch(g, &dy, layer, 0)) ||
         (kn = ops->linear_backward_weight(dev, into(g, p->out), into(g, p->out_bias), dy, s->attended, T, d, q)) ||
@@ -89,28 +84,42 @@ static int attention_backward(backward *g, size_t layer)
                                       g->pack->segments, T, &n->attention)) ||
         (kn = ops->rope(dev, g->b.dqkv, width, g->pack->position, n->cos, n->sin, T, turned, c->head_dim, true)))
         return kn;
-    if ((kn = ops->rms_norm(dev, g->w->normed, NULL, s->x, param(g, p->attention_norm), T, d, c->rms_eps)) ||
+    if ((kn = ops->rms_norm(dev, g->w->normed, NULL, s->x, n->layer[layer].attention_norm, T, d, c->rms_eps)) ||
         (kn = ops->linear_backward_weight(dev, into(g, p->qkv), into(g, p->qkv_bias), g->b.dqkv, g->w->normed, T, width,
                                           d)) ||
         (kn = ops->linear_backward_input(dev, dnormed, g->b.dqkv, n->layer[layer].qkv, T, false)))
         return kn;
-    return ops->rms_norm_backward(dev, g->b.dx, into(g, p->attention_norm), dnormed, s->x, param(g, p->attention_norm),
-                                  s->attention_rstd, T, d);
+    return ops->rms_norm_backward(dev, g->b.dx, into(g, p->attention_norm), dnormed, s->x,
+                                  n->layer[layer].attention_norm, s->attention_rstd, T, d);
+}
+
+/* dx[scored_row[s]] += dscored_x[s], in order; neighbours that stay neighbours go together. */
+static int scatter(backward *g)
+{
+    const sm_pack *pack = g->pack;
+    const size_t bytes = g->n->layout->config.hidden * g->w->element;
+    char *const dx = g->b.dx;
+    const char *const from = g->b.dscored_x;
+    memset(dx, 0, pack->rows * bytes);
+    int kn = KN_OK;
+    for (size_t s = 0, end; kn == KN_OK && s < pack->scored; s = end) {
+        const size_t row = pack->scored_row[s];
+        for (end = s + 1; end < pack->scored && pack->scored_row[end] == row + (end - s);)
+            end++;
+        kn = g->n->ops->add(g->n->device, dx + row * bytes, from + s * bytes, (end - s) * g->n->layout->config.hidden);
+    }
+    return kn;
 }
 
 /* From the scored rows' gradient to dx; rows scored several times (a prompt's last) add up. */
 static int enter_stream(backward *g)
 {
     const sm_network *n = g->n;
-    const kn_ops *ops = n->device->ops;
-    const sm_pack *pack = g->pack;
-    const size_t d = n->layout->config.hidden, S = pack->scored;
-    memset(g->b.dscored_x, 0, S * d * sizeof(float));
-    memset(g->b.dx, 0, pack->rows * d * sizeof(float));
-    const int kn = ops->rms_norm_backward(n->device, g->b.dscored_x, g->gradient + n->layout->norm, g->b.dscored,
-                                          g->w->scored_x, param(g, n->layout->norm), g->w->scored_rstd, S, d);
-    return kn == KN_OK ? ops->embed_backward(n->device, g->b.dx, g->b.dscored_x, pack->scored_row, S, d, pack->rows)
-                       : kn;
+    const size_t d = n->layout->config.hidden, S = g->pack->scored;
+    memset(g->b.dscored_x, 0, S * d * g->w->element);
+    const int kn = n->ops->rms_norm_backward(n->device, g->b.dscored_x, g->gradient + n->layout->norm, g->b.dscored,
+                                             g->w->scored_x, n->norm, g->w->scored_rstd, S, d);
+    return kn == KN_OK ? scatter(g) : kn;
 }
 
 int sm_backward_scored(const sm_network *network, sm_workspace *workspace, const sm_pack *pack,
@@ -121,22 +130,25 @@ int sm_backward_scored(const sm_network *network, sm_workspace *workspace, const
         .n = network, .w = workspace, .pack = pack, .dropout = dropout, .gradient = gradient, .b = workspace->flow};
     int kn = enter_stream(&g);
     for (size_t l = c->layers; kn == KN_OK && l-- > 0;) {
-        kn = feed_forward_backward(&g, l);
+        if (workspace->keep == SM_KEEP_INPUTS && l + 1 < c->layers) /* the last layer's state is still there */
+            kn = sm_forward_again(network, workspace, l, pack, dropout);
+        if (kn == KN_OK)
+            kn = feed_forward_backward(&g, l);
         if (kn == KN_OK)
             kn = attention_backward(&g, l);
     }
     if (kn == KN_OK)
-        kn = network->device->ops->embed_backward(network->device, gradient + network->layout->embed, g.b.dx,
-                                                  pack->token, pack->rows, c->hidden, c->vocab);
+        kn = network->ops->embed_backward(network->device, gradient + network->layout->embed, g.b.dx, pack->token,
+                                          pack->rows, c->hidden, c->vocab);
     return kn == KN_OK ? SM_OK : sm_device_fail(kn, "the backward pass", error);
 }
 
 int sm_backward(const sm_network *network, sm_workspace *workspace, const sm_pack *pack, const sm_dropout *dropout,
                 const float *dlogprob, float *gradient, float *head_gradient, sm_error *error)
 {
-    const int kn = network->device->ops->logprob_backward(network->device, workspace->flow.dscored, head_gradient,
-                                                          dlogprob, workspace->scored_normed, network->head,
-                                                          workspace->scored_lse, pack->target, pack->scored);
+    const int kn = network->ops->logprob_backward(network->device, workspace->flow.dscored, head_gradient, dlogprob,
+                                                  workspace->scored_normed, network->head, workspace->scored_lse,
+                                                  pack->target, pack->scored);
     return kn == KN_OK ? sm_backward_scored(network, workspace, pack, dropout, gradient, error)
                        : sm_device_fail(kn, "the backward pass", error);
 }

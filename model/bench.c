@@ -107,8 +107,8 @@ static int time_training(bench *b, const char *name)
 {
     const sluice_optimizer optimizer = {
         .size = sizeof(optimizer), .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .weight_decay = 0.01};
-    int rc =
-        sm_training_new(&training, b->device, &b->checkpoint->layout, b->checkpoint->params, &optimizer, &b->error);
+    int rc = sm_training_new(&training, b->device, KN_F32, &b->checkpoint->layout,
+                             &(sm_numbers){.params = b->checkpoint->params}, &optimizer, &b->error);
     if (rc != SM_OK)
         return rc;
     const double seconds = median_time(b, dpo_step);
@@ -207,10 +207,11 @@ int main(int argc, char **argv)
     }
     int rc = sm_checkpoint_load(&b.checkpoint, argv[1], &b.error);
     if (rc == SM_OK)
-        rc = sm_network_new(&b.network, b.device, &b.checkpoint->layout, b.checkpoint->params, false, &b.error);
+        rc = sm_network_new(&b.network, b.device, KN_F32, &b.checkpoint->layout,
+                            &(sm_numbers){.params = b.checkpoint->params}, false, &b.error);
     const size_t needed = (size_t)2 * SEQUENCES * LENGTH;
     b.tokens = malloc(needed * sizeof(*b.tokens));
-    b.workspace = rc == SM_OK ? sm_workspace_new(b.network, false) : NULL;
+    b.workspace = rc == SM_OK ? sm_workspace_new(b.network, SM_KEEP_NOTHING) : NULL;
     if (rc == SM_OK && (!b.tokens || !b.workspace))
         rc = sm_fail(&b.error, SM_NO_MEMORY, "out of memory");
     uint64_t x = 1;

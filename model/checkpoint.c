@@ -29,22 +29,11 @@ static int checkpoint_new(sm_checkpoint **out, const sm_config *config, sm_error
     return SM_OK;
 }
 
-static int params_new(sm_checkpoint *checkpoint, const char *dir, sm_error *error)
-{
-    const size_t bytes = checkpoint->layout.count * sizeof(float);
-    void *params;
-    if (posix_memalign(&params, ALIGNMENT, bytes) != 0) {
-        return sm_fail(error, SM_NO_MEMORY, "%s: no memory for its %zu parameters (%.1f GB)", dir,
-                       checkpoint->layout.count, (double)bytes * 1e-9);
-    }
-    checkpoint->params = params;
-    return SM_OK;
-}
-
 void sm_checkpoint_free(sm_checkpoint *checkpoint)
 {
     if (checkpoint) {
         sm_layout_free(&checkpoint->layout);
+        sm_weight_files_close(&checkpoint->files);
         free(checkpoint->params);
         free(checkpoint->note);
         free(checkpoint);
@@ -52,29 +41,15 @@ void sm_checkpoint_free(sm_checkpoint *checkpoint)
 }
 
 /* Whether the whole model is there, before any memory is spent on it. */
-static int check_tensors(const sm_checkpoint *checkpoint, const sm_weight_files *files, sm_error *error)
-{
-    for (size_t i = 0; i < checkpoint->layout.tensors; i++) {
-        sm_safetensors *file;
-        const sm_stored_tensor *stored;
-        const int status =
-            sm_weight_files_locate(files, &checkpoint->layout, &checkpoint->layout.tensor[i], &file, &stored, error);
-        if (status) {
-            return status;
-        }
-    }
-    return SM_OK;
-}
-
-static int read_tensors(sm_checkpoint *checkpoint, const sm_weight_files *files, sm_error *error)
+static int check_tensors(sm_checkpoint *checkpoint, sm_error *error)
 {
     for (size_t i = 0; i < checkpoint->layout.tensors; i++) {
         const sm_tensor *tensor = &checkpoint->layout.tensor[i];
         sm_safetensors *file;
         const sm_stored_tensor *stored;
-        int status = sm_weight_files_locate(files, &checkpoint->layout, tensor, &file, &stored, error);
-        if (status || (status = sm_safetensors_read(file, stored, 0, tensor->count, checkpoint->params + tensor->offset,
-                                                    error))) {
+        const int status =
+            sm_weight_files_locate(&checkpoint->files, &checkpoint->layout, tensor, &file, &stored, error);
+        if (status) {
             return status;
         }
         if (tensor->offset == checkpoint->layout.embed) {
@@ -86,30 +61,33 @@ static int read_tensors(sm_checkpoint *checkpoint, const sm_weight_files *files,
 
 /* Some writers store a tied output matrix a second time. A different one means that the model is not tied, whatever its
  * config says, and to read it as tied would be to read another model. */
-static int check_tied_head(const sm_checkpoint *checkpoint, const sm_weight_files *files, sm_error *error)
+static int check_tied_head(const sm_checkpoint *checkpoint, sm_error *error)
 {
-    sm_safetensors *file;
-    const sm_stored_tensor *head = sm_weight_files_find(files, HEAD, &file);
+    const sm_tensor *embed = &checkpoint->layout.tensor[0];
+    sm_safetensors *head_file, *embed_file;
+    const sm_stored_tensor *head = sm_weight_files_find(&checkpoint->files, HEAD, &head_file), *stored;
     if (!checkpoint->layout.config.tied || !head) {
         return SM_OK;
     }
-    const sm_tensor *embed = &checkpoint->layout.tensor[0];
-    const float *params = checkpoint->params + embed->offset;
-    float block[1024];
+    int status = sm_weight_files_locate(&checkpoint->files, &checkpoint->layout, embed, &embed_file, &stored, error);
+    if (status || stored == head) { /* the embedding itself may stand under the head's name */
+        return status;
+    }
+    float a[1024], b[1024];
     bool equal = head->count == embed->count;
     for (size_t done = 0; equal && done < embed->count;) {
         const size_t left = embed->count - done, now = left < 1024 ? left : 1024;
-        const int status = sm_safetensors_read(file, head, done, now, block, error);
-        if (status) {
+        if ((status = sm_safetensors_read(head_file, head, done, now, a, error)) ||
+            (status = sm_safetensors_read(embed_file, stored, done, now, b, error))) {
             return status;
         }
-        equal = memcmp(block, params + done, now * sizeof *block) == 0;
+        equal = memcmp(a, b, now * sizeof *a) == 0;
         done += now;
     }
     return equal ? SM_OK
                  : sm_fail(error, SM_MISMATCH,
                            "%s: " HEAD " differs from %s, but config.json says tie_word_embeddings; set it to false",
-                           sm_safetensors_path(file), embed->name);
+                           sm_safetensors_path(head_file), embed->name);
 }
 
 static int compare_names(const void *a, const void *b)
@@ -118,8 +96,9 @@ static int compare_names(const void *a, const void *b)
 }
 
 /* Names, for the log, what the files hold and the model does not want. */
-static int note_ignored(sm_checkpoint *checkpoint, const sm_weight_files *files, sm_error *error)
+static int note_ignored(sm_checkpoint *checkpoint, sm_error *error)
 {
+    const sm_weight_files *files = &checkpoint->files;
     const sm_layout *layout = &checkpoint->layout;
     const char **known = calloc(layout->tensors + 1, sizeof *known);
     if (!known) {
@@ -156,23 +135,36 @@ static int note_ignored(sm_checkpoint *checkpoint, const sm_weight_files *files,
     return SM_OK;
 }
 
-int sm_checkpoint_load(sm_checkpoint **out, const char *dir, sm_error *error)
+int sm_checkpoint_open(sm_checkpoint **out, const char *dir, sm_error *error)
 {
     *out = NULL;
     sm_config config;
     sm_checkpoint *checkpoint = NULL;
-    sm_weight_files files = {0};
     int status;
-    if ((status = sm_config_read(&config, dir, error)) || (status = sm_weight_files_open(&files, dir, error)) ||
-        (status = checkpoint_new(&checkpoint, &config, error)) || (status = check_tensors(checkpoint, &files, error)) ||
-        (status = params_new(checkpoint, dir, error)) || (status = read_tensors(checkpoint, &files, error)) ||
-        (status = check_tied_head(checkpoint, &files, error)) || (status = note_ignored(checkpoint, &files, error))) {
+    if ((status = sm_config_read(&config, dir, error)) || (status = checkpoint_new(&checkpoint, &config, error)) ||
+        (status = sm_weight_files_open(&checkpoint->files, dir, error)) ||
+        (status = check_tensors(checkpoint, error)) || (status = check_tied_head(checkpoint, error)) ||
+        (status = note_ignored(checkpoint, error))) {
         sm_checkpoint_free(checkpoint);
-    } else {
-        *out = checkpoint;
+        return status;
     }
-    sm_weight_files_close(&files);
-    return status;
+    *out = checkpoint;
+    return SM_OK;
+}
+
+int sm_checkpoint_open_random(sm_checkpoint **out, const char *dir, uint64_t seed, sm_error *error)
+{
+    *out = NULL;
+    sm_config config;
+    sm_checkpoint *checkpoint = NULL;
+    int status = sm_config_read(&config, dir, error);
+    if (status || (status = checkpoint_new(&checkpoint, &config, error))) {
+        return status;
+    }
+    checkpoint->random = true;
+    checkpoint->seed = seed;
+    *out = checkpoint;
+    return SM_OK;
 }
 
 /* Normal numbers by Box and Muller (1958), two for each Philox block; the place of a number is its tensor's name and
@@ -195,32 +187,113 @@ void sm_random_normal(float *to, size_t count, double deviation, const char *nam
     }
 }
 
+static void fill_random(const sm_checkpoint *checkpoint, const sm_tensor *tensor, float *to)
+{
+    if (tensor->rank == 2) {
+        sm_random_normal(to, tensor->count, checkpoint->layout.config.initializer_range, tensor->name,
+                         checkpoint->seed);
+        return;
+    }
+    const size_t length = strlen(tensor->name), suffix = strlen(".bias");
+    const float value = strcmp(tensor->name + length - suffix, ".bias") == 0 ? 0.0f : 1.0f;
+    for (size_t k = 0; k < tensor->count; k++) {
+        to[k] = value;
+    }
+}
+
+static int read_tensor(const sm_checkpoint *checkpoint, const sm_tensor *tensor, float *to, sm_error *error)
+{
+    sm_safetensors *file;
+    const sm_stored_tensor *stored;
+    if (checkpoint->params) {
+        memcpy(to, checkpoint->params + tensor->offset, tensor->count * sizeof *to);
+        return SM_OK;
+    }
+    if (checkpoint->random) {
+        fill_random(checkpoint, tensor, to);
+        return SM_OK;
+    }
+    const int status = sm_weight_files_locate(&checkpoint->files, &checkpoint->layout, tensor, &file, &stored, error);
+    return status ? status : sm_safetensors_read(file, stored, 0, tensor->count, to, error);
+}
+
+/* The index of the tensor that lies at `offset`. */
+static size_t tensor_at(const sm_layout *layout, size_t offset)
+{
+    size_t low = 0, high = layout->tensors;
+    while (high - low > 1) {
+        const size_t middle = low + (high - low) / 2;
+        if (layout->tensor[middle].offset <= offset) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+int sm_checkpoint_read(const sm_checkpoint *checkpoint, size_t offset, size_t count, float *to, sm_error *error)
+{
+    const sm_layout *layout = &checkpoint->layout;
+    const size_t end = offset + count;
+    for (size_t i = tensor_at(layout, offset); i < layout->tensors && layout->tensor[i].offset < end; i++) {
+        const sm_tensor *tensor = &layout->tensor[i];
+        const int status = read_tensor(checkpoint, tensor, to + (tensor->offset - offset), error);
+        if (status) {
+            return status;
+        }
+    }
+    return SM_OK;
+}
+
+static int read_numbers(void *context, size_t offset, size_t count, float *to, sm_error *error)
+{
+    return sm_checkpoint_read(context, offset, count, to, error);
+}
+
+sm_numbers sm_checkpoint_numbers(const sm_checkpoint *checkpoint)
+{
+    return (sm_numbers){.read = read_numbers, .context = (void *)(uintptr_t)checkpoint};
+}
+
+int sm_checkpoint_params(sm_checkpoint *checkpoint, sm_error *error)
+{
+    const size_t count = checkpoint->layout.count, bytes = count * sizeof(float);
+    void *params;
+    if (checkpoint->params) {
+        return SM_OK;
+    }
+    if (posix_memalign(&params, ALIGNMENT, bytes) != 0) {
+        return sm_fail(error, SM_NO_MEMORY, "no memory for a model of %zu parameters (%.1f GB)", count,
+                       (double)bytes * 1e-9);
+    }
+    const int status = sm_checkpoint_read(checkpoint, 0, count, params, error);
+    if (status) {
+        free(params);
+    } else {
+        checkpoint->params = params;
+    }
+    return status;
+}
+
+/* What was opened, with its parameters; or nothing. */
+static int with_params(sm_checkpoint **checkpoint, int status, sm_error *error)
+{
+    if (!status && (status = sm_checkpoint_params(*checkpoint, error))) {
+        sm_checkpoint_free(*checkpoint);
+        *checkpoint = NULL;
+    }
+    return status;
+}
+
+int sm_checkpoint_load(sm_checkpoint **out, const char *dir, sm_error *error)
+{
+    return with_params(out, sm_checkpoint_open(out, dir, error), error);
+}
+
 int sm_checkpoint_create(sm_checkpoint **out, const char *dir, uint64_t seed, sm_error *error)
 {
-    *out = NULL;
-    sm_config config;
-    sm_checkpoint *checkpoint = NULL;
-    int status;
-    if ((status = sm_config_read(&config, dir, error)) || (status = checkpoint_new(&checkpoint, &config, error)) ||
-        (status = params_new(checkpoint, dir, error))) {
-        sm_checkpoint_free(checkpoint);
-        return status;
-    }
-    for (size_t i = 0; i < checkpoint->layout.tensors; i++) {
-        const sm_tensor *tensor = &checkpoint->layout.tensor[i];
-        float *to = checkpoint->params + tensor->offset;
-        if (tensor->rank == 2) {
-            sm_random_normal(to, tensor->count, config.initializer_range, tensor->name, seed);
-            continue;
-        }
-        const size_t length = strlen(tensor->name), suffix = strlen(".bias");
-        const float value = strcmp(tensor->name + length - suffix, ".bias") == 0 ? 0.0f : 1.0f;
-        for (size_t k = 0; k < tensor->count; k++) {
-            to[k] = value;
-        }
-    }
-    *out = checkpoint;
-    return SM_OK;
+    return with_params(out, sm_checkpoint_open_random(out, dir, seed, error), error);
 }
 
 /* A folder whose config.json is of another shape than its weights would load nowhere. A reward model may be saved with

@@ -7,23 +7,39 @@
 #ifndef MODEL_CHECKPOINT_H
 #define MODEL_CHECKPOINT_H
 
+#include "model/weight_files.h"
 #include "model/weights.h"
 
 typedef struct sm_checkpoint {
-    sm_layout layout; /* and layout.config */
-    float *params;    /* layout.count floats, 64-byte aligned */
-    kn_dtype stored;  /* the dtype of the file's matrices (KN_F32 for a new model) */
-    char *note;       /* NULL, or one line for the log: tensors of the file that this model has no use for */
+    sm_layout layout;      /* and layout.config */
+    float *params;         /* layout.count floats, 64-byte aligned; NULL until sm_checkpoint_params */
+    sm_weight_files files; /* open as long as the checkpoint is; of a random model there are none */
+    bool random;
+    uint64_t seed;   /* of a random model */
+    kn_dtype stored; /* the dtype of the file's matrices (KN_F32 for a new model) */
+    char *note;      /* NULL, or one line for the log: tensors of the file that this model has no use for */
 } sm_checkpoint;
 
-/* Reads config and weights: model.safetensors, or the shards that model.safetensors.index.json names (plain file names
- * in the same folder only). Every tensor must be there in its expected shape, F32, BF16 or F16, and finite. A tied
- * model may carry an lm_head.weight if it equals the embedding. *out is NULL on failure; free it with
- * sm_checkpoint_free. */
-int sm_checkpoint_load(sm_checkpoint **out, const char *dir, sm_error *error);
+/* Reads config and opens the weights: model.safetensors, or the shards that model.safetensors.index.json names (plain
+ * file names in the same folder only). Every tensor must be there in its expected shape, F32, BF16 or F16. A tied
+ * model may carry an lm_head.weight if it equals the embedding. Numbers are read when they are asked for, and must be
+ * finite. *out is NULL on failure; free it with sm_checkpoint_free. */
+int sm_checkpoint_open(sm_checkpoint **out, const char *dir, sm_error *error);
 
 /* A new random model for the config.json in `dir`: matrices normal with standard deviation initializer_range, norms 1,
- * biases 0. The values depend on seed, tensor name and place alone. */
+ * biases 0. The values depend on seed, tensor name and place alone, and are computed when they are asked for. */
+int sm_checkpoint_open_random(sm_checkpoint **out, const char *dir, uint64_t seed, sm_error *error);
+
+/* The parameters of whole tensors, [offset, offset + count) of the flat array; several threads may read at once. As
+ * numbers for networks and training: sm_checkpoint_numbers. */
+int sm_checkpoint_read(const sm_checkpoint *checkpoint, size_t offset, size_t count, float *to, sm_error *error);
+sm_numbers sm_checkpoint_numbers(const sm_checkpoint *checkpoint);
+
+/* Fills params, unless they are there. One thread at a time. */
+int sm_checkpoint_params(sm_checkpoint *checkpoint, sm_error *error);
+
+/* Both in one: opened (or made), and all parameters in memory. */
+int sm_checkpoint_load(sm_checkpoint **out, const char *dir, sm_error *error);
 int sm_checkpoint_create(sm_checkpoint **out, const char *dir, uint64_t seed, sm_error *error);
 
 void sm_checkpoint_free(sm_checkpoint *checkpoint);

@@ -335,20 +335,24 @@ static int read_rope(const struct reader *r, sm_config *c)
     return need_count(&rope, "original_max_position_embeddings", 1, MAX_POSITIONS, &c->rope.original_max_position);
 }
 
-static int read_dtype(const struct reader *r, sm_config *c)
+static int read_dtype_field(const struct reader *r, const char *key, kn_dtype fallback, kn_dtype *dtype)
 {
-    const char *key = field(r, "dtype") ? "dtype" : "torch_dtype";
-    const char *name = read_text(r, key, "float32");
+    const char *name = read_text(r, key, sm_dtype_name(fallback));
     if (!name) {
         return SM_FORMAT;
     }
-    for (kn_dtype dtype = KN_F32; dtype <= KN_F16; dtype++) {
-        if (strcmp(name, sm_dtype_name(dtype)) == 0) {
-            c->dtype = dtype;
+    for (*dtype = KN_F32; *dtype <= KN_F16; ++*dtype) {
+        if (strcmp(name, sm_dtype_name(*dtype)) == 0) {
             return SM_OK;
         }
     }
     return refuse(r, SM_UNSUPPORTED, key, field(r, key), "\"float32\", \"bfloat16\" or \"float16\"");
+}
+
+static int read_dtype(const struct reader *r, sm_config *c)
+{
+    const int status = read_dtype_field(r, field(r, "dtype") ? "dtype" : "torch_dtype", KN_F32, &c->dtype);
+    return status ? status : read_dtype_field(r, "sluice_original_dtype", c->dtype, &c->original);
 }
 
 /* One id, which must be in the vocabulary. */
@@ -517,4 +521,16 @@ const char *sm_dtype_name(kn_dtype dtype)
 {
     static const char *const names[] = {[KN_F32] = "float32", [KN_BF16] = "bfloat16", [KN_F16] = "float16"};
     return names[dtype];
+}
+
+bool sm_dtype_of_name(const char *name, kn_dtype *dtype)
+{
+    static const char *const brief[] = {[KN_F32] = "fp32", [KN_BF16] = "bf16", [KN_F16] = "fp16"};
+    for (kn_dtype i = KN_F32; i <= KN_F16; i++) {
+        if (strcmp(name, sm_dtype_name(i)) == 0 || strcmp(name, brief[i]) == 0) {
+            *dtype = i;
+            return true;
+        }
+    }
+    return false;
 }

@@ -50,6 +50,7 @@ typedef struct sm_config {
     bool out_bias;            /* the attention's output projection has one (attention_bias) */
     bool mlp_bias;            /* gate, up and down have one */
     kn_dtype dtype;           /* what config.json says the file holds; the file itself decides when it is read */
+    kn_dtype original;        /* what the folder it descends from held (sluice_original_dtype), else dtype */
     float initializer_range;  /* standard deviation of a new random matrix */
     uint32_t bos;             /* SM_NO_TOKEN when there is none */
     uint32_t pad;             /* likewise */
@@ -71,5 +72,7 @@ void sm_config_rope_frequencies(const sm_config *config, float *frequency);
 
 /* "float32", "bfloat16", "float16": the names of config.json. */
 const char *sm_dtype_name(kn_dtype dtype);
+/* The type of one of these names, or of "fp32", "bf16", "fp16"; false for any other. */
+bool sm_dtype_of_name(const char *name, kn_dtype *dtype);
 
 #endif

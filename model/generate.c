@@ -38,11 +38,12 @@ typedef struct generator {
     uint32_t *gather;
     kn_choice *choice;
     kn_chosen *chosen;
-    bool *ended;            /* by the hook */
-    float *prompt_hidden;   /* [slots + 1, d] */
-    float *hidden, *normed; /* [slots, d] of the slots in choosing */
-    float *logits;          /* [LOGIT_ROWS, V] */
-    float *logprob;         /* [LOGIT_ROWS] */
+    bool *ended;           /* by the hook */
+    char *prompt_hidden;   /* [slots + 1, d] in the network's type, as are … */
+    char *hidden, *normed; /* [slots, d] of the slots in choosing */
+    size_t row_bytes;      /* of one of these rows */
+    float *logits;         /* [LOGIT_ROWS, V] */
+    float *logprob;        /* [LOGIT_ROWS] */
 } generator;
 
 static int no_memory(const generator *g)
@@ -62,7 +63,7 @@ static size_t pages_of(size_t positions)
 static size_t cache_pages(const generator *g)
 {
     const sm_config *c = &g->n->layout->config;
-    const size_t page_bytes = (size_t)c->layers * KN_PAGE * 2 * c->kv_heads * c->head_dim * sizeof(float);
+    const size_t page_bytes = (size_t)c->layers * KN_PAGE * 2 * c->kv_heads * c->head_dim * sm_network_element(g->n);
     const size_t whole = pages_of(c->max_positions), answer = pages_of(g->given->max_tokens) + 1;
     const size_t wanted = g->slots * (answer < whole ? answer : whole) + (g->slots / g->given->candidates + 2) * whole;
     const size_t most = MAX_CACHE_BYTES / page_bytes, least = 2 * whole + 2;
@@ -74,8 +75,9 @@ static int generator_new(generator *g)
 {
     const sm_config *c = &g->n->layout->config;
     kn_device *dev = g->n->device;
-    const kn_ops *ops = dev->ops;
-    const size_t d = c->hidden, rows = PREFILL_ROWS + g->slots, places = g->slots + 1;
+    const kn_ops *ops = g->n->ops;
+    const size_t rows = PREFILL_ROWS + g->slots, places = g->slots + 1;
+    g->row_bytes = c->hidden * sm_network_element(g->n);
     g->last = &g->prompts;
     g->slot = calloc(g->slots, sizeof(*g->slot));
     g->free_place = malloc(places * sizeof(*g->free_place));
@@ -94,9 +96,9 @@ static int generator_new(generator *g)
         g->free_place[g->free_places] = g->free_places;
         g->free_places++;
     }
-    g->prompt_hidden = ops->alloc(dev, places * d * sizeof(float));
-    g->hidden = ops->alloc(dev, g->slots * d * sizeof(float));
-    g->normed = ops->alloc(dev, g->slots * d * sizeof(float));
+    g->prompt_hidden = ops->alloc(dev, places * g->row_bytes);
+    g->hidden = ops->alloc(dev, g->slots * g->row_bytes);
+    g->normed = ops->alloc(dev, g->slots * g->row_bytes);
     g->logits = ops->alloc(dev, LOGIT_ROWS * (size_t)c->vocab * sizeof(float));
     g->logprob = ops->alloc(dev, LOGIT_ROWS * sizeof(float));
     const size_t pages = cache_pages(g);
@@ -116,7 +118,7 @@ static void prompt_free(sm_prompt *p)
 static void generator_free(generator *g)
 {
     kn_device *dev = g->n->device;
-    const kn_ops *ops = dev->ops;
+    const kn_ops *ops = g->n->ops;
     for (size_t i = 0; g->slot && i < g->slots; i++)
         sm_slot_release(&g->slot[i], &g->pages);
     while (g->prompts) {
@@ -304,9 +306,9 @@ static int keep_prompts(generator *g, size_t *sequence)
         ++*sequence;
         p->filled += rows->count;
         const uint32_t row = (uint32_t)(rows->row + rows->count - 1);
-        const int kn =
-            is_ready(p) ? g->n->device->ops->embed(g->n->device, g->prompt_hidden + p->place * d, g->w->x, &row, 1, d)
-                        : KN_OK;
+        const int kn = is_ready(p) ? g->n->ops->embed(g->n->device, g->prompt_hidden + p->place * g->row_bytes, g->w->x,
+                                                      &row, 1, d)
+                                   : KN_OK;
         if (kn != KN_OK)
             return kn;
     }
@@ -319,14 +321,13 @@ static int copy_page(const generator *g, const sm_slot *s)
     const size_t left = s->prompt->given.token_count % KN_PAGE;
     if (left == 0)
         return KN_OK;
-    return g->n->device->ops->cache_copy_page(g->n->device, g->cache, s->pages[s->shared], s->prompt->pages[s->shared],
-                                              left);
+    return g->n->ops->cache_copy_page(g->n->device, g->cache, s->pages[s->shared], s->prompt->pages[s->shared], left);
 }
 
 /* hidden[k] = the state that choosing[k]'s next token is read from. */
 static int gather_hidden(generator *g, size_t sequence, size_t *count)
 {
-    const kn_ops *ops = g->n->device->ops;
+    const kn_ops *ops = g->n->ops;
     const size_t d = g->n->layout->config.hidden;
     size_t running = 0, n;
     for (size_t i = 0; i < g->slots; i++)
@@ -345,7 +346,8 @@ static int gather_hidden(generator *g, size_t sequence, size_t *count)
         }
     }
     if (kn == KN_OK && n > running)
-        kn = ops->embed(g->n->device, g->hidden + running * d, g->prompt_hidden, g->gather + running, n - running, d);
+        kn = ops->embed(g->n->device, g->hidden + running * g->row_bytes, g->prompt_hidden, g->gather + running,
+                        n - running, d);
     *count = n;
     return kn;
 }
@@ -405,10 +407,10 @@ static int call_hooks(generator *g, size_t from, size_t count)
 /* Tokens for choosing[from … from + count). */
 static int choose_rows(generator *g, size_t from, size_t count)
 {
-    const kn_ops *ops = g->n->device->ops;
+    const kn_ops *ops = g->n->ops;
     const sm_config *c = &g->n->layout->config;
     kn_device *dev = g->n->device;
-    float *normed = g->normed + from * c->hidden;
+    const void *normed = g->normed + from * g->row_bytes;
     int kn = ops->logits(dev, g->logits, normed, g->n->head, count);
     if (kn != KN_OK)
         return sm_device_fail(kn, "sampling", g->error);
@@ -435,8 +437,8 @@ static int choose_rows(generator *g, size_t from, size_t count)
 static int choose(generator *g, size_t count)
 {
     const sm_config *c = &g->n->layout->config;
-    const int kn = g->n->device->ops->rms_norm(g->n->device, g->normed, NULL, g->hidden,
-                                               g->n->params + g->n->layout->norm, count, c->hidden, c->rms_eps);
+    const int kn =
+        g->n->ops->rms_norm(g->n->device, g->normed, NULL, g->hidden, g->n->norm, count, c->hidden, c->rms_eps);
     if (kn != KN_OK)
         return sm_device_fail(kn, "sampling", g->error);
     int rc = SM_OK;

@@ -28,20 +28,31 @@ void sm_head_random(float *head, uint32_t outputs, uint32_t hidden, uint64_t see
 /* --- values and their gradient --------------------------------------------------------------------------------------
  */
 
+/* Row s of `rows` as float32: where it lies, or in `room`. */
+static const float *as_floats(const sm_network *n, const void *rows, size_t s, float *room)
+{
+    const size_t d = n->layout->config.hidden;
+    if (n->ops->dtype == KN_F32)
+        return (const float *)rows + s * d;
+    n->ops->from_bf16(n->device, room, (const uint16_t *)rows + s * d, d);
+    return room;
+}
+
 int sm_forward_values(const sm_network *n, sm_workspace *w, const sm_pack *pack, const sm_dropout *dropout,
                       float *values, sm_error *error)
 {
     const size_t d = n->layout->config.hidden, k = n->layout->config.outputs;
-    const float *head = n->params + n->layout->score;
     const int rc = sm_forward_scored(n, w, pack, dropout, error);
-    for (size_t s = 0; rc == SM_OK && s < pack->scored; s++)
+    for (size_t s = 0; rc == SM_OK && s < pack->scored; s++) {
+        const float *row = as_floats(n, w->scored_normed, s, w->scored_row);
         for (size_t o = 0; o < k; o++) {
-            const float *row = w->scored_normed + s * d, *weight = head + o * d;
+            const float *weight = n->score + o * d;
             double sum = 0;
             for (size_t i = 0; i < d; i++)
                 sum += (double)row[i] * weight[i];
             values[s * k + o] = (float)sum;
         }
+    }
     return rc;
 }
 
@@ -49,29 +60,33 @@ void sm_head_backward(const sm_network *n, const sm_workspace *w, const sm_pack 
                       float *head_gradient)
 {
     const size_t d = n->layout->config.hidden, k = n->layout->config.outputs;
-    for (size_t s = 0; s < pack->scored; s++)
+    for (size_t s = 0; s < pack->scored; s++) {
+        const float *row = as_floats(n, w->scored_normed, s, w->scored_row);
         for (size_t o = 0; o < k; o++) {
-            const float *row = w->scored_normed + s * d, dvalue = dvalues[s * k + o];
+            const float dvalue = dvalues[s * k + o];
             float *const to = head_gradient + o * d;
             for (size_t i = 0; i < d; i++)
                 to[i] += dvalue * row[i];
         }
+    }
 }
 
 int sm_backward_values(const sm_network *n, sm_workspace *w, const sm_pack *pack, const sm_dropout *dropout,
                        const float *dvalues, float *gradient, sm_error *error)
 {
     const size_t d = n->layout->config.hidden, k = n->layout->config.outputs;
-    const float *head = n->params + n->layout->score;
+    const bool whole = n->ops->dtype == KN_F32;
     sm_head_backward(n, w, pack, dvalues, gradient + n->layout->score);
     for (size_t s = 0; s < pack->scored; s++) {
-        float *const to = w->flow.dscored + s * d;
+        float *const to = whole ? (float *)w->flow.dscored + s * d : w->scored_row;
         for (size_t i = 0; i < d; i++) {
             double sum = 0;
             for (size_t o = 0; o < k; o++)
-                sum += (double)dvalues[s * k + o] * head[o * d + i];
+                sum += (double)dvalues[s * k + o] * n->score[o * d + i];
             to[i] = (float)sum;
         }
+        if (!whole)
+            n->ops->to_bf16(n->device, (uint16_t *)w->flow.dscored + s * d, to, d);
     }
     return sm_backward_scored(n, w, pack, dropout, gradient, error);
 }

@@ -5,7 +5,9 @@
 
 #include <sluice/random.h>
 
-#define PROMPT_ROWS UINT64_MAX /* in a row id: no completion */
+/* In a row id, instead of a completion. */
+#define PROMPT_ROWS UINT64_MAX
+#define FILLING_ROW (UINT64_MAX - 1)
 
 /* Makes room for `wanted` items in an array of *capacity; false when out of memory (the old array stays valid). */
 static bool grow(void *array, size_t item, size_t wanted, size_t capacity)
@@ -63,6 +65,14 @@ size_t sm_pack_scored(const sluice_group *group, size_t completion)
 {
     const size_t count = group->completions[completion].count;
     return group->prompt.count == 0 && count > 0 ? count - 1 : count;
+}
+
+size_t sm_pack_places(const sm_pack *pack, const sluice_group *group, size_t begin, size_t end)
+{
+    size_t places = pack->values ? end - begin : 0;
+    for (size_t c = begin; c < end && !pack->values; c++)
+        places += sm_pack_scored(group, c);
+    return pack->even ? places + places % 2 : places;
 }
 
 static int check_span(const sluice_span *span, uint32_t vocab, sm_error *error)
@@ -138,26 +148,36 @@ static void add_valued(sm_pack *p, const sluice_group *group, size_t c, size_t p
     add_scored(p, completion->count > 0 ? row + completion->count - 1 : prompt + prompt_count - 1, 0);
 }
 
+/* One row of its own where a group of `rows` rows and `places` scored ones would leave an odd number of either. */
+static void fill_up(sm_pack *p, const sluice_group *group, size_t rows, size_t places)
+{
+    static const uint32_t nothing = 0; /* a token that every vocabulary has */
+    if (rows % 2 != 0) {
+        add_segment(p, p->rows, 1, 0, 0);
+        add_rows(p, &nothing, 1, 0, group->key, FILLING_ROW);
+    }
+    if (places % 2 != 0)
+        add_scored(p, p->rows - 1, nothing);
+}
+
 int sm_pack_add(sm_pack *p, const sluice_group *group, size_t begin, size_t end, uint32_t vocab, uint32_t max_positions,
                 sm_error *error)
 {
     const size_t prompt_count = group->prompt.count, completions = end - begin;
     const size_t rows = sm_pack_rows(group, begin, end) + (p->values ? completions : 0);
-    size_t scored = p->values ? completions : 0;
-    for (size_t c = begin; c < end; c++) {
-        scored += p->values ? 0 : sm_pack_scored(group, c);
+    const size_t scored = sm_pack_places(p, group, begin, end);
+    for (size_t c = begin; c < end; c++)
         if (p->values && prompt_count + group->completions[c].count == 0)
             return sm_fail(error, SM_BAD_ARGUMENT, "an answer without a token after an empty prompt has no value");
-    }
     int rc = check(group, begin, end, vocab, max_positions, error);
     if (rc == SM_OK && p->rows + rows > UINT32_MAX)
         rc = sm_fail(error, SM_BAD_ARGUMENT, "a batch of %zu tokens is too large; use smaller batches", p->rows + rows);
     if (rc == SM_OK)
-        rc = reserve(p, rows, completions + 1, scored, error);
+        rc = reserve(p, rows + 1, completions + 2, scored, error);
     if (rc != SM_OK || scored == 0)
         return rc;
 
-    const size_t prompt = p->rows;
+    const size_t prompt = p->rows, first = p->scored;
     add_rows(p, group->prompt.tokens, prompt_count, 0, group->key, PROMPT_ROWS);
     add_segment(p, prompt, prompt_count, 0, 0);
     for (size_t c = begin; c < end; c++) {
@@ -166,6 +186,8 @@ int sm_pack_add(sm_pack *p, const sluice_group *group, size_t begin, size_t end,
         else
             add_predicting(p, group, c, prompt);
     }
+    if (p->even)
+        fill_up(p, group, p->rows - prompt, p->scored - first);
     return SM_OK;
 }
 

@@ -17,6 +17,7 @@
 
 #define COPY_BLOCK ((size_t)1 << 16)
 #define CONFIG_CAP ((size_t)4 << 20)
+#define ORIGINAL   "sluice_original_dtype"
 
 /* A span of bytes within a text. */
 struct span {
@@ -65,33 +66,58 @@ static bool find_field(const char *text, size_t length, const char *key, struct 
     return false;
 }
 
+/* Replaces a field's value; false when there is no such field. `text` has room. */
+static bool set_field(char *text, size_t *length, const char *key, const char *value)
+{
+    const size_t size = strlen(value);
+    struct span old;
+    if (!find_field(text, *length, key, &old)) {
+        return false;
+    }
+    memmove(text + old.begin + size, text + old.end, *length - old.end);
+    memcpy(text + old.begin, value, size);
+    *length = *length - (old.end - old.begin) + size;
+    return true;
+}
+
+/* Puts a field in front of all others. */
+static void add_field(char *text, size_t *length, const char *key, const char *value)
+{
+    char line[100];
+    const size_t added = (size_t)snprintf(line, sizeof line, "\n  \"%s\": %s,", key, value);
+    const size_t after = (size_t)((char *)memchr(text, '{', *length) - text) + 1;
+    memmove(text + after + added, text + after, *length - after);
+    memcpy(text + after, line, added);
+    *length += added;
+}
+
 char *sm_config_with_dtype(const char *text, size_t length, kn_dtype dtype, size_t *new_length)
 {
     static const char *const keys[] = {"dtype", "torch_dtype"};
-    char *result = malloc(length + 100);
+    char *result = malloc(length + 300);
     if (!result) {
         return NULL;
     }
     memcpy(result, text, length);
+    char value[40], before[40] = "";
+    snprintf(value, sizeof value, "\"%s\"", sm_dtype_name(dtype));
     bool found = false;
-    char value[40];
-    const size_t size = (size_t)snprintf(value, sizeof value, "\"%s\"", sm_dtype_name(dtype));
     for (int i = 0; i < 2; i++) {
         struct span old;
-        if (find_field(result, length, keys[i], &old)) {
-            memmove(result + old.begin + size, result + old.end, length - old.end);
-            memcpy(result + old.begin, value, size);
-            length = length - (old.end - old.begin) + size;
-            found = true;
+        if (find_field(result, length, keys[i], &old) && !*before) {
+            snprintf(before, sizeof before, "%.*s", (int)(old.end - old.begin), result + old.begin);
         }
+        found |= set_field(result, &length, keys[i], value);
     }
     if (!found) { /* the old spelling, which old and new readers understand */
-        char line[80];
-        const size_t added = (size_t)snprintf(line, sizeof line, "\n  \"torch_dtype\": %s,", value);
-        const size_t after = (size_t)((char *)memchr(result, '{', length) - result) + 1;
-        memmove(result + after + added, result + after, length - after);
-        memcpy(result + after, line, added);
-        length += added;
+        add_field(result, &length, "torch_dtype", value);
+    }
+    struct span original;
+    if (dtype != KN_F32) {
+        set_field(result, &length, ORIGINAL, value);
+    } else if (!find_field(result, length, ORIGINAL, &original) &&
+               (strcmp(before, "\"bfloat16\"") == 0 || strcmp(before, "\"float16\"") == 0)) {
+        add_field(result, &length, ORIGINAL, before);
     }
     *new_length = length;
     return result;

@@ -27,8 +27,9 @@ int sm_publish_commit(sm_publication *publication, sm_error *error);
 void sm_publish_abort(sm_publication *publication);
 
 /* The text of a config.json with its dtype fields (`dtype`, `torch_dtype`; one is added where there is none) saying
- * `dtype`, and not another byte changed. `text` must be valid JSON with at least one field. New memory; NULL when out
- * of it. */
+ * `dtype`, and not another byte changed, but that a float32 folder made of a 16-bit one remembers what that was in
+ * `sluice_original_dtype`, and a 16-bit one that has the field says its own type there. `text` must be valid JSON with
+ * at least one field. New memory; NULL when out of it. */
 char *sm_config_with_dtype(const char *text, size_t length, kn_dtype dtype, size_t *new_length);
 
 #endif

@@ -6,6 +6,7 @@
 #include <sluice/service.h>
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +17,7 @@
 
 typedef struct runtime {
     int64_t threads;
+    char numerics[160]; /* of both tables */
     sluice_model_service service;
     kn_device *device;
     sm_versions *versions;
@@ -78,16 +80,24 @@ static int model_open(const sluice_model_service *service, const sluice_host *ho
     sm_error error;
     sm_version *version;
     *out = NULL;
-    if (ref->dtype && strcmp(ref->dtype, "float32") != 0)
+    kn_dtype dtype = KN_F32;
+    if (ref->dtype && (!sm_dtype_of_name(ref->dtype, &dtype) || dtype == KN_F16))
         return sluice_error(host, SLUICE_UNSUPPORTED,
-                            "model '%s': dtype \"%s\" is not supported for computing; use \"float32\"", ref->text,
-                            ref->dtype);
-    const int rc = sm_version_open(runtime_of(service)->versions, ref->path, ref->random, ref->seed, &version, &error);
+                            "model '%s': dtype \"%s\" is not supported for computing; use \"float32\" or \"bf16\"",
+                            ref->text, ref->dtype);
+    const int rc =
+        sm_version_open(runtime_of(service)->versions, ref->path, dtype, ref->random, ref->seed, &version, &error);
     if (rc != SM_OK)
         return service_report(host, rc == SM_IO ? SM_MISMATCH : rc, &error,
                               0); /* SLUICE_BAD_MODEL: the folder is at fault */
     if (version->checkpoint->note)
         sluice_log(host, SLUICE_LOG_INFO, "%s", version->checkpoint->note);
+    if (version->dtype != dtype && sm_version_tell_other_type(version))
+        sluice_log(host, SLUICE_LOG_WARNING, "%s: this device computes no %s; float32 is used instead", version->path,
+                   sm_dtype_name(dtype));
+    if (sm_version_tell_numerics(version))
+        sluice_log(host, SLUICE_LOG_INFO, "%s is computed in %s (%s)", version->path, sm_dtype_name(version->dtype),
+                   sm_version_numerics(version));
     return wrap(host, version, out);
 }
 
@@ -112,7 +122,6 @@ static int model_info(sluice_model *model, sluice_model_info *out)
 {
     const sm_version *v = model->version;
     const sm_config *c = &v->checkpoint->layout.config;
-    const kn_device *device = sm_versions_device(v->owner);
     sluice_model_info info = {.size = out->size,
                               .vocabulary = c->vocab,
                               .context = c->max_positions,
@@ -124,7 +133,7 @@ static int model_info(sluice_model *model, sluice_model_info *out)
                               .start_id = c->bos == SM_NO_TOKEN ? -1 : (int64_t)c->bos,
                               .has_template = v->chat != NULL,
                               .has_tokenizer = v->tokenizer != NULL,
-                              .numerics = device->ops->numerics(device),
+                              .numerics = sm_version_numerics(v),
                               .head_outputs = c->outputs};
     info.template_hash = v->template_hash;
     if (v->tokenizer && sm_tokenizer_bos(v->tokenizer) != SM_NO_TOKEN)
@@ -369,27 +378,23 @@ static int model_tensor(sluice_model *model, size_t index, sluice_tensor *out)
         return sluice_error(model->host, SLUICE_BAD_PARAMETER, "tensor %zu of %zu was asked for", index,
                             c->layout.tensors);
     const sm_tensor *t = &c->layout.tensor[index];
-    *out = (sluice_tensor){t->name, t->shape, t->rank, t->count, c->params + t->offset};
-    return SLUICE_OK;
+    float *params;
+    sm_error error;
+    const int rc = sm_version_params(model->version, &params, &error);
+    if (rc == SM_OK)
+        *out = (sluice_tensor){t->name, t->shape, t->rank, t->count, params + t->offset};
+    return service_report(model->host, rc, &error, 0);
 }
 
 static int model_save(sluice_model *model, const char *dir)
 {
-    const sm_version *v = model->version;
+    sm_version *v = model->version;
     sm_error error;
-    const int rc = sm_checkpoint_save(dir, &v->checkpoint->layout, v->checkpoint->params, KN_F32, v->path, &error);
+    float *params;
+    int rc = sm_version_params(v, &params, &error);
+    if (rc == SM_OK)
+        rc = sm_checkpoint_save(dir, &v->checkpoint->layout, params, KN_F32, v->path, &error);
     return service_report(model->host, rc, &error, 0);
-}
-
-static int dtype_of(const char *name, kn_dtype *out)
-{
-    static const kn_dtype all[] = {KN_F32, KN_BF16, KN_F16};
-    for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
-        if (!name || strcmp(name, sm_dtype_name(all[i])) == 0) {
-            *out = all[i];
-            return SLUICE_OK;
-        }
-    return SLUICE_BAD_PARAMETER;
 }
 
 static int model_merge(const sluice_model_service *service, const sluice_host *host, int method,
@@ -405,11 +410,37 @@ static int model_merge(const sluice_model_service *service, const sluice_host *h
     sm_average average = {.method = methods[method], .dir = folders, .count = count, .weight = weights};
     if (method == SLUICE_MERGE_RUNNING && weights)
         average.mu = weights[0];
-    if (dtype_of(dtype, &average.dtype) != SLUICE_OK)
-        return sluice_error(host, SLUICE_BAD_PARAMETER, "dtype \"%s\" is unknown; use float32, bfloat16 or float16",
-                            dtype);
+    if (dtype && strcmp(dtype, "original") == 0)
+        average.original_dtype = true;
+    else if (dtype && !sm_dtype_of_name(dtype, &average.dtype))
+        return sluice_error(host, SLUICE_BAD_PARAMETER,
+                            "dtype \"%s\" is unknown; use float32, bfloat16, float16 or original", dtype);
     sm_error error;
     return service_report(host, sm_average_write(dir, &average, &error), &error, 0);
+}
+
+/* Tensor by tensor, so that neither model need lie in memory. */
+static int distance(sm_version *x, sm_version *y, double *out, sm_error *error)
+{
+    const sm_layout *layout = &x->checkpoint->layout;
+    const sm_numbers of_x = sm_version_numbers(x), of_y = sm_version_numbers(y);
+    const size_t most = sm_layout_largest(layout);
+    float *a = malloc(most * sizeof(*a)), *b = malloc(most * sizeof(*b));
+    int rc = a && b ? SM_OK : sm_fail(error, SM_NO_MEMORY, "out of memory to compare two models");
+    double sum = 0;
+    for (size_t i = 0; rc == SM_OK && i < layout->tensors; i++) {
+        const sm_tensor *t = &layout->tensor[i];
+        if ((rc = sm_numbers_read(&of_x, t->offset, t->count, a, error)) == SM_OK)
+            rc = sm_numbers_read(&of_y, t->offset, t->count, b, error);
+        for (size_t k = 0; rc == SM_OK && k < t->count; k++) {
+            const double difference = (double)a[k] - b[k];
+            sum += difference * difference;
+        }
+    }
+    *out = sqrt(sum);
+    free(a);
+    free(b);
+    return rc;
 }
 
 static int model_distance(sluice_model *a, sluice_model *b, double *out)
@@ -418,13 +449,9 @@ static int model_distance(sluice_model *a, sluice_model *b, double *out)
     if (x->layout.count != y->layout.count || x->layout.tensors != y->layout.tensors)
         return sluice_error(a->host, SLUICE_BAD_MODEL, "%s and %s are models of different shapes", a->version->path,
                             b->version->path);
-    double sum = 0;
-    for (size_t i = 0; i < x->layout.count; i++) {
-        const double difference = (double)x->params[i] - y->params[i];
-        sum += difference * difference;
-    }
-    *out = sqrt(sum);
-    return SLUICE_OK;
+    sm_error error;
+    const int rc = distance(a->version, b->version, out, &error);
+    return service_report(a->host, rc, &error, 0);
 }
 
 /* --- the plugin -----------------------------------------------------------------------------------------------------
@@ -459,6 +486,9 @@ static int runtime_init(void *self, const sluice_host *host)
     r->device = kn_cpu_new((int)r->threads, NULL, &why);
     if (!r->device)
         return sluice_error(host, SLUICE_FAILED, "the CPU backend cannot start: %s", why ? why : "out of memory");
+    const kn_ops *ops = r->device->ops, *bf16 = r->device->ops_bf16;
+    snprintf(r->numerics, sizeof(r->numerics), "%s%s%s", ops->numerics(r->device), bf16 ? " " : "",
+             bf16 ? bf16->numerics(r->device) : "");
     r->versions = sm_versions_new(r->device);
     return r->versions ? SLUICE_OK : sluice_error(host, SLUICE_NO_MEMORY, "out of memory");
 }
@@ -478,8 +508,7 @@ static const void *runtime_get(void *self)
 
 static const char *runtime_numerics(void *self)
 {
-    const runtime *r = self;
-    return r->device->ops->numerics(r->device);
+    return ((const runtime *)self)->numerics;
 }
 
 static const sluice_param params[] = {SLUICE_INT(runtime, threads, .value = 0, .min = 0, .max = 1024, .unit = "threads",
@@ -492,8 +521,9 @@ static const sluice_service_class model_class = {
     .base.init = runtime_init,
     .base.fini = runtime_fini,
     .base.doc =
-        "Loads, samples, scores and trains checkpoints in the Hugging Face layout, in float32. Every result is\n"
-        "bit-identical whatever the batch, the order of work and the number of threads.",
+        "Loads, samples, scores and trains checkpoints in the Hugging Face layout, in float32 or bfloat16 (a model's\n"
+        "dtype in the models section). Every result is bit-identical whatever the batch, the order of work and the\n"
+        "number of threads.",
     .service = SLUICE_MODEL_SERVICE,
     .get = runtime_get,
     .numerics = runtime_numerics,

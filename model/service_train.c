@@ -13,8 +13,9 @@ struct sluice_training {
     sm_training *training;
 };
 
-/* The head a reward model's training starts from: head_from's, else the model's own, else NULL for a random one. */
-static int starting_head(const sluice_model *model, const sluice_optimizer *o, const float **head)
+/* The head a reward model's training starts from, in new memory: head_from's, else the model's own, else NULL for a
+ * random one. */
+static int starting_head(const sluice_model *model, const sluice_optimizer *o, float **head)
 {
     const sluice_model *from = o->head_from ? o->head_from : model;
     const sm_checkpoint *c = from->version->checkpoint;
@@ -32,8 +33,15 @@ static int starting_head(const sluice_model *model, const sluice_optimizer *o, c
                             "the head of %s is for hidden states of %u numbers, and those of %s have %u",
                             from->version->path, c->layout.config.hidden, model->version->path,
                             model->version->checkpoint->layout.config.hidden);
-    *head = c->params + c->layout.score;
-    return SLUICE_OK;
+    const size_t count = (size_t)o->head_outputs * c->layout.config.hidden;
+    const sm_numbers numbers = sm_version_numbers(from->version);
+    sm_error error;
+    int status = SM_OK;
+    if (!(*head = malloc(count * sizeof(**head))))
+        status = sm_fail(&error, SM_NO_MEMORY, "out of memory for training");
+    else
+        status = sm_numbers_read(&numbers, c->layout.score, count, *head, &error);
+    return service_report(model->host, status, &error, 0);
 }
 
 /* As the caller knows it: a plugin built against an older header gives fewer fields. */
@@ -49,20 +57,23 @@ static int model_train_begin(sluice_model *model, const sluice_optimizer *given,
     const sluice_optimizer optimizer = whole_optimizer(given);
     sm_version *v = model->version;
     const sm_layout *layout = &v->checkpoint->layout;
-    const float *params = v->checkpoint->params, *head = NULL;
+    const sm_numbers numbers = sm_version_numbers(v);
+    float *head = NULL;
     kn_device *device = sm_versions_device(v->owner);
     sm_error error;
     *out = NULL;
     int rc = optimizer.head_outputs > 0 ? starting_head(model, &optimizer, &head) : service_need_language_head(model);
-    if (rc != SLUICE_OK)
-        return rc;
-    sluice_training *t = calloc(1, sizeof(*t));
-    if (!t)
-        return sluice_error(model->host, SLUICE_NO_MEMORY, "out of memory for training");
+    sluice_training *t = rc == SLUICE_OK ? calloc(1, sizeof(*t)) : NULL;
+    if (!t) {
+        free(head);
+        return rc != SLUICE_OK ? rc : sluice_error(model->host, SLUICE_NO_MEMORY, "out of memory for training");
+    }
     t->host = model->host;
+    sm_version_rest(v); /* training needs the memory of what the version was sampled or scored with */
     rc = optimizer.head_outputs > 0
-             ? sm_training_new_reward(&t->training, device, layout, params, head, &optimizer, &error)
-             : sm_training_new(&t->training, device, layout, params, &optimizer, &error);
+             ? sm_training_new_reward(&t->training, device, v->dtype, layout, &numbers, head, &optimizer, &error)
+             : sm_training_new(&t->training, device, v->dtype, layout, &numbers, &optimizer, &error);
+    free(head);
     if (rc != SM_OK) {
         free(t);
         return service_report(model->host, rc, &error, 0);
@@ -131,8 +142,9 @@ static int train_score_values(sluice_training *t, const sluice_group *groups, si
 
 static int train_distance(sluice_training *t, double *out)
 {
-    *out = sm_training_distance(t->training, t->version->checkpoint->params);
-    return SLUICE_OK;
+    const sm_numbers numbers = sm_version_numbers(t->version);
+    sm_error error;
+    return service_report(t->host, sm_training_distance(t->training, &numbers, out, &error), &error, 0);
 }
 
 static int train_save(sluice_training *t, const char *dir)

@@ -9,6 +9,7 @@
 
 struct sm_training {
     kn_device *device;
+    kn_dtype dtype; /* of the passes */
     const sm_layout *layout;
     sm_layout own; /* of a reward model */
     float *start;  /* of a reward model: the head it began with */
@@ -69,37 +70,39 @@ static bool allocate(sm_training *t)
 static int make_network(sm_training *t, sm_error *error)
 {
     const bool whole = t->first == 0;
-    const int rc = sm_network_new(&t->network, t->device, t->layout, t->params, whole, error);
+    const sm_numbers masters = {.params = t->params};
+    const int rc = sm_network_new(&t->network, t->device, t->dtype, t->layout, &masters, whole, error);
     if (rc != SM_OK)
         return rc;
-    t->keeping = whole ? sm_workspace_new(t->network, true) : NULL;
-    t->scoring = sm_workspace_new(t->network, false);
+    t->pack.even = t->dtype == KN_BF16;
+    t->keeping = whole ? sm_workspace_new(t->network, t->optimizer.recompute ? SM_KEEP_INPUTS : SM_KEEP_ALL) : NULL;
+    t->scoring = sm_workspace_new(t->network, SM_KEEP_NOTHING);
     return (t->keeping || !whole) && t->scoring ? SM_OK : sm_fail(error, SM_NO_MEMORY, "out of memory for training");
 }
 
-static sm_training *training_new(kn_device *device, const sluice_optimizer *optimizer)
+static sm_training *training_new(kn_device *device, kn_dtype dtype, const sluice_optimizer *optimizer)
 {
     sm_training *t = calloc(1, sizeof(*t));
     if (t) {
         t->device = device;
+        t->dtype = dtype;
         t->optimizer = *optimizer;
     }
     return t;
 }
 
-int sm_training_new(sm_training **out, kn_device *device, const sm_layout *layout, const float *params,
-                    const sluice_optimizer *optimizer, sm_error *error)
+int sm_training_new(sm_training **out, kn_device *device, kn_dtype dtype, const sm_layout *layout,
+                    const sm_numbers *numbers, const sluice_optimizer *optimizer, sm_error *error)
 {
     *out = NULL;
-    sm_training *t = training_new(device, optimizer);
+    sm_training *t = training_new(device, dtype, optimizer);
     if (!t)
         return sm_fail(error, SM_NO_MEMORY, "out of memory for training");
     t->layout = layout;
     int rc = SM_OK;
     if (!allocate(t)) {
         rc = sm_fail(error, SM_NO_MEMORY, "out of memory for training %zu parameters", layout->count);
-    } else {
-        memcpy(t->params, params, layout->count * sizeof(float));
+    } else if ((rc = sm_numbers_read(numbers, 0, layout->count, t->params, error)) == SM_OK) {
         rc = make_network(t, error);
     }
     if (rc == SM_OK)
@@ -109,12 +112,13 @@ int sm_training_new(sm_training **out, kn_device *device, const sm_layout *layou
     return rc;
 }
 
-int sm_training_new_reward(sm_training **out, kn_device *device, const sm_layout *layout, const float *params,
-                           const float *head, const sluice_optimizer *optimizer, sm_error *error)
+int sm_training_new_reward(sm_training **out, kn_device *device, kn_dtype dtype, const sm_layout *layout,
+                           const sm_numbers *numbers, const float *head, const sluice_optimizer *optimizer,
+                           sm_error *error)
 {
     const size_t hidden = layout->config.hidden, count = optimizer->head_outputs * hidden;
     *out = NULL;
-    sm_training *t = training_new(device, optimizer);
+    sm_training *t = training_new(device, dtype, optimizer);
     if (!t)
         return sm_fail(error, SM_NO_MEMORY, "out of memory for training");
     t->layout = &t->own;
@@ -122,12 +126,11 @@ int sm_training_new_reward(sm_training **out, kn_device *device, const sm_layout
     t->first = optimizer->freeze_body ? t->own.score : 0;
     if (rc == SM_OK && (!allocate(t) || !(t->start = malloc(count * sizeof(float)))))
         rc = sm_fail(error, SM_NO_MEMORY, "out of memory for training %zu parameters", t->own.count);
-    if (rc == SM_OK) {
+    if (rc == SM_OK && (rc = sm_numbers_read(numbers, 0, sm_body_count(layout), t->params, error)) == SM_OK) {
         if (head)
             memcpy(t->start, head, count * sizeof(float));
         else
             sm_head_random(t->start, optimizer->head_outputs, (uint32_t)hidden, optimizer->seed);
-        memcpy(t->params, params, sm_body_count(layout) * sizeof(float));
         memcpy(t->params + t->own.score, t->start, count * sizeof(float));
         rc = make_network(t, error);
     }
@@ -178,13 +181,24 @@ static double squares_between(const float *a, const float *b, size_t count)
     return sum;
 }
 
-double sm_training_distance(const sm_training *t, const float *params)
+int sm_training_distance(const sm_training *t, const sm_numbers *numbers, double *out, sm_error *error)
 {
-    const size_t common = t->start ? sm_body_count(t->layout) : t->layout->count;
-    double sum = squares_between(t->params, params, common);
-    if (t->start)
-        sum += squares_between(t->params + t->layout->score, t->start, t->layout->count - t->layout->score);
-    return sqrt(sum);
+    const sm_layout *layout = t->layout;
+    const size_t common = layout->tensors - (t->start ? 1 : 0); /* the head's tensor is the last */
+    float *start = malloc(sm_layout_largest(layout) * sizeof(float));
+    int rc = start ? SM_OK : sm_fail(error, SM_NO_MEMORY, "out of memory to compare a model with its start");
+    double sum = 0;
+    for (size_t i = 0; rc == SM_OK && i < common; i++) {
+        const sm_tensor *tensor = &layout->tensor[i];
+        rc = sm_numbers_read(numbers, tensor->offset, tensor->count, start, error);
+        if (rc == SM_OK)
+            sum += squares_between(t->params + tensor->offset, start, tensor->count);
+    }
+    if (rc == SM_OK && t->start)
+        sum += squares_between(t->params + layout->score, t->start, layout->count - layout->score);
+    *out = sqrt(sum);
+    free(start);
+    return rc;
 }
 
 const float *sm_training_gradients(const sm_training *t)
@@ -234,10 +248,12 @@ static int exchange_new(exchange *x, const sluice_group *groups, size_t count, s
 }
 
 /* Copies between the flat array of scored tokens and the completions' arrays (which may have one token more). */
-static void deal(const sluice_group *groups, size_t count, float *flat, float *const *arrays, bool out)
+static void deal(const sm_pack *pack, const sluice_group *groups, size_t count, float *flat, float *const *arrays,
+                 bool out)
 {
     size_t k = 0;
-    for (size_t g = 0; g < count; g++)
+    for (size_t g = 0; g < count; g++) {
+        float *const next = flat + sm_pack_places(pack, &groups[g], 0, groups[g].completion_count);
         for (size_t c = 0; c < groups[g].completion_count; c++, k++) {
             const size_t scored = sm_pack_scored(&groups[g], c);
             float *const array = arrays[k] + (groups[g].completions[c].count - scored);
@@ -247,6 +263,10 @@ static void deal(const sluice_group *groups, size_t count, float *flat, float *c
                 memcpy(flat, array, scored * sizeof(float));
             flat += scored;
         }
+        if (!out && flat < next)
+            *flat = 0; /* the place that an even pack filled up */
+        flat = next;
+    }
 }
 
 int sm_training_gradient(sm_training *t, const sluice_group *groups, size_t count, sm_derivative derivative,
@@ -264,13 +284,13 @@ int sm_training_gradient(sm_training *t, const sluice_group *groups, size_t coun
     if (rc == SM_OK && t->pack.scored > 0)
         rc = sm_forward_pack(t->network, t->keeping, &t->pack, &dropout, false, error);
     if (rc == SM_OK) {
-        deal(groups, count, t->keeping->logprob, x.logps, true);
+        deal(&t->pack, groups, count, t->keeping->logprob, x.logps, true);
         *result = derivative(context, (const float *const *)x.logps, x.d_logps);
         if (*result < 0)
             rc = SM_CALLER;
     }
     if (rc == SM_OK && t->pack.scored > 0) {
-        deal(groups, count, t->keeping->logprob, x.d_logps, false);
+        deal(&t->pack, groups, count, t->keeping->logprob, x.d_logps, false);
         rc = sm_backward(t->network, t->keeping, &t->pack, &dropout, t->keeping->logprob, t->gradient, t->head_gradient,
                          error);
     }
@@ -281,7 +301,7 @@ int sm_training_gradient(sm_training *t, const sluice_group *groups, size_t coun
 /* Values and their derivatives, as the caller's function sees them. */
 typedef struct value_exchange {
     float **values, **d_values; /* [completions] */
-    float *flat, *d_flat;       /* [completions, k] */
+    float *flat, *d_flat;       /* [places in the pack, k] */
 } value_exchange;
 
 static void value_exchange_free(value_exchange *x)
@@ -292,20 +312,27 @@ static void value_exchange_free(value_exchange *x)
     free(x->d_flat);
 }
 
-static int value_exchange_new(value_exchange *x, const sluice_group *groups, size_t count, size_t k, sm_error *error)
+static int value_exchange_new(value_exchange *x, const sm_pack *pack, const sluice_group *groups, size_t count,
+                              size_t k, sm_error *error)
 {
-    size_t completions = 0;
-    for (size_t g = 0; g < count; g++)
+    size_t completions = 0, places = 0;
+    for (size_t g = 0; g < count; g++) {
         completions += groups[g].completion_count;
+        places += sm_pack_places(pack, &groups[g], 0, groups[g].completion_count);
+    }
     x->values = calloc(completions + 1, sizeof(*x->values));
     x->d_values = calloc(completions + 1, sizeof(*x->d_values));
-    x->flat = calloc(completions * k + 1, sizeof(float));
-    x->d_flat = calloc(completions * k + 1, sizeof(float));
+    x->flat = calloc(places * k + 1, sizeof(float));
+    x->d_flat = calloc(places * k + 1, sizeof(float));
     if (!x->values || !x->d_values || !x->flat || !x->d_flat)
         return sm_fail(error, SM_NO_MEMORY, "out of memory for %zu answers; use smaller batches", completions);
-    for (size_t c = 0; c < completions; c++) {
-        x->values[c] = x->flat + c * k;
-        x->d_values[c] = x->d_flat + c * k;
+    size_t place = 0, i = 0;
+    for (size_t g = 0; g < count; g++) {
+        for (size_t c = 0; c < groups[g].completion_count; c++, i++) {
+            x->values[i] = x->flat + (place + c) * k;
+            x->d_values[i] = x->d_flat + (place + c) * k;
+        }
+        place += sm_pack_places(pack, &groups[g], 0, groups[g].completion_count);
     }
     return SM_OK;
 }
@@ -317,9 +344,9 @@ int sm_training_values(sm_training *t, const sluice_group *groups, size_t count,
     const bool frozen = t->first > 0; /* the body as in scoring: nothing is kept, nothing dropped */
     sm_workspace *w = frozen ? t->scoring : t->keeping;
     value_exchange x = {0};
-    int rc = value_exchange_new(&x, groups, count, c->outputs, error);
     sm_pack_clear(&t->pack);
     t->pack.values = true;
+    int rc = value_exchange_new(&x, &t->pack, groups, count, c->outputs, error);
     for (size_t g = 0; rc == SM_OK && g < count; g++)
         rc = sm_pack_add(&t->pack, &groups[g], 0, groups[g].completion_count, c->vocab, c->max_positions, error);
     const sm_dropout some = {

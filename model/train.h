@@ -1,6 +1,7 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * Training: float32 masters, a gradient that accumulates over calls, AdamW.
+ * Training: float32 masters, a gradient that accumulates over calls, AdamW. In bfloat16 the passes run on masters
+ * rounded once a step; gradients of weights, moments and masters stay float32.
  *
  * One object belongs to one thread at a time. It copies the parameters it starts from and borrows device and layout.
  */
@@ -11,12 +12,14 @@
 
 typedef struct sm_training sm_training;
 
-int sm_training_new(sm_training **out, kn_device *device, const sm_layout *layout, const float *params,
-                    const sluice_optimizer *optimizer, sm_error *error);
+/* dtype: KN_F32, or KN_BF16 where the device has a table of it. The numbers are read once. */
+int sm_training_new(sm_training **out, kn_device *device, kn_dtype dtype, const sm_layout *layout,
+                    const sm_numbers *numbers, const sluice_optimizer *optimizer, sm_error *error);
 /* A reward model: the body of `layout` under a head of optimizer->head_outputs, which starts from `head`, or random
  * when that is NULL. With optimizer->freeze_body only the head has a gradient and moves; dropout does not apply. */
-int sm_training_new_reward(sm_training **out, kn_device *device, const sm_layout *layout, const float *params,
-                           const float *head, const sluice_optimizer *optimizer, sm_error *error);
+int sm_training_new_reward(sm_training **out, kn_device *device, kn_dtype dtype, const sm_layout *layout,
+                           const sm_numbers *numbers, const float *head, const sluice_optimizer *optimizer,
+                           sm_error *error);
 void sm_training_free(sm_training *training);
 
 typedef int (*sm_derivative)(void *context, const float *const *logps, float *const *d_logps);
@@ -39,8 +42,8 @@ int sm_training_score_values(sm_training *training, const sluice_group *groups, 
 
 /* What is trained: for a reward model another layout than it began from. */
 const sm_layout *sm_training_layout(const sm_training *training);
-/* ‖weights now − weights at the start‖; params is what training began from. */
-double sm_training_distance(const sm_training *training, const float *params);
+/* ‖weights now − weights at the start‖; numbers are those that training began from. */
+int sm_training_distance(const sm_training *training, const sm_numbers *numbers, double *out, sm_error *error);
 
 /* The masters, and the gradient since the last step, laid out as params (of a frozen body: the head's alone). Borrowed;
  * for a tied model the gradient holds both uses of the embedding only after sm_training_gather. */

@@ -3,83 +3,72 @@
  * The Llama-layout transformer over packed rows: token ids in, hidden states and log-probabilities out.
  *
  * A layer is x ← x + Wo·attention(rope(Wqkv·norm(x))), x ← x + Wdown·swiglu(Wgate_up·norm(x)) (Touvron et al. 2023,
- * "LLaMA", §2.2). T is the number of rows, d the hidden size, V the vocabulary; q = heads·head_dim,
- * w = (heads + 2 kv_heads)·head_dim, f the feed-forward size.
+ * "LLaMA", §2.2). T is the number of rows, S that of the scored rows, d the hidden size, V the vocabulary;
+ * q = heads·head_dim, w = (heads + 2 kv_heads)·head_dim, f the feed-forward size.
  *
- * A network borrows its layout and parameters. It changes only in sm_network_refresh; between refreshes any number of
- * threads may run it, each with a workspace of its own. Memory of this version's devices is addressed by the host too.
+ * `void *` rows have the network's type, float32 or bfloat16; `float *` is float32 in both.
  */
 #ifndef MODEL_TRANSFORMER_H
 #define MODEL_TRANSFORMER_H
 
-#include "kernels/ops.h"
+#include "model/network.h"
 #include "model/pack.h"
-#include "model/weights.h"
 
-typedef struct sm_layer_matrices {
-    kn_matrix *qkv, *out, *gate_up, *down;
-} sm_layer_matrices;
+/* What of every layer's state is there after a forward pass. The backward pass wants all of it, and computes again what
+ * was not kept: the same operations on the same rows, so the result is the same to the bit. */
+typedef enum sm_keep {
+    SM_KEEP_NOTHING = 0, /* all layers share one state, whose x and middle are the same rows */
+    SM_KEEP_INPUTS,      /* each layer's x; the rest is shared */
+    SM_KEEP_ALL
+} sm_keep;
 
-typedef struct sm_network {
-    kn_device *device;
-    const sm_layout *layout;
-    const float *params;
-    kn_attention attention;
-    sm_layer_matrices *layer;
-    kn_matrix *head;  /* NULL in a reward model */
-    float *cos, *sin; /* [max_positions, head_dim / 2] */
-} sm_network;
-
-/* Packs the weights for the device; with_backward also for sm_backward. SM_NO_MEMORY is the only failure. */
-int sm_network_new(sm_network **out, kn_device *device, const sm_layout *layout, const float *params,
-                   bool with_backward, sm_error *error);
-/* Takes the parameters over again after they have changed. */
-int sm_network_refresh(sm_network *network, sm_error *error);
-void sm_network_free(sm_network *network);
-
-/* What a layer computed. In a workspace without `keep` all layers share one, and x and middle are the same rows. */
+/* What a layer computed. */
 typedef struct sm_layer_state {
-    float *x;                               /* [T, d] the layer's input */
-    float *qkv;                             /* [T, w] after the rotary embedding */
-    float *attended;                        /* [T, q] */
-    float *middle;                          /* [T, d] after attention */
-    float *gate_up;                         /* [T, 2f] */
-    float *attention_rstd, *lse, *mlp_rstd; /* [T], [T, heads], [T]; NULL without keep */
+    void *x;                                /* [T, d] the layer's input */
+    void *qkv;                              /* [T, w] after the rotary embedding */
+    void *attended;                         /* [T, q] */
+    void *middle;                           /* [T, d] after attention */
+    void *gate_up;                          /* [T, 2f] */
+    float *attention_rstd, *lse, *mlp_rstd; /* [T], [T, heads], [T]; NULL when nothing is kept */
 } sm_layer_state;
 
 /* Buffers of the backward pass. */
 typedef struct sm_flow {
-    float *dx;                  /* [T, d] of the residual stream */
-    float *branch;              /* [T, d] of a branch's output (a copy of dx that dropout may change) or input */
-    float *dactivated;          /* [T, f] */
-    float *dgate_up;            /* [T, 2f] */
-    float *dattended;           /* [T, q] */
-    float *dqkv;                /* [T, w] */
-    float *dscored, *dscored_x; /* [S, d] after and before the final norm */
+    void *dx;                  /* [T, d] of the residual stream */
+    void *branch;              /* [T, d] of a branch's output (a copy of dx that dropout may change) or input */
+    void *dactivated;          /* [T, f] */
+    void *dgate_up;            /* [T, 2f] */
+    void *dattended;           /* [T, q] */
+    void *dqkv;                /* [T, w] */
+    void *dscored, *dscored_x; /* [S, d] after and before the final norm */
 } sm_flow;
 
 typedef struct sm_workspace {
     kn_device *device;
     size_t row_capacity, scored_capacity;
-    bool keep; /* every layer's state is kept, for the backward pass */
+    size_t element; /* bytes of one activation */
+    sm_keep keep;
     sm_layer_state *layer;
-    float *x;                              /* [T, d] after the last layer */
-    float *normed;                         /* [T, d] */
-    float *activated;                      /* [T, f] */
-    float *scored_x;                       /* [S, d] rows of x that are scored */
-    float *scored_normed;                  /* [S, d] */
+    void *x;                               /* [T, d] after the last layer */
+    void *normed;                          /* [T, d] */
+    void *activated;                       /* [T, f] */
+    void *scored_x;                        /* [S, d] rows of x that are scored */
+    void *scored_normed;                   /* [S, d] */
     float *scored_rstd;                    /* [S] */
+    float *scored_row;                     /* [d] one of them, widened */
     float *logprob, *scored_lse, *entropy; /* [S] */
-    sm_flow flow;                          /* with keep */
-    float *rows_memory, *scored_memory;
+    sm_flow flow;                          /* unless nothing is kept */
+    void *rows_memory, *scored_memory;
     size_t layers;
 } sm_workspace;
 
-/* An empty workspace for networks of this layout; it grows when it is used. NULL when out of memory. */
-sm_workspace *sm_workspace_new(const sm_network *network, bool keep);
+/* An empty workspace for networks of this layout and type; it grows when it is used. NULL when out of memory. */
+sm_workspace *sm_workspace_new(const sm_network *network, sm_keep keep);
 void sm_workspace_free(sm_workspace *workspace);
 int sm_workspace_reserve(sm_workspace *workspace, const sm_network *network, size_t rows, size_t scored,
                          sm_error *error);
+/* Gives the memory back; the workspace grows again when it is used. */
+void sm_workspace_shrink(sm_workspace *workspace);
 
 /* How rows attend: packed segments, or pages of a cache. */
 typedef struct sm_attending {
@@ -97,8 +86,8 @@ typedef struct sm_dropout {
     const uint64_t *row_id; /* [T] */
 } sm_dropout;
 
-/* workspace->x = the hidden states of T rows after the last layer, before the final norm. dropout may be NULL, and
- * needs `keep`. Reserve the workspace first. */
+/* workspace->x = the hidden states of T rows after the last layer, before the final norm. dropout may be NULL,
+ * and needs a workspace that keeps. Reserve the workspace first. */
 int sm_forward(const sm_network *network, sm_workspace *workspace, const uint32_t *token, const uint32_t *position,
                size_t T, const sm_attending *attending, const sm_dropout *dropout, sm_error *error);
 
@@ -110,8 +99,13 @@ int sm_forward_scored(const sm_network *network, sm_workspace *workspace, const 
 int sm_forward_pack(const sm_network *network, sm_workspace *workspace, const sm_pack *pack, const sm_dropout *dropout,
                     bool entropy, sm_error *error);
 
+/* Computes a layer's state again from its x, all but what follows it. */
+int sm_forward_again(const sm_network *network, sm_workspace *workspace, size_t layer, const sm_pack *pack,
+                     const sm_dropout *dropout);
+
 /* Adds to `gradient` (laid out as params) the gradient of what has d/d logprob = dlogprob[scored], after
- * sm_forward_pack with the same pack and dropout in a workspace that keeps. `head_gradient` [V, d] takes the output
+ * sm_forward_pack with the same pack and dropout in a workspace that keeps inputs or all. In bfloat16 the pack must be
+ * an even one (sm_pack.even). `head_gradient` [V, d] takes the output
  * matrix's part (its place in `gradient`, or for a tied model a buffer of its own, so that the order of sums does not
  * depend on how a batch was cut). */
 int sm_backward(const sm_network *network, sm_workspace *workspace, const sm_pack *pack, const sm_dropout *dropout,
@@ -123,9 +117,6 @@ int sm_backward_scored(const sm_network *network, sm_workspace *workspace, const
 
 /* Key of a layer's dropout; site 0 attention, 1 feed-forward. */
 void sm_dropout_key(const sm_dropout *dropout, size_t layer, unsigned site, uint64_t key[2]);
-
-/* One line for a failing device call; returns the sm_status. */
-int sm_device_fail(int kn, const char *what, sm_error *error);
 
 /* Log-probabilities of completions, group after group, in micro-batches of whole sequences. logps[k] (and entropy[k];
  * entropy may be NULL) is the k-th completion's array over all groups; a token without one gets 0. The workspace must

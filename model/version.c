@@ -117,8 +117,8 @@ static int load_tokenizer(sm_version *v, sm_error *error)
 
 static int load(sm_version *v, sm_error *error)
 {
-    int rc = v->random ? sm_checkpoint_create(&v->checkpoint, v->path, v->seed, error)
-                       : sm_checkpoint_load(&v->checkpoint, v->path, error);
+    int rc = v->random ? sm_checkpoint_open_random(&v->checkpoint, v->path, v->seed, error)
+                       : sm_checkpoint_open(&v->checkpoint, v->path, error);
     if (rc == SM_OK)
         rc = load_tokenizer(v, error);
     return rc;
@@ -131,16 +131,17 @@ static bool is_folder(const sm_version *v, const char *path, const struct stat *
            v->changed.tv_sec == s->st_mtim.tv_sec && v->changed.tv_nsec == s->st_mtim.tv_nsec;
 }
 
-static sm_version *find(const sm_versions *versions, const char *path, const struct stat *s, bool random, uint64_t seed)
+static sm_version *find(const sm_versions *versions, const char *path, const struct stat *s, kn_dtype dtype,
+                        bool random, uint64_t seed)
 {
     for (sm_version *v = versions->first; v; v = v->next)
-        if (is_folder(v, path, s) && v->random == random && v->seed == seed)
+        if (is_folder(v, path, s) && v->dtype == dtype && v->random == random && v->seed == seed)
             return v;
     return NULL;
 }
 
-int sm_version_open(sm_versions *versions, const char *dir, bool random, uint64_t seed, sm_version **out,
-                    sm_error *error)
+int sm_version_open(sm_versions *versions, const char *dir, kn_dtype dtype, bool random, uint64_t seed,
+                    sm_version **out, sm_error *error)
 {
     struct stat s;
     char *path = realpath(dir, NULL);
@@ -150,8 +151,9 @@ int sm_version_open(sm_versions *versions, const char *dir, bool random, uint64_
         return sm_fail(error, SM_IO, "%s: no such folder; give the path of a Hugging Face checkpoint folder", dir);
     }
     int rc = SM_OK;
+    dtype = sm_device_dtype(versions->device, dtype);
     pthread_mutex_lock(&versions->lock);
-    sm_version *v = find(versions, path, &s, random, random ? seed : 0);
+    sm_version *v = find(versions, path, &s, dtype, random, random ? seed : 0);
     if (v) {
         v->users++;
         free(path);
@@ -160,6 +162,7 @@ int sm_version_open(sm_versions *versions, const char *dir, bool random, uint64_
         rc = sm_fail(error, SM_NO_MEMORY, "out of memory for a model");
     } else {
         v->path = path;
+        v->dtype = dtype;
         v->random = random;
         v->seed = random ? seed : 0;
         v->device_number = s.st_dev;
@@ -179,28 +182,38 @@ int sm_version_open(sm_versions *versions, const char *dir, bool random, uint64_
     return rc;
 }
 
+/* A checkpoint of the origin's numbers, in memory of its own. */
+static int copy_checkpoint(sm_version *v, sm_error *error)
+{
+    const sm_checkpoint *from = v->origin->checkpoint;
+    const sm_numbers numbers = sm_version_numbers(v->origin);
+    sm_checkpoint *c = v->checkpoint = calloc(1, sizeof(*c));
+    if (!c)
+        return sm_fail(error, SM_NO_MEMORY, "out of memory for a copy of %s", v->origin->path);
+    c->stored = from->stored;
+    int rc = sm_layout_init(&c->layout, &from->layout.config, error);
+    if (rc != SM_OK)
+        return rc;
+    c->params = aligned_alloc(64, (c->layout.count * sizeof(float) + 63) / 64 * 64);
+    if (!c->params)
+        return sm_fail(error, SM_NO_MEMORY, "out of memory for a copy of %s", v->origin->path);
+    return sm_numbers_read(&numbers, 0, c->layout.count, c->params, error);
+}
+
 int sm_version_copy(sm_version *origin, sm_version **out, sm_error *error)
 {
     *out = NULL;
     sm_version *v = version_new(origin->owner);
-    sm_checkpoint *c = v ? calloc(1, sizeof(*c)) : NULL;
     int rc = SM_OK;
-    if (!c) {
+    if (!v || !(v->path = strdup(origin->path))) {
         rc = sm_fail(error, SM_NO_MEMORY, "out of memory for a copy of %s", origin->path);
     } else {
-        v->checkpoint = c;
-        v->path = strdup(origin->path);
+        v->dtype = origin->dtype;
         v->tokenizer = origin->tokenizer;
         v->chat = origin->chat;
         v->template_hash = origin->template_hash;
         v->origin = origin;
-        c->stored = origin->checkpoint->stored;
-        rc = sm_layout_init(&c->layout, &origin->checkpoint->layout.config, error);
-        const size_t bytes = origin->checkpoint->layout.count * sizeof(float);
-        if (rc == SM_OK && (!v->path || !(c->params = aligned_alloc(64, (bytes + 63) / 64 * 64))))
-            rc = sm_fail(error, SM_NO_MEMORY, "out of memory for a copy of %s", origin->path);
-        if (rc == SM_OK)
-            memcpy(c->params, origin->checkpoint->params, bytes);
+        rc = copy_checkpoint(v, error);
     }
     if (rc != SM_OK) {
         if (v)
@@ -243,22 +256,32 @@ void sm_version_close(sm_version *v)
 /* --- use ------------------------------------------------------------------------------------------------------------
  */
 
+/* Packs the weights: of a copy from its flat array, which may change; else straight from the files. */
+static int pack(sm_version *v, sm_error *error)
+{
+    const sm_checkpoint *c = v->checkpoint;
+    const sm_numbers numbers = v->origin ? (sm_numbers){.params = c->params} : sm_checkpoint_numbers(c);
+    return sm_network_new(&v->network, v->owner->device, v->dtype, &c->layout, &numbers, false, error);
+}
+
 int sm_version_begin(sm_version *v, sm_network **network, sm_workspace **workspace, sm_error *error)
 {
     int rc = SM_OK;
     pthread_mutex_lock(&v->lock);
     if (!v->network)
-        rc = sm_network_new(&v->network, v->owner->device, &v->checkpoint->layout, v->checkpoint->params, false, error);
+        rc = pack(v, error);
     else if (v->origin)
         rc = sm_network_refresh(v->network, error);
     *network = v->network;
     *workspace = v->spare;
     v->spare = NULL;
-    pthread_mutex_unlock(&v->lock);
-    if (rc == SM_OK && !*workspace && !(*workspace = sm_workspace_new(*network, false)))
+    if (rc == SM_OK && !*workspace && !(*workspace = sm_workspace_new(*network, SM_KEEP_NOTHING)))
         rc = sm_fail(error, SM_NO_MEMORY, "out of memory");
-    if (rc != SM_OK)
+    if (rc == SM_OK)
+        v->running++;
+    else
         sm_workspace_free(*workspace);
+    pthread_mutex_unlock(&v->lock);
     return rc;
 }
 
@@ -267,8 +290,77 @@ void sm_version_end(sm_version *v, sm_workspace *workspace)
     pthread_mutex_lock(&v->lock);
     sm_workspace *spare = v->spare;
     v->spare = workspace;
+    v->running--;
     pthread_mutex_unlock(&v->lock);
     sm_workspace_free(spare);
+}
+
+void sm_version_rest(sm_version *v)
+{
+    pthread_mutex_lock(&v->lock);
+    if (v->running == 0) {
+        sm_workspace_free(v->spare);
+        sm_network_free(v->network);
+        v->spare = NULL;
+        v->network = NULL;
+    }
+    pthread_mutex_unlock(&v->lock);
+}
+
+/* Under the lock, for the flat array may be filled meanwhile. */
+static int read_numbers(void *context, size_t offset, size_t count, float *to, sm_error *error)
+{
+    sm_version *v = context;
+    pthread_mutex_lock(&v->lock);
+    const int rc = sm_checkpoint_read(v->checkpoint, offset, count, to, error);
+    pthread_mutex_unlock(&v->lock);
+    return rc;
+}
+
+sm_numbers sm_version_numbers(sm_version *v)
+{
+    return (sm_numbers){.read = read_numbers, .context = v};
+}
+
+int sm_version_params(sm_version *v, float **params, sm_error *error)
+{
+    pthread_mutex_lock(&v->lock);
+    const int rc = sm_checkpoint_params(v->checkpoint, error);
+    *params = v->checkpoint->params;
+    pthread_mutex_unlock(&v->lock);
+    return rc;
+}
+
+const char *sm_version_numerics(const sm_version *v)
+{
+    const kn_device *device = v->owner->device;
+    return (v->dtype == KN_BF16 ? device->ops_bf16 : device->ops)->numerics(device);
+}
+
+/* Of the parameters, in the order of the flat array. */
+static int hash_numbers(const sm_checkpoint *c, uint64_t half[2], sm_error *error)
+{
+    const sm_layout *layout = &c->layout;
+    XXH3_state_t *state = XXH3_createState();
+    float *values = malloc(sm_layout_largest(layout) * sizeof(float));
+    int rc = SM_OK;
+    if (!state || !values)
+        rc = sm_fail(error, SM_NO_MEMORY, "out of memory for a model");
+    else
+        XXH3_128bits_reset(state);
+    for (size_t i = 0; rc == SM_OK && i < layout->tensors; i++) {
+        rc = sm_checkpoint_read(c, layout->tensor[i].offset, layout->tensor[i].count, values, error);
+        if (rc == SM_OK)
+            XXH3_128bits_update(state, values, layout->tensor[i].count * sizeof(float));
+    }
+    if (rc == SM_OK) {
+        const XXH128_hash_t h = XXH3_128bits_digest(state);
+        half[0] = h.high64;
+        half[1] = h.low64;
+    }
+    XXH3_freeState(state);
+    free(values);
+    return rc;
 }
 
 int sm_version_hash(sm_version *v, uint8_t hash[16], sm_error *error)
@@ -277,13 +369,8 @@ int sm_version_hash(sm_version *v, uint8_t hash[16], sm_error *error)
     pthread_mutex_lock(&v->lock);
     if (!v->hashed || v->origin) {
         uint64_t half[2];
-        if (v->origin || v->random) {
-            const XXH128_hash_t h = XXH3_128bits(v->checkpoint->params, v->checkpoint->layout.count * sizeof(float));
-            half[0] = h.high64;
-            half[1] = h.low64;
-        } else {
-            rc = sm_checkpoint_hash(half, v->path, error);
-        }
+        rc = v->origin || v->random ? hash_numbers(v->checkpoint, half, error)
+                                    : sm_checkpoint_hash(half, v->path, error);
         for (size_t i = 0; rc == SM_OK && i < 16; i++)
             v->hash[i] = (uint8_t)(half[i / 8] >> (56 - 8 * (i % 8)));
         v->hashed = rc == SM_OK;
@@ -293,11 +380,26 @@ int sm_version_hash(sm_version *v, uint8_t hash[16], sm_error *error)
     return rc;
 }
 
-bool sm_version_tell_no_template(sm_version *v)
+static bool first_time(sm_version *v, bool *told)
 {
     pthread_mutex_lock(&v->lock);
-    const bool first = !v->told_no_template;
-    v->told_no_template = true;
+    const bool first = !*told;
+    *told = true;
     pthread_mutex_unlock(&v->lock);
     return first;
+}
+
+bool sm_version_tell_no_template(sm_version *v)
+{
+    return first_time(v, &v->told_no_template);
+}
+
+bool sm_version_tell_numerics(sm_version *v)
+{
+    return first_time(v, &v->told_numerics);
+}
+
+bool sm_version_tell_other_type(sm_version *v)
+{
+    return first_time(v, &v->told_other_type);
 }

@@ -116,3 +116,20 @@ const sm_tensor *sm_layout_find(const sm_layout *layout, const char *name)
     }
     return NULL;
 }
+
+size_t sm_layout_largest(const sm_layout *layout)
+{
+    size_t most = 0;
+    for (size_t i = 0; i < layout->tensors; i++) {
+        most = layout->tensor[i].count > most ? layout->tensor[i].count : most;
+    }
+    return most;
+}
+
+int sm_numbers_read(const sm_numbers *numbers, size_t offset, size_t count, float *to, sm_error *error)
+{
+    if (!numbers->params)
+        return numbers->read(numbers->context, offset, count, to, error);
+    memcpy(to, numbers->params + offset, count * sizeof *to);
+    return SM_OK;
+}

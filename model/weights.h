@@ -68,4 +68,18 @@ void sm_layout_free(sm_layout *layout);
 /* NULL when there is no such tensor. */
 const sm_tensor *sm_layout_find(const sm_layout *layout, const char *name);
 
+/* Numbers of its largest tensor. */
+size_t sm_layout_largest(const sm_layout *layout);
+
+/* Where the parameters of a layout come from: a flat array that may change, or a function that reads them. */
+typedef struct sm_numbers {
+    const float *params; /* [layout.count], borrowed; NULL = read them */
+    /* Copies the parameters [offset, offset + count) of the flat array, which are whole tensors. */
+    int (*read)(void *context, size_t offset, size_t count, float *to, sm_error *error);
+    void *context;
+} sm_numbers;
+
+/* Either kind into `to`. */
+int sm_numbers_read(const sm_numbers *numbers, size_t offset, size_t count, float *to, sm_error *error);
+
 #endif

@@ -95,13 +95,22 @@ void golden_free(golden *g)
     sm_checkpoint_free(g->checkpoint);
 }
 
-void golden_score(kn_device *device, const golden *g, const sluice_group *groups, size_t count, float *const *logps)
+sm_network *golden_network(kn_device *device, kn_dtype dtype, const golden *g)
 {
     sm_error error = {0};
     sm_network *network;
-    if (sm_network_new(&network, device, &g->checkpoint->layout, g->checkpoint->params, false, &error) != SM_OK)
+    const sm_numbers numbers = {.params = g->checkpoint->params};
+    if (sm_network_new(&network, device, dtype, &g->checkpoint->layout, &numbers, false, &error) != SM_OK)
         fail_msg("%s", error.text);
-    sm_workspace *workspace = sm_workspace_new(network, false);
+    return network;
+}
+
+void golden_score(kn_device *device, kn_dtype dtype, const golden *g, const sluice_group *groups, size_t count,
+                  float *const *logps)
+{
+    sm_error error = {0};
+    sm_network *network = golden_network(device, dtype, g);
+    sm_workspace *workspace = sm_workspace_new(network, SM_KEEP_NOTHING);
     assert_non_null(workspace);
     if (sm_score(network, workspace, groups, count, logps, NULL, &error) != SM_OK)
         fail_msg("%s", error.text);
@@ -132,4 +141,9 @@ void golden_device_free(int number, kn_device *device)
         kn_reference_free(device);
     else
         kn_cpu_free(device);
+}
+
+kn_dtype golden_last_dtype(const kn_device *device)
+{
+    return device->ops_bf16 ? KN_BF16 : KN_F32;
 }

@@ -34,8 +34,12 @@ sluice_span golden_span(const json_t *list);
 float **golden_room(const sluice_group *groups, size_t count);
 void golden_room_free(float **room, size_t completions);
 
+/* The golden model's network, packed from the flat array; without backward. */
+sm_network *golden_network(kn_device *device, kn_dtype dtype, const golden *);
+
 /* Log-probabilities by a network made for this call. */
-void golden_score(kn_device *device, const golden *, const sluice_group *groups, size_t count, float *const *logps);
+void golden_score(kn_device *device, kn_dtype dtype, const golden *, const sluice_group *groups, size_t count,
+                  float *const *logps);
 
 /* ‖a − b‖ / ‖b‖ over a run of floats. */
 double golden_difference(const float *a, const float *b, size_t count);
@@ -43,6 +47,8 @@ double golden_difference(const float *a, const float *b, size_t count);
 /* Devices by number: 0 the reference, then the CPU backend's instruction sets. NULL for one this machine lacks. */
 #define GOLDEN_DEVICES 5
 kn_device *golden_device(int number, int threads);
+/* The last type the device computes in: loops run from KN_F32 to it. */
+kn_dtype golden_last_dtype(const kn_device *device);
 void golden_device_free(int number, kn_device *device);
 
 #endif

@@ -23,8 +23,9 @@ typedef struct answer {
 /* One run: prompts handed out in turn (backwards if asked), answers by prompt and candidate. */
 typedef struct run {
     kn_device *device;
+    kn_dtype dtype;
     const sm_layout *layout;
-    const float *params;
+    sm_numbers numbers;
     const sm_tokenizer *tokenizer;
     const sluice_span *prompts;
     size_t prompt_count, handed_out;
@@ -70,7 +71,7 @@ static run run_of(kn_device *device, const sm_checkpoint *checkpoint, const slui
 {
     run r = {.device = device,
              .layout = &checkpoint->layout,
-             .params = checkpoint->params,
+             .numbers = {.params = checkpoint->params},
              .prompts = prompts,
              .prompt_count = count,
              .generation = {.size = sizeof(sluice_generation),
@@ -95,9 +96,9 @@ static int generate(run *r)
     r->handed_out = 0;
     r->generation.context = r;
     assert_non_null(r->answers);
-    if (sm_network_new(&network, r->device, r->layout, r->params, false, &r->error) != SM_OK)
+    if (sm_network_new(&network, r->device, r->dtype, r->layout, &r->numbers, false, &r->error) != SM_OK)
         fail_msg("%s", r->error.text);
-    sm_workspace *w = sm_workspace_new(network, false);
+    sm_workspace *w = sm_workspace_new(network, SM_KEEP_NOTHING);
     assert_non_null(w);
     const int rc =
         sm_generate(network, w, r->tokenizer, r->stop_ids, r->stop_count, &r->generation, &result, &r->error);
@@ -134,82 +135,86 @@ static void answers_equal(const run *a, const answer *b)
     }
 }
 
-static void tokens_do_not_depend_on_slots_threads_or_order(void **state)
+/* Does something with a run of every golden model on every device in every type it computes in. */
+static void each_run(int threads, uint32_t candidates, void (*check)(run *r, const golden *g))
 {
-    (void)state;
-    static const uint32_t stop[] = {2, 9};
     for (const char *const *name = golden_models; *name; name++) {
         golden g;
         golden_load(&g, *name);
         sluice_span prompts[8];
         const size_t count = prompts_of(&g, prompts);
         for (int number = 0; number < GOLDEN_DEVICES; number++) {
-            kn_device *device = golden_device(number, 1);
+            kn_device *device = golden_device(number, threads);
             if (!device)
                 continue;
-            run r = run_of(device, g.checkpoint, prompts, count, 5);
-            r.generation.temperature = 0.9;
-            r.generation.top_p = 0.95;
-            r.generation.repetition_penalty = 1.1;
-            r.generation.max_tokens = 60; /* some run into the context's end */
-            r.stop_ids = stop;
-            r.stop_count = 2;
-            generate_all(&r);
-            answer *first = r.answers;
-            r.answers = NULL;
-            static const uint32_t slots[] = {1, 2, 3, 7, 100};
-            for (size_t i = 0; i < sizeof(slots) / sizeof(*slots); i++) {
-                r.generation.slots = slots[i];
-                r.backwards = i % 2;
-                device->ops->set_threads(device, 1 + (int)(i % 3));
-                generate_all(&r);
-                answers_equal(&r, first);
+            for (kn_dtype dtype = KN_F32; dtype <= golden_last_dtype(device); dtype++) {
+                run r = run_of(device, g.checkpoint, prompts, count, candidates);
+                r.dtype = dtype;
+                check(&r, &g);
+                free(r.answers);
             }
-            free(first);
-            free(r.answers);
             golden_device_free(number, device);
         }
         golden_free(&g);
     }
 }
 
+static void expect_same_tokens(run *r, const golden *g)
+{
+    static const uint32_t stop[] = {2, 9}, slots[] = {1, 2, 3, 7, 100};
+    (void)g;
+    r->generation.temperature = 0.9;
+    r->generation.top_p = 0.95;
+    r->generation.repetition_penalty = 1.1;
+    r->generation.max_tokens = 60; /* some run into the context's end */
+    r->stop_ids = stop;
+    r->stop_count = 2;
+    generate_all(r);
+    answer *first = r->answers;
+    r->answers = NULL;
+    for (size_t i = 0; i < sizeof(slots) / sizeof(*slots); i++) {
+        r->generation.slots = slots[i];
+        r->backwards = i % 2;
+        r->device->ops->set_threads(r->device, 1 + (int)(i % 3));
+        generate_all(r);
+        answers_equal(r, first);
+    }
+    free(first);
+}
+
+static void tokens_do_not_depend_on_slots_threads_or_order(void **state)
+{
+    (void)state;
+    each_run(1, 5, expect_same_tokens);
+}
+
+static void expect_scores_as_recorded(run *r, const golden *g)
+{
+    r->generation.temperature = 1.3;
+    r->generation.top_k = 30;
+    r->generation.min_p = 0.01;
+    r->generation.max_tokens = 40;
+    r->generation.repetition_penalty = 1.2;
+    generate_all(r);
+    for (size_t i = 0; i < r->prompt_count; i++) {
+        sluice_span spans[4];
+        for (size_t c = 0; c < 4; c++)
+            spans[c] = (sluice_span){r->answers[4 * i + c].tokens, r->answers[4 * i + c].count};
+        const sluice_group group = {r->prompts[i], spans, 4, 0};
+        float **logps = golden_room(&group, 1);
+        golden_score(r->device, r->dtype, g, &group, 1, logps);
+        for (size_t c = 0; c < 4; c++) {
+            assert_int_equal(r->answers[4 * i + c].finish, SLUICE_FINISH_LENGTH);
+            assert_memory_equal(logps[c], r->answers[4 * i + c].logprobs, spans[c].count * sizeof(float));
+        }
+        golden_room_free(logps, 4);
+    }
+}
+
 static void recorded_log_probabilities_equal_a_later_score(void **state)
 {
     (void)state;
-    for (const char *const *name = golden_models; *name; name++) {
-        golden g;
-        golden_load(&g, *name);
-        sluice_span prompts[8];
-        const size_t count = prompts_of(&g, prompts);
-        for (int number = 0; number < GOLDEN_DEVICES; number++) {
-            kn_device *device = golden_device(number, 2);
-            if (!device)
-                continue;
-            run r = run_of(device, g.checkpoint, prompts, count, 4);
-            r.generation.temperature = 1.3;
-            r.generation.top_k = 30;
-            r.generation.min_p = 0.01;
-            r.generation.max_tokens = 40;
-            r.generation.repetition_penalty = 1.2;
-            generate_all(&r);
-            for (size_t i = 0; i < count; i++) {
-                sluice_span spans[4];
-                for (size_t c = 0; c < 4; c++)
-                    spans[c] = (sluice_span){r.answers[4 * i + c].tokens, r.answers[4 * i + c].count};
-                const sluice_group group = {prompts[i], spans, 4, 0};
-                float **logps = golden_room(&group, 1);
-                golden_score(device, &g, &group, 1, logps);
-                for (size_t c = 0; c < 4; c++) {
-                    assert_int_equal(r.answers[4 * i + c].finish, SLUICE_FINISH_LENGTH);
-                    assert_memory_equal(logps[c], r.answers[4 * i + c].logprobs, spans[c].count * sizeof(float));
-                }
-                golden_room_free(logps, 4);
-            }
-            free(r.answers);
-            golden_device_free(number, device);
-        }
-        golden_free(&g);
-    }
+    each_run(2, 4, expect_scores_as_recorded);
 }
 
 /* --- the distribution -----------------------------------------------------------------------------------------------
@@ -257,7 +262,7 @@ static void next_logps(kn_device *device, const golden *g, const sluice_span *pr
         to[v] = &logp[v];
     }
     const sluice_group group = {*prompt, spans, V, 0};
-    golden_score(device, g, &group, 1, to);
+    golden_score(device, KN_F32, g, &group, 1, to);
 }
 
 static void sampled_tokens_follow_the_truncated_distribution(void **state)
@@ -367,7 +372,7 @@ static void a_hook_shapes_the_choice_and_not_what_is_recorded(void **state)
         const sluice_span span = {a->tokens, 3};
         const sluice_group group = {g.groups[0].prompt, &span, 1, 0};
         float logps[3], *to = logps;
-        golden_score(device, &g, &group, 1, &to);
+        golden_score(r.device, r.dtype, &g, &group, 1, &to);
         assert_memory_equal(logps, a->logprobs, sizeof(logps));
     }
     free(r.answers);

@@ -12,10 +12,8 @@ static float *all_logits(kn_device *device, const golden *g, const sluice_span *
 {
     const sm_config *c = &g->checkpoint->layout.config;
     sm_error error = {0};
-    sm_network *network;
-    assert_int_equal(sm_network_new(&network, device, &g->checkpoint->layout, g->checkpoint->params, false, &error),
-                     SM_OK);
-    sm_workspace *w = sm_workspace_new(network, false);
+    sm_network *network = golden_network(device, KN_F32, g);
+    sm_workspace *w = sm_workspace_new(network, SM_KEEP_NOTHING);
     assert_non_null(w);
     const size_t T = sequence->count;
     assert_int_equal(sm_workspace_reserve(w, network, T, 0, &error), SM_OK);
@@ -27,9 +25,7 @@ static float *all_logits(kn_device *device, const golden *g, const sluice_span *
     const kn_segment segment = {.count = T};
     const sm_attending attending = {.segment = &segment, .segments = 1};
     assert_int_equal(sm_forward(network, w, sequence->tokens, position, T, &attending, NULL, &error), SM_OK);
-    assert_int_equal(device->ops->rms_norm(device, normed, NULL, w->x, network->params + network->layout->norm, T,
-                                           c->hidden, c->rms_eps),
-                     KN_OK);
+    assert_int_equal(device->ops->rms_norm(device, normed, NULL, w->x, network->norm, T, c->hidden, c->rms_eps), KN_OK);
     assert_int_equal(device->ops->logits(device, logits, normed, network->head, T), KN_OK);
     free(position);
     free(normed);
@@ -79,7 +75,7 @@ static void log_probabilities_are_those_of_float64(void **state)
             kn_device *device = golden_device(number, 2);
             if (!device)
                 continue;
-            golden_score(device, &g, g.groups, g.group_count, g.logps);
+            golden_score(device, KN_F32, &g, g.groups, g.group_count, g.logps);
             size_t k = 0;
             for (size_t i = 0; i < g.group_count; i++) {
                 const json_t *lists = json_object_get(json_array_get(json_object_get(g.json, "groups"), i), "logps");
@@ -95,6 +91,18 @@ static void log_probabilities_are_those_of_float64(void **state)
         }
         golden_free(&g);
     }
+}
+
+static void score_one_by_one(kn_device *device, kn_dtype dtype, const golden *g)
+{
+    size_t k = g->completions;
+    for (size_t i = g->group_count; i-- > 0;)
+        for (size_t c = g->groups[i].completion_count; c-- > 0;) {
+            sluice_group alone = g->groups[i];
+            alone.completions += c;
+            alone.completion_count = 1;
+            golden_score(device, dtype, g, &alone, 1, &g->logps[--k]);
+        }
 }
 
 /* Many groups, so that micro-batches are cut somewhere; then the same one completion at a time, backwards, on one, two
@@ -115,23 +123,19 @@ static void scores_are_the_same_to_the_bit_however_they_are_cut(void **state)
         kn_device *device = golden_device(number, 1);
         if (!device)
             continue;
-        golden_score(device, &g, many, count, all);
-        for (int threads = 1; threads <= 3; threads++) {
-            device->ops->set_threads(device, threads);
-            size_t k = g.completions;
-            for (size_t i = g.group_count; i-- > 0;)
-                for (size_t c = g.groups[i].completion_count; c-- > 0;) {
-                    sluice_group alone = g.groups[i];
-                    alone.completions += c;
-                    alone.completion_count = 1;
-                    golden_score(device, &g, &alone, 1, &g.logps[--k]);
+        for (kn_dtype dtype = KN_F32; dtype <= golden_last_dtype(device); dtype++) {
+            golden_score(device, dtype, &g, many, count, all);
+            for (int threads = 1; threads <= 3; threads++) {
+                device->ops->set_threads(device, threads);
+                score_one_by_one(device, dtype, &g);
+                for (size_t j = 0; j < g.completions * TIMES; j++) {
+                    const sluice_group *group = g.groups;
+                    size_t c = j % g.completions;
+                    while (c >= group->completion_count)
+                        c -= group++->completion_count;
+                    assert_memory_equal(all[j], g.logps[j % g.completions],
+                                        group->completions[c].count * sizeof(float));
                 }
-            for (size_t j = 0; j < g.completions * TIMES; j++) {
-                const sluice_group *group = g.groups;
-                size_t c = j % g.completions;
-                while (c >= group->completion_count)
-                    c -= group++->completion_count;
-                assert_memory_equal(all[j], g.logps[j % g.completions], group->completions[c].count * sizeof(float));
             }
         }
         golden_device_free(number, device);
@@ -148,10 +152,8 @@ static void what_cannot_be_scored_is_refused(void **state)
     golden_load(&g, "grouped");
     kn_device *device = golden_device(1, 1);
     sm_error error = {0};
-    sm_network *network;
-    assert_int_equal(sm_network_new(&network, device, &g.checkpoint->layout, g.checkpoint->params, false, &error),
-                     SM_OK);
-    sm_workspace *w = sm_workspace_new(network, false);
+    sm_network *network = golden_network(device, KN_F32, &g);
+    sm_workspace *w = sm_workspace_new(network, SM_KEEP_NOTHING);
     uint32_t tokens[65] = {0};
     float room[65], *logps = room;
     const sluice_span completion = {tokens, 60};
@@ -185,10 +187,8 @@ static void entropy_is_that_of_the_logits(void **state)
     kn_device *device = golden_device(1, 2);
     const size_t V = g.checkpoint->layout.config.vocab;
     sm_error error = {0};
-    sm_network *network;
-    assert_int_equal(sm_network_new(&network, device, &g.checkpoint->layout, g.checkpoint->params, false, &error),
-                     SM_OK);
-    sm_workspace *w = sm_workspace_new(network, false);
+    sm_network *network = golden_network(device, KN_F32, &g);
+    sm_workspace *w = sm_workspace_new(network, SM_KEEP_NOTHING);
     float **entropy = golden_room(g.groups, g.group_count);
     assert_int_equal(sm_score(network, w, g.groups, g.group_count, g.logps, entropy, &error), SM_OK);
     const sluice_span sequence = golden_span(json_object_get(g.json, "sequence"));

@@ -76,18 +76,23 @@ static const char *golden_of(const char *name)
     return path;
 }
 
-static int try_open(const char *path, sluice_model **out)
+static int try_open(const char *path, const char *dtype, sluice_model **out)
 {
-    const sluice_model_ref ref = {.slot = "policy", .path = path, .dtype = "float32", .text = "policy@0"};
+    const sluice_model_ref ref = {.slot = "policy", .path = path, .dtype = dtype, .text = "policy@0"};
     return service->open(service, &host, &ref, out);
+}
+
+static sluice_model *opened_in(const char *path, const char *dtype)
+{
+    sluice_model *model;
+    if (try_open(path, dtype, &model) != SLUICE_OK)
+        fail_msg("%s", last_error);
+    return model;
 }
 
 static sluice_model *opened(const char *path)
 {
-    sluice_model *model;
-    if (try_open(path, &model) != SLUICE_OK)
-        fail_msg("%s", last_error);
-    return model;
+    return opened_in(path, "float32");
 }
 
 static sluice_model *opened_random(const char *path, uint64_t seed)
@@ -144,16 +149,49 @@ static void what_cannot_be_opened_is_said_in_one_line(void **state)
 {
     (void)state;
     sluice_model *model;
-    assert_int_equal(try_open("/nowhere/at/all", &model), SLUICE_BAD_MODEL);
+    assert_int_equal(try_open("/nowhere/at/all", "float32", &model), SLUICE_BAD_MODEL);
     assert_null(model);
     assert_non_null(strstr(last_error, "/nowhere/at/all"));
     assert_null(strchr(last_error, '\n'));
-    assert_true(try_open(golden_of(""), &model) < 0); /* a folder without config.json */
+    assert_true(try_open(golden_of(""), NULL, &model) < 0); /* a folder without config.json */
     assert_non_null(strstr(last_error, "config.json"));
-    const sluice_model_ref half = {
-        .slot = "policy", .path = golden_of("grouped"), .dtype = "bfloat16", .text = "policy"};
-    assert_int_equal(service->open(service, &host, &half, &model), SLUICE_UNSUPPORTED);
-    assert_non_null(strstr(last_error, "bfloat16"));
+    assert_int_equal(try_open(golden_of("grouped"), "float16", &model), SLUICE_UNSUPPORTED);
+    assert_non_null(strstr(last_error, "float16"));
+    assert_int_equal(try_open(golden_of("grouped"), "int8", &model), SLUICE_UNSUPPORTED);
+    assert_non_null(strstr(last_error, "int8"));
+}
+
+/* bfloat16 is another version in memory, with arithmetic of its own; where the device has none, the log says so. */
+static void a_version_is_computed_in_the_type_asked_for(void **state)
+{
+    (void)state;
+    golden g;
+    golden_load(&g, "grouped");
+    log_lines = 0;
+    sluice_model *whole = opened(golden_of("grouped")), *half = opened_in(golden_of("grouped"), "bf16");
+    assert_int_equal(log_lines, 2); /* however often it is opened */
+    sluice_model *again = opened_in(golden_of("grouped"), "bfloat16");
+    assert_int_equal(log_lines, 2);
+    sluice_model_info a = {.size = sizeof(a)}, b = {.size = sizeof(b)};
+    assert_int_equal(service->info(whole, &a), SLUICE_OK);
+    assert_int_equal(service->info(half, &b), SLUICE_OK);
+    assert_memory_equal(a.content_hash, b.content_hash, 16);
+    float **other = golden_room(g.groups, g.group_count);
+    assert_int_equal(service->score(whole, g.groups, g.group_count, g.logps, NULL), SLUICE_OK);
+    assert_int_equal(service->score(half, g.groups, g.group_count, other, NULL), SLUICE_OK);
+    const size_t bytes = g.groups[0].completions[1].count * sizeof(float);
+    if (strcmp(a.numerics, b.numerics) == 0) {
+        print_message("this device computes no bfloat16\n");
+        assert_memory_equal(g.logps[1], other[1], bytes);
+    } else {
+        assert_memory_not_equal(g.logps[1], other[1], bytes);
+    }
+    assert_true(distance(whole, half) == 0); /* the numbers themselves are the files' */
+    golden_room_free(other, g.completions);
+    golden_free(&g);
+    service->close(whole);
+    service->close(half);
+    service->close(again);
 }
 
 static void random_versions_depend_on_the_seed_alone(void **state)
@@ -282,15 +320,14 @@ static int raise_all(void *context, const float *const *logps, float *const *d_l
     return SLUICE_OK;
 }
 
-static void what_was_trained_is_what_is_saved(void **state)
+static void expect_what_was_trained_to_be_saved(const char *dtype)
 {
-    (void)state;
     golden g;
     golden_load(&g, "wide-heads");
     char *folder = folder_new();
     char to[4096];
     snprintf(to, sizeof(to), "%s/trained", folder);
-    sluice_model *model = opened(golden_of("wide-heads"));
+    sluice_model *model = opened_in(golden_of("wide-heads"), dtype);
     const sluice_optimizer optimizer = {
         .size = sizeof(optimizer), .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .max_grad_norm = 1};
     sluice_training *training;
@@ -305,9 +342,9 @@ static void what_was_trained_is_what_is_saved(void **state)
     assert_int_equal(service->train_score(training, g.groups, g.group_count, trained), SLUICE_OK);
     if (service->train_save(training, to) != SLUICE_OK)
         fail_msg("%s", last_error);
-    sluice_model *version = opened(to);
+    sluice_model *version = opened_in(to, dtype);
     assert_true(distance(model, version) > 0); /* and the opened version is as it was */
-    sluice_model *origin = opened(golden_of("wide-heads"));
+    sluice_model *origin = opened_in(golden_of("wide-heads"), dtype);
     assert_true(distance(model, origin) == 0);
     service->close(origin);
     assert_int_equal(service->score(version, g.groups, g.group_count, saved, NULL), SLUICE_OK);
@@ -330,6 +367,13 @@ static void what_was_trained_is_what_is_saved(void **state)
     golden_room_free(saved, g.completions);
     golden_free(&g);
     folder_remove(folder);
+}
+
+static void what_was_trained_is_what_is_saved(void **state)
+{
+    (void)state;
+    expect_what_was_trained_to_be_saved("float32");
+    expect_what_was_trained_to_be_saved("bf16");
 }
 
 static int no_prompt(void *context, sluice_generate_prompt *out)
@@ -466,6 +510,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_version_is_one_copy_in_memory),
         cmocka_unit_test(what_cannot_be_opened_is_said_in_one_line),
+        cmocka_unit_test(a_version_is_computed_in_the_type_asked_for),
         cmocka_unit_test(random_versions_depend_on_the_seed_alone),
         cmocka_unit_test(a_copy_is_written_and_saved_alone),
         cmocka_unit_test(merging_two_folders_gives_their_mean),

@@ -13,13 +13,20 @@
 static const sluice_optimizer plain_optimizer = {
     .size = sizeof(sluice_optimizer), .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .seed = 7};
 
-static sm_training *begin(kn_device *device, const golden *g, const float *params, const sluice_optimizer *optimizer)
+static sm_training *begin_in(kn_device *device, kn_dtype dtype, const golden *g, const float *params,
+                             const sluice_optimizer *optimizer)
 {
     sm_error error = {0};
     sm_training *t;
-    if (sm_training_new(&t, device, &g->checkpoint->layout, params ? params : g->checkpoint->params, optimizer, &error))
+    const sm_numbers numbers = {.params = params ? params : g->checkpoint->params};
+    if (sm_training_new(&t, device, dtype, &g->checkpoint->layout, &numbers, optimizer, &error))
         fail_msg("%s", error.text);
     return t;
+}
+
+static sm_training *begin(kn_device *device, const golden *g, const float *params, const sluice_optimizer *optimizer)
+{
+    return begin_in(device, KN_F32, g, params, optimizer);
 }
 
 static void add_gradient(sm_training *t, const sluice_group *groups, size_t count, sm_derivative derivative,
@@ -383,13 +390,20 @@ static void step(sm_training *t, double lr, double scale, sluice_step_info *info
         fail_msg("%s", error.text);
 }
 
-/* Parameters after two steps over `times` rounds of the groups, `together` groups a call. */
-static float *trained(kn_device *device, const golden *g, size_t times, size_t together, double dropout)
+/* How a training is cut up and what it keeps: none of it may change a bit. */
+typedef struct cut {
+    size_t together; /* groups a call */
+    bool recompute;
+} cut;
+
+/* Parameters after two steps over `times` rounds of the groups. */
+static float *trained(kn_device *device, kn_dtype dtype, const golden *g, size_t times, const cut *how, double dropout)
 {
     const size_t total = g->group_count * times, bytes = g->checkpoint->layout.count * sizeof(float);
     sluice_optimizer optimizer = plain_optimizer;
     optimizer.dropout = dropout;
-    sm_training *t = begin(device, g, NULL, &optimizer);
+    optimizer.recompute = how->recompute;
+    sm_training *t = begin_in(device, dtype, g, NULL, &optimizer);
     sluice_group *groups = malloc(total * sizeof(*groups));
     float *params = malloc(bytes);
     assert_true(groups && params);
@@ -399,8 +413,8 @@ static float *trained(kn_device *device, const golden *g, size_t times, size_t t
     }
     for (int i = 0; i < 2; i++) {
         sluice_step_info info;
-        for (size_t from = 0; from < total; from += together) {
-            weighted_sum sum = {g, from, total - from < together ? total - from : together};
+        for (size_t from = 0; from < total; from += how->together) {
+            weighted_sum sum = {g, from, total - from < how->together ? total - from : how->together};
             add_gradient(t, groups + from, sum.count, weighted_sum_derivative, &sum);
         }
         step(t, 1e-2, 0.1, &info);
@@ -411,31 +425,40 @@ static float *trained(kn_device *device, const golden *g, size_t times, size_t t
     return params;
 }
 
+enum { TIMES = 8 };
+
+static void expect_same_bits_however_cut(kn_device *device, kn_dtype dtype, const golden *g)
+{
+    const size_t bytes = g->checkpoint->layout.count * sizeof(float);
+    const cut all = {g->group_count * TIMES, false};
+    float *whole = trained(device, dtype, g, TIMES, &all, 0.1);
+    for (int threads = 1; threads <= 3; threads++) {
+        device->ops->set_threads(device, threads);
+        for (size_t together = 1; together <= 7; together += 3) {
+            const cut how = {together, together == 4};
+            float *pieces = trained(device, dtype, g, TIMES, &how, 0.1);
+            assert_memory_equal(whole, pieces, bytes);
+            free(pieces);
+        }
+    }
+    float *without = trained(device, dtype, g, TIMES, &all, 0);
+    assert_memory_not_equal(whole, without, bytes);
+    free(without);
+    free(whole);
+}
+
 static void training_is_the_same_to_the_bit_however_it_is_cut(void **state)
 {
     (void)state;
-    enum { TIMES = 8 };
     for (const char *const *name = golden_models; *name; name++) {
         golden g;
         golden_load(&g, *name);
-        const size_t bytes = g.checkpoint->layout.count * sizeof(float);
         for (int number = 0; number < GOLDEN_DEVICES; number++) {
             kn_device *device = golden_device(number, 1);
             if (!device)
                 continue;
-            float *whole = trained(device, &g, TIMES, g.group_count * TIMES, 0.1);
-            for (int threads = 1; threads <= 3; threads++) {
-                device->ops->set_threads(device, threads);
-                for (size_t together = 1; together <= 7; together += 3) {
-                    float *cut = trained(device, &g, TIMES, together, 0.1);
-                    assert_memory_equal(whole, cut, bytes);
-                    free(cut);
-                }
-            }
-            float *without = trained(device, &g, TIMES, g.group_count * TIMES, 0);
-            assert_memory_not_equal(whole, without, bytes);
-            free(without);
-            free(whole);
+            for (kn_dtype dtype = KN_F32; dtype <= golden_last_dtype(device); dtype++)
+                expect_same_bits_however_cut(device, dtype, &g);
             golden_device_free(number, device);
         }
         golden_free(&g);

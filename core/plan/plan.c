@@ -63,6 +63,21 @@ static void check_folder(sl_builder *b, const sl_slot *slot, const sl_setting *a
             slot->name, slot->path);
 }
 
+/* One spelling of each type, for what a stage computes depends on it. */
+static const char *read_dtype(sl_builder *b, const sl_slot *slot, const sl_setting *at, const char *text)
+{
+    static const char *const names[][2] = {
+        {"float32", "float32"}, {"fp32", "float32"}, {"bfloat16", "bfloat16"}, {"bf16", "bfloat16"}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(text, names[i][0]) == 0)
+            return names[i][1];
+    sl_mistake(b->mistakes, at, NULL,
+               "model '%s': nothing is computed in dtype '%s'; write \"float32\" or \"bf16\" (checkpoints stored in "
+               "float32, bfloat16 and float16 are read)",
+               slot->name, text);
+    return "float32";
+}
+
 static void read_slot(sl_builder *b, sl_slot *slot, const sl_setting *group)
 {
     static const char *const keys[] = {"path", "dtype", "init", "keep_versions", NULL};
@@ -78,12 +93,8 @@ static void read_slot(sl_builder *b, sl_slot *slot, const sl_setting *group)
     const sl_setting *path = sl_setting_member(group, "path"), *dtype = sl_setting_member(group, "dtype");
     const sl_setting *init = sl_setting_member(group, "init"), *keep = sl_setting_member(group, "keep_versions");
     const char *text;
-    if (dtype && sl_build_text(b, dtype, NULL, "dtype", &text) && strcmp(text, "float32") != 0)
-        sl_mistake(b->mistakes, dtype, NULL,
-                   "model '%s': dtype '%s' is not supported in this version; write \"float32\" (checkpoints stored in "
-                   "bf16 and f16 "
-                   "are read)",
-                   slot->name, text);
+    if (dtype && sl_build_text(b, dtype, NULL, "dtype", &text))
+        slot->dtype = read_dtype(b, slot, dtype, text);
     if (init && sl_build_text(b, init, NULL, "init", &text)) {
         slot->random = strcmp(text, "random") == 0;
         if (!slot->random)

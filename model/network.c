@@ -1,0 +1,305 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+#include "model/network.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "model/dtype.h"
+
+int sm_device_fail(int kn, const char *what, sm_error *error)
+{
+    if (kn == KN_NO_MEMORY)
+        return sm_fail(error, SM_NO_MEMORY, "out of memory in %s; use smaller batches", what);
+    if (kn == KN_UNSUPPORTED)
+        return sm_fail(error, SM_UNSUPPORTED, "this device does not do %s for this model", what);
+    return sm_fail(error, SM_BAD_ARGUMENT, "%s was refused by the device: a value is not finite or out of range", what);
+}
+
+kn_dtype sm_device_dtype(const kn_device *device, kn_dtype wanted)
+{
+    return wanted == KN_BF16 && device->ops_bf16 ? KN_BF16 : KN_F32;
+}
+
+size_t sm_network_element(const sm_network *n)
+{
+    return sm_dtype_size(n->ops->dtype);
+}
+
+/* --- sizes ----------------------------------------------------------------------------------------------------------
+ */
+
+typedef struct sizes {
+    size_t d, q, width, f, vocab;
+} sizes;
+
+static sizes sizes_of(const sm_config *c)
+{
+    const size_t q = (size_t)c->heads * c->head_dim;
+    return (sizes){c->hidden, q, q + 2 * (size_t)c->kv_heads * c->head_dim, c->intermediate, c->vocab};
+}
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Of the largest matrix. */
+static size_t most_elements(const sizes *s)
+{
+    return larger(larger(s->width, s->q) * s->d, larger(2 * s->f, s->vocab) * s->d);
+}
+
+/* --- matrices -------------------------------------------------------------------------------------------------------
+ */
+
+static int make_matrices(sm_network *n, bool with_backward)
+{
+    const sizes s = sizes_of(&n->layout->config);
+    const kn_ops *ops = n->ops;
+    if (n->layout->head != SM_ABSENT)
+        n->head = ops->matrix_new(n->device, s.vocab, s.d, with_backward);
+    bool ok = n->head || n->layout->head == SM_ABSENT;
+    for (size_t l = 0; ok && l < n->layout->config.layers; l++) {
+        sm_layer_weights *m = &n->layer[l];
+        m->qkv = ops->matrix_new(n->device, s.width, s.d, with_backward);
+        m->out = ops->matrix_new(n->device, s.d, s.q, with_backward);
+        m->gate_up = ops->matrix_new(n->device, 2 * s.f, s.d, with_backward);
+        m->down = ops->matrix_new(n->device, s.d, s.f, with_backward);
+        ok = m->qkv && m->out && m->gate_up && m->down;
+    }
+    return ok ? KN_OK : KN_NO_MEMORY;
+}
+
+/* What packing needs: a place for one matrix where numbers are read. */
+typedef struct packing {
+    sm_network *n;
+    float *room;
+    sm_error *error;
+} packing;
+
+/* The parameters at `offset`: in the flat array, or read into the room. */
+static int fetch(const packing *p, size_t offset, size_t count, const float **out)
+{
+    const sm_numbers *numbers = &p->n->numbers;
+    *out = numbers->params ? numbers->params + offset : p->room;
+    return numbers->params ? SM_OK : sm_numbers_read(numbers, offset, count, p->room, p->error);
+}
+
+static int set(const packing *p, kn_matrix *matrix, const float *w)
+{
+    const int kn = p->n->ops->matrix_set(p->n->device, matrix, w);
+    return kn == KN_OK ? SM_OK : sm_device_fail(kn, "packing the weights", p->error);
+}
+
+static int pack_matrix(const packing *p, kn_matrix *matrix, size_t offset, size_t count)
+{
+    const float *w;
+    const int rc = fetch(p, offset, count, &w);
+    return rc == SM_OK ? set(p, matrix, w) : rc;
+}
+
+static bool tied(const sm_layout *layout)
+{
+    return layout->head == layout->embed;
+}
+
+/* The embedding's rows, and the output matrix where they are the same numbers. */
+static int pack_embedding(const packing *p)
+{
+    sm_network *n = p->n;
+    const size_t count = (size_t)n->layout->config.vocab * n->layout->config.hidden;
+    const float *w = NULL;
+    int rc = SM_OK;
+    if (n->ops->dtype == KN_F32 && n->own_embed) {
+        rc = sm_numbers_read(&n->numbers, n->layout->embed, count, n->own_embed, p->error);
+        w = n->own_embed;
+    } else {
+        rc = fetch(p, n->layout->embed, count, &w);
+    }
+    if (rc == SM_OK && n->ops->dtype == KN_BF16) {
+        const int kn = n->ops->to_bf16(n->device, n->own_embed, w, count);
+        rc = kn == KN_OK ? SM_OK : sm_device_fail(kn, "packing the weights", p->error);
+    }
+    if (rc == SM_OK && n->head && tied(n->layout))
+        rc = set(p, n->head, w);
+    return rc;
+}
+
+static int pack_weights(const packing *p)
+{
+    const sm_network *n = p->n;
+    const sizes s = sizes_of(&n->layout->config);
+    int rc = pack_embedding(p);
+    if (rc == SM_OK && n->head && !tied(n->layout))
+        rc = pack_matrix(p, n->head, n->layout->head, s.vocab * s.d);
+    for (size_t l = 0; rc == SM_OK && l < n->layout->config.layers; l++) {
+        const sm_layer_layout *at = &n->layout->layer[l];
+        const sm_layer_weights *m = &n->layer[l];
+        if ((rc = pack_matrix(p, m->qkv, at->qkv, s.width * s.d)) == SM_OK &&
+            (rc = pack_matrix(p, m->out, at->out, s.d * s.q)) == SM_OK &&
+            (rc = pack_matrix(p, m->gate_up, at->gate_up, 2 * s.f * s.d)) == SM_OK)
+            rc = pack_matrix(p, m->down, at->down, s.d * s.f);
+    }
+    return rc;
+}
+
+/* --- norms and biases -----------------------------------------------------------------------------------------------
+ */
+
+/* Places each vector in the flat array, or one after the other in the network's own memory. Without memory it only
+ * counts. */
+typedef struct placing {
+    sm_network *n;
+    float *memory;
+    size_t used;
+    int rc;
+    sm_error *error;
+} placing;
+
+static const float *place(placing *p, size_t offset, size_t count)
+{
+    if (offset == SM_ABSENT)
+        return NULL;
+    if (p->n->numbers.params)
+        return p->n->numbers.params + offset;
+    float *at = p->memory ? p->memory + p->used : NULL;
+    p->used += count;
+    if (at && p->rc == SM_OK)
+        p->rc = sm_numbers_read(&p->n->numbers, offset, count, at, p->error);
+    return at;
+}
+
+static void place_vectors(placing *p)
+{
+    const sm_layout *layout = p->n->layout;
+    const sizes s = sizes_of(&layout->config);
+    p->n->norm = place(p, layout->norm, s.d);
+    p->n->score = place(p, layout->score, layout->config.outputs * s.d);
+    for (size_t l = 0; l < layout->config.layers; l++) {
+        const sm_layer_layout *at = &layout->layer[l];
+        sm_layer_weights *w = &p->n->layer[l];
+        w->attention_norm = place(p, at->attention_norm, s.d);
+        w->mlp_norm = place(p, at->mlp_norm, s.d);
+        w->qkv_bias = place(p, at->qkv_bias, s.width);
+        w->out_bias = place(p, at->out_bias, s.d);
+        w->gate_up_bias = place(p, at->gate_up_bias, 2 * s.f);
+        w->down_bias = place(p, at->down_bias, s.d);
+    }
+}
+
+static int set_vectors(sm_network *n, sm_error *error)
+{
+    placing p = {.n = n, .error = error};
+    place_vectors(&p);
+    if (n->numbers.params)
+        return SM_OK;
+    n->own_vectors = n->ops->alloc(n->device, p.used * sizeof(float));
+    if (!n->own_vectors)
+        return sm_fail(error, SM_NO_MEMORY, "out of memory for a model");
+    p = (placing){.n = n, .memory = n->own_vectors, .error = error};
+    place_vectors(&p);
+    return p.rc;
+}
+
+/* --- the whole ------------------------------------------------------------------------------------------------------
+ */
+
+static int make_rope(sm_network *n)
+{
+    const sm_config *c = &n->layout->config;
+    const size_t half = c->head_dim / 2, bytes = c->max_positions * half * sizeof(float);
+    float *frequency = malloc(half * sizeof(float));
+    n->cos = n->ops->alloc(n->device, bytes);
+    n->sin = n->ops->alloc(n->device, bytes);
+    const bool ok = frequency && n->cos && n->sin;
+    if (ok) {
+        sm_config_rope_frequencies(c, frequency);
+        for (size_t p = 0; p < c->max_positions; p++)
+            for (size_t i = 0; i < half; i++) {
+                /* as transformers: the angle is a float32 product */
+                const float angle = (float)p * frequency[i];
+                n->cos[p * half + i] = (float)cos(angle);
+                n->sin[p * half + i] = (float)sin(angle);
+            }
+    }
+    free(frequency);
+    return ok ? KN_OK : KN_NO_MEMORY;
+}
+
+/* Rows to look tokens up in: the flat array's where that has the network's type. */
+static int make_embedding(sm_network *n)
+{
+    if (n->ops->dtype == KN_F32 && n->numbers.params) {
+        n->embed = n->numbers.params + n->layout->embed;
+        return KN_OK;
+    }
+    const size_t count = (size_t)n->layout->config.vocab * n->layout->config.hidden;
+    n->embed = n->own_embed = n->ops->alloc(n->device, count * sm_network_element(n));
+    return n->embed ? KN_OK : KN_NO_MEMORY;
+}
+
+int sm_network_new(sm_network **out, kn_device *device, kn_dtype dtype, const sm_layout *layout,
+                   const sm_numbers *numbers, bool with_backward, sm_error *error)
+{
+    const sm_config *c = &layout->config;
+    sm_network *n = calloc(1, sizeof(*n));
+    *out = NULL;
+    if (!n)
+        return sm_fail(error, SM_NO_MEMORY, "out of memory for a model");
+    n->device = device;
+    n->ops = dtype == KN_BF16 ? device->ops_bf16 : device->ops;
+    n->layout = layout;
+    n->numbers = *numbers;
+    n->attention = (kn_attention){.heads = c->heads,
+                                  .kv_heads = c->kv_heads,
+                                  .head_dim = c->head_dim,
+                                  .scale = (float)(1.0 / sqrt((double)c->head_dim))};
+    n->layer = calloc(c->layers, sizeof(*n->layer));
+    int rc = SM_OK;
+    if (!n->layer || make_matrices(n, with_backward) != KN_OK || make_rope(n) != KN_OK || make_embedding(n) != KN_OK)
+        rc = sm_fail(error, SM_NO_MEMORY, "out of memory for a model of %zu parameters", layout->count);
+    if (rc == SM_OK)
+        rc = set_vectors(n, error);
+    if (rc == SM_OK)
+        rc = sm_network_refresh(n, error);
+    if (rc != SM_OK) {
+        sm_network_free(n);
+        return rc;
+    }
+    *out = n;
+    return SM_OK;
+}
+
+int sm_network_refresh(sm_network *n, sm_error *error)
+{
+    packing p = {.n = n, .error = error};
+    if (!n->numbers.params) {
+        const sizes s = sizes_of(&n->layout->config);
+        const size_t most = most_elements(&s);
+        if (!(p.room = malloc(most * sizeof(float))))
+            return sm_fail(error, SM_NO_MEMORY, "out of memory for a model of %zu parameters", n->layout->count);
+    }
+    const int rc = pack_weights(&p);
+    free(p.room);
+    return rc;
+}
+
+void sm_network_free(sm_network *n)
+{
+    if (!n)
+        return;
+    const kn_ops *ops = n->ops;
+    for (size_t l = 0; n->layer && l < n->layout->config.layers; l++) {
+        ops->matrix_free(n->device, n->layer[l].qkv);
+        ops->matrix_free(n->device, n->layer[l].out);
+        ops->matrix_free(n->device, n->layer[l].gate_up);
+        ops->matrix_free(n->device, n->layer[l].down);
+    }
+    ops->matrix_free(n->device, n->head);
+    ops->free(n->device, n->cos);
+    ops->free(n->device, n->sin);
+    ops->free(n->device, n->own_embed);
+    ops->free(n->device, n->own_vectors);
+    free(n->layer);
+    free(n);
+}

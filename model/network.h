@@ -1,0 +1,57 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A model's weights in the form a device computes with: packed matrices and embedding rows in the network's type
+ * (float32 or bfloat16), norm weights and biases in float32.
+ *
+ * A network borrows its layout, and a flat array of parameters where it was given one. It changes only in
+ * sm_network_refresh; between refreshes any number of threads may run it, each with a workspace of its own. Memory of
+ * this version's devices is addressed by the host too.
+ */
+#ifndef MODEL_NETWORK_H
+#define MODEL_NETWORK_H
+
+#include "kernels/ops.h"
+#include "model/weights.h"
+
+typedef struct sm_layer_weights {
+    kn_matrix *qkv, *out, *gate_up, *down;
+    const float *attention_norm, *mlp_norm;
+    const float *qkv_bias, *out_bias, *gate_up_bias, *down_bias; /* NULL = none */
+} sm_layer_weights;
+
+typedef struct sm_network {
+    kn_device *device;
+    const kn_ops *ops; /* the device's table of the network's type */
+    const sm_layout *layout;
+    kn_attention attention;
+    sm_layer_weights *layer;
+    kn_matrix *head;   /* NULL in a reward model */
+    const void *embed; /* [vocab, hidden] in the network's type */
+    const float *norm;
+    const float *score; /* [outputs, hidden] of a reward model; NULL in a language model */
+    float *cos, *sin;   /* [max_positions, head_dim / 2] */
+
+    sm_numbers numbers; /* what it was made of; `params` stays borrowed, a function is not called again */
+    void *own_embed;    /* NULL where `embed` lies in numbers.params */
+    float *own_vectors; /* norm weights and biases where there is no numbers.params */
+} sm_network;
+
+/* The type in which this device computes what is asked for in `wanted`: KN_F32 where it has no table of it. */
+kn_dtype sm_device_dtype(const kn_device *device, kn_dtype wanted);
+
+/* Packs the weights for the device's table of `dtype` (KN_F32, or KN_BF16 where the device has one); with_backward also
+ * for sm_backward. With numbers->params the array must outlive the network; else every number is read once and no
+ * float32 copy is kept beyond what the network needs. */
+int sm_network_new(sm_network **out, kn_device *device, kn_dtype dtype, const sm_layout *layout,
+                   const sm_numbers *numbers, bool with_backward, sm_error *error);
+/* Takes the flat array over again after it has changed. */
+int sm_network_refresh(sm_network *network, sm_error *error);
+void sm_network_free(sm_network *network);
+
+/* Bytes of one activation. */
+size_t sm_network_element(const sm_network *network);
+
+/* One line for a failing device call; returns the sm_status. */
+int sm_device_fail(int kn, const char *what, sm_error *error);
+
+#endif
