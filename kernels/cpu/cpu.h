@@ -16,9 +16,10 @@ typedef struct kn_cpu {
     kn_device base;
     kn_pool *pool;
     kn_scratch *scratch;
-    struct kn_onednn *onednn; /* NULL unless asked for: see onednn.h */
+    struct kn_onednn *onednn;     /* NULL unless asked for: see onednn.h */
+    const struct kn_way16 *way16; /* who multiplies bfloat16: see gemm_bf16.h */
     const char *isa;
-    char numerics[96];
+    char numerics[96], numerics_bf16[96];
 } kn_cpu;
 
 /* --- threads (pool.c) --- */
@@ -73,5 +74,9 @@ const kn_ops *kn_ops_table_plain(void);
 const kn_ops *kn_ops_table_avx2(void);
 const kn_ops *kn_ops_table_avx512(void);
 const kn_ops *kn_ops_table_neon(void);
+const kn_ops *kn_ops_table_bf16_plain(void);
+const kn_ops *kn_ops_table_bf16_avx2(void);
+const kn_ops *kn_ops_table_bf16_avx512(void);
+const kn_ops *kn_ops_table_bf16_neon(void);
 
 #endif

@@ -2,6 +2,7 @@
 /* The CPU device: picks the instruction set, names the numerics, owns threads and memory. */
 #include "config.h"
 #include "cpu.h"
+#include "gemm_bf16.h"
 #include "onednn.h"
 
 #include <stdio.h>
@@ -12,7 +13,8 @@ typedef struct isa {
     const char *name;
     const char *arithmetic; /* sets of one arithmetic give the same bits */
     bool (*there)(void);
-    const kn_ops *(*table)(void);
+    const kn_ops *(*table)(void), *(*table_bf16)(void);
+    const kn_way16 *(*widened)(void);
 } isa;
 
 static bool always(void)
@@ -28,6 +30,13 @@ static bool has_avx512(void)
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
 }
 
+#ifdef KN_HAVE_AVX512BF16
+static bool has_avx512bf16(void)
+{
+    return has_avx512() && __builtin_cpu_supports("avx512bf16");
+}
+#endif
+
 static bool has_avx2(void)
 {
     __builtin_cpu_init();
@@ -38,13 +47,13 @@ static bool has_avx2(void)
 /* Best first. */
 static const isa sets[] = {
 #ifdef KN_HAVE_X86
-    {"avx512", "fma", has_avx512, kn_ops_table_avx512},
-    {"avx2", "fma", has_avx2, kn_ops_table_avx2},
+    {"avx512", "fma", has_avx512, kn_ops_table_avx512, kn_ops_table_bf16_avx512, kn_way16_avx512},
+    {"avx2", "fma", has_avx2, kn_ops_table_avx2, kn_ops_table_bf16_avx2, kn_way16_avx2},
 #endif
 #ifdef KN_HAVE_NEON
-    {"neon", "fma", always, kn_ops_table_neon},
+    {"neon", "fma", always, kn_ops_table_neon, kn_ops_table_bf16_neon, kn_way16_neon},
 #endif
-    {"plain", "plain", always, kn_ops_table_plain},
+    {"plain", "plain", always, kn_ops_table_plain, kn_ops_table_bf16_plain, kn_way16_plain},
 };
 
 static const isa *find_isa(const char *name, const char **why)
@@ -84,6 +93,32 @@ static bool choose_matmul(kn_cpu *cpu, const char *arithmetic, const char **why)
     return true;
 }
 
+/* Who multiplies bfloat16, as SLUICE_CPU_BF16 asks (gemm_bf16.h). The instructions for it come with AVX-512 only. */
+static bool choose_way16(kn_cpu *cpu, const isa *set, const char **why)
+{
+    const char *wish = getenv("SLUICE_CPU_BF16"), *arithmetic = set->arithmetic;
+    const bool any = !wish || !*wish || strcmp(wish, "auto") == 0, wide = strcmp(set->name, "avx512") == 0;
+    if (!any && strcmp(wish, "amx") != 0 && strcmp(wish, "avx512") != 0 && strcmp(wish, "widened") != 0) {
+        *why = "SLUICE_CPU_BF16 is none of auto, amx, avx512, widened";
+        return false;
+    }
+#ifdef KN_HAVE_AVX512BF16
+    if (!cpu->way16 && wide && (any || strcmp(wish, "avx512") == 0) && has_avx512bf16())
+        cpu->way16 = kn_way16_avx512bf16();
+#endif
+    if (!cpu->way16 && !any && strcmp(wish, "widened") != 0) {
+        *why = strcmp(wish, "amx") == 0 ? "SLUICE_CPU_BF16=amx, and this machine or program has no AMX for bfloat16"
+                                        : "SLUICE_CPU_BF16=avx512, and this machine or program has no AVX512-BF16";
+        return false;
+    }
+    if (cpu->way16)
+        arithmetic = cpu->way16->name;
+    else
+        cpu->way16 = set->widened();
+    snprintf(cpu->numerics_bf16, sizeof(cpu->numerics_bf16), "cpu-%s-own1-bf16", arithmetic);
+    return true;
+}
+
 kn_device *kn_cpu_new(int threads, const char *name, const char **why)
 {
     const char *unheard;
@@ -96,10 +131,11 @@ kn_device *kn_cpu_new(int threads, const char *name, const char **why)
     if (!cpu)
         return NULL;
     cpu->base.ops = set->table();
+    cpu->base.ops_bf16 = set->table_bf16();
     cpu->isa = set->name;
     cpu->scratch = kn_scratch_new();
     cpu->pool = kn_pool_new(threads < 0 ? 1 : threads);
-    if (!cpu->scratch || !cpu->pool || !choose_matmul(cpu, set->arithmetic, why)) {
+    if (!cpu->scratch || !cpu->pool || !choose_matmul(cpu, set->arithmetic, why) || !choose_way16(cpu, set, why)) {
         kn_cpu_free(&cpu->base);
         return NULL;
     }

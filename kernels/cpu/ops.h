@@ -4,6 +4,7 @@
 #define KN_CPU_OPS_H
 
 #include "cpu.h"
+#include "gemm_bf16.h"
 #include "onednn.h"
 #include "tile.h"
 
@@ -12,10 +13,12 @@
  * by side (0 beyond the last output). `back` is the same of Wᵀ: panels of NR inputs, k running over outputs.
  */
 struct kn_matrix {
+    kn_dtype dtype; /* which of the layouts it has: those of gemm_bf16.h are KN_BF16 */
     size_t out, in;
     float *forward;
     float *back;                                  /* NULL without backward */
     kn_onednn_side *onednn_forward, *onednn_back; /* NULL unless oneDNN was asked for */
+    uint16_t *forward16, *back16;
 };
 
 /*
@@ -62,7 +65,20 @@ void KN(product)(kn_cpu *, const kn_product *, size_t M);
 int KN(product_weight)(kn_cpu *, float *dw, size_t lddw, float *db, const float *dy, size_t lddy, const float *x,
                        size_t ldx, size_t T, size_t out, size_t in);
 
+/* The same of bfloat16. KN_OK or KN_NO_MEMORY. */
+int KN(product_bf16)(kn_cpu *, const kn_product16 *, size_t M);
+int KN(product_weight_bf16)(kn_cpu *, const kn_weight16 *, float *db);
+
 /* --- the ops --- */
+
+kn_matrix *KN(matrix_new_bf16)(kn_device *, size_t out, size_t in, bool with_backward);
+int KN(matrix_set_bf16)(kn_device *, kn_matrix *, const float *w);
+void KN(matrix_free_bf16)(kn_device *, kn_matrix *);
+int KN(linear_bf16)(kn_device *, void *y, const void *x, const kn_matrix *, const float *bias, const void *residual,
+                    size_t T);
+int KN(linear_backward_input_bf16)(kn_device *, void *dx, const void *dy, const kn_matrix *, size_t T, bool accumulate);
+int KN(linear_backward_weight_bf16)(kn_device *, float *dw, float *db, const void *dy, const void *x, size_t T,
+                                    size_t out, size_t in);
 
 kn_matrix *KN(matrix_new)(kn_device *, size_t out, size_t in, bool with_backward);
 int KN(matrix_set)(kn_device *, kn_matrix *, const float *w);

@@ -10,6 +10,11 @@ static const char *numerics(const kn_device *device)
     return ((const kn_cpu *)device)->numerics;
 }
 
+static const char *numerics_bf16(const kn_device *device)
+{
+    return ((const kn_cpu *)device)->numerics_bf16;
+}
+
 static void *device_alloc(kn_device *device, size_t bytes)
 {
     return kn_memory(bytes);
@@ -94,4 +99,35 @@ static const kn_ops table = {
 const kn_ops *KN(ops_table)(void)
 {
     return &table;
+}
+
+/* The products of bfloat16, and what the two types share. */
+static const kn_ops table_bf16 = {
+    .size = sizeof(kn_ops),
+    .dtype = KN_BF16,
+    .numerics = numerics_bf16,
+    .alloc = device_alloc,
+    .free = device_free,
+    .threads = threads,
+    .set_threads = set_threads,
+    .parallel = parallel,
+    .matrix_new = KN(matrix_new_bf16),
+    .matrix_set = KN(matrix_set_bf16),
+    .matrix_free = KN(matrix_free_bf16),
+    .linear = KN(linear_bf16),
+    .linear_backward_input = KN(linear_backward_input_bf16),
+    .linear_backward_weight = KN(linear_backward_weight_bf16),
+    .logprob = KN(logprob),
+    .logprob_backward = KN(logprob_backward),
+    .logits = KN(logits),
+    .choose = KN(choose),
+    .to_bf16 = KN(to_bf16),
+    .from_bf16 = KN(from_bf16),
+    .sum_squares = KN(sum_squares),
+    .adamw = KN(adamw),
+};
+
+const kn_ops *KN(ops_table_bf16)(void)
+{
+    return &table_bf16;
 }

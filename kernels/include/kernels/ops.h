@@ -208,7 +208,8 @@ kn_device *kn_reference_new(void);
 void kn_reference_free(kn_device *);
 /* The CPU one. threads 0 = one a processor this process may use; isa NULL = the best this machine has, or one of
  * "plain", "avx2", "avx512", "neon" (NULL returned and *why set when the machine lacks it). The environment's
- * SLUICE_CPU_MATMUL = own | onednn says who multiplies (doc/results/matmul.md); numerics() tells. */
+ * SLUICE_CPU_MATMUL = own | onednn says who multiplies (doc/results/matmul.md), SLUICE_CPU_BF16 = auto | amx | avx512 |
+ * widened with which instructions in bfloat16; numerics() tells. */
 kn_device *kn_cpu_new(int threads, const char *isa, const char **why);
 void kn_cpu_free(kn_device *);
 
