@@ -143,16 +143,28 @@ static void each_entry(const char *path, const char *inner, void (*visit)(const 
     closedir(dir);
 }
 
-static void sweep_file(const char *path, const char *name)
+static void sweep_temporary(const char *path, const char *name)
 {
-    if (ends_with(name, ".part") || ends_with(name, ".journal") || ends_with(name, ".tmp"))
+    if (ends_with(name, ".tmp"))
+        unlink(path);
+}
+
+static void sweep_begun(const char *path, const char *name)
+{
+    if (ends_with(name, ".part") || ends_with(name, ".journal") || ends_with(name, ".journal.new"))
         unlink(path);
 }
 
 static void sweep_streams(const char *path, const char *name)
 {
     (void)name;
-    each_entry(path, "", sweep_file);
+    each_entry(path, "", sweep_temporary);
+}
+
+static void sweep_all_streams(const char *path, const char *name)
+{
+    sweep_streams(path, name);
+    each_entry(path, "", sweep_begun);
 }
 
 static void sweep_models(const char *path, const char *name)
@@ -161,11 +173,11 @@ static void sweep_models(const char *path, const char *name)
         sl_folder_remove(path);
 }
 
-void sl_folder_sweep(const char *path)
+void sl_folder_sweep(const char *path, bool all)
 {
     static const char *const files[] = {"pipeline.cfg.tmp", "environment.txt.tmp"};
     char entry[PATH_MAX];
-    each_entry(path, "streams", sweep_streams);
+    each_entry(path, "streams", all ? sweep_all_streams : sweep_streams);
     each_entry(path, "models", sweep_models);
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         snprintf(entry, sizeof entry, "%s/%s", path, files[i]);

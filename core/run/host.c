@@ -216,6 +216,15 @@ static int host_publish_commit(const sluice_host *public, const sluice_model_ref
     return own(public) != NULL ? sl_version_commit(own(public), slot) : SLUICE_UNSUPPORTED;
 }
 
+static const sluice_record *host_earlier(const sluice_host *public, const sluice_record *input)
+{
+    const sl_job *job = own(public);
+    if (job == NULL || job->earlier == NULL)
+        return NULL;
+    const sl_record *found = sl_earlier_find(job->earlier, sluice_record_id(input), sluice_record_number(input));
+    return found != NULL ? sl_record_public((sl_record *)(uintptr_t)found) : NULL;
+}
+
 static const char *host_last_error(const sluice_host *public)
 {
     return of(public)->error;
@@ -244,6 +253,7 @@ static const sluice_host_api api = {
     .last_error = host_last_error,
     .repeat = host_repeat,
     .run_seed = host_run_seed,
+    .earlier = host_earlier,
 };
 
 void sl_host_init(sl_host *host, const char *name, uint64_t seed, sl_services *services, sl_console *console,

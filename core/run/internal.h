@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <sluice/sluice.h>
 #include "core/plan/plan.h"
+#include "core/stream/earlier.h"
 #include "core/stream/stream.h"
 
 typedef struct sl_job sl_job;
@@ -27,8 +28,9 @@ int sl_folder_remove(const char *path); /* with all that is in it; nothing there
 int sl_folder_sync(const char *path);   /* every file in it and the folder itself to the disk */
 int sl_parent_sync(const char *path);   /* the folder that holds PATH: a rename in it is on the disk */
 int sl_folder_lock(const char *path, int *fd, char *error);
-/* Removes what a killed run left half-written below a run folder. */
-void sl_folder_sweep(const char *path);
+/* Removes what a killed run left half-written below a run folder; `all`: also the streams that were begun, which a run
+ * that goes on copies from. */
+void sl_folder_sweep(const char *path, bool all);
 /* Removes streams and published versions: only what has the form of ours. */
 int sl_folder_forget(const char *path, const sl_plan *, char *error);
 int sl_file_write(const char *path, const void *bytes, size_t size, char *error);
@@ -203,6 +205,7 @@ struct sl_job {
     sl_arena *arena; /* what the stage's state points to */
     sl_stream_reader *input;
     sl_stream_writer *output; /* under run->lock while other threads may cancel it */
+    sl_earlier *earlier;      /* what an interrupted run of this job left; NULL = nothing */
     const sl_record *current; /* the record in hand, for error lines */
     sl_publication *publications;
 

@@ -155,7 +155,7 @@ static void *stage_thread(void *argument)
     job->thread = pthread_self();
     if (!await_turn(job)) {
         if (job->output != NULL)
-            sl_stream_abandon(job->output);
+            sl_stream_leave(job->output);
         set_state(job, SL_JOB_FAILED);
         return NULL;
     }
@@ -168,8 +168,8 @@ static void *stage_thread(void *argument)
         if (rc != SLUICE_CANCELLED || !job->run->cancelled)
             sluice_error(&job->host.public, rc == SLUICE_CANCELLED ? SLUICE_FAILED : rc, "%s", sl_result_text(rc));
         fail(job);
-        if (job->output != NULL)
-            sl_stream_abandon(job->output);
+        if (job->output != NULL) /* for a run that goes on */
+            sl_stream_leave(job->output);
         sl_version_discard(job);
         set_state(job, SL_JOB_FAILED);
         return NULL;
@@ -187,6 +187,9 @@ static int take_over(sl_job *job)
 {
     char now[SL_TIME_SIZE];
     sl_time_now(now);
+    const char *path = sl_stage_has_output(job->stage) ? sl_job_path(job, ".zst", job->run->arena) : NULL;
+    if (path != NULL) /* a run that was killed between finishing it and tidying up */
+        sl_earlier_forget(path);
     set_state(job, SL_JOB_REUSED);
     sl_progress_reused(job);
     return sl_timing_write(job, now, now, 0);
@@ -204,8 +207,10 @@ static int open_output(sl_job *job, char *error)
         return SLUICE_IO;
     }
     memcpy(info.key, job->key, sizeof info.key);
-    return sl_stage_has_output(job->stage) ? sl_stream_create(path, &info, &job->output, error, SL_ERROR_SIZE)
-                                           : SLUICE_OK;
+    if (!sl_stage_has_output(job->stage))
+        return SLUICE_OK;
+    const int rc = sl_earlier_take(path, job->key, &job->earlier);
+    return rc < 0 ? rc : sl_stream_create(path, &info, &job->output, error, SL_ERROR_SIZE);
 }
 
 /* Readers of this iteration's streams follow their writers from the start, also those of stages that come later: what
@@ -253,8 +258,12 @@ static void close_all(sl_job *jobs, size_t count)
         pthread_mutex_lock(&jobs[j].run->lock);
         jobs[j].output = NULL;
         pthread_mutex_unlock(&jobs[j].run->lock);
-        if (output != NULL)
+        if (output != NULL) {
+            sl_stream_leave(output); /* nothing more where it was closed */
             sl_stream_writer_free(output);
+        }
+        sl_earlier_close(jobs[j].earlier, jobs[j].state == SL_JOB_DONE);
+        jobs[j].earlier = NULL;
         sl_arena_free(jobs[j].arena);
         jobs[j].arena = NULL;
     }

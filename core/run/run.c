@@ -148,7 +148,7 @@ static int open_folder(sl_execution *run, bool fresh, char *error)
         rc = sl_folder_forget(run->folder, run->plan, error);
     if (rc < 0)
         return rc;
-    sl_folder_sweep(run->folder);
+    sl_folder_sweep(run->folder, false);
     rc = sl_folder_make(models, error);
     if (rc >= 0)
         rc = sl_console_open(&run->console, log, error);
@@ -265,6 +265,7 @@ int sl_run(const sl_plan *plan, sl_registry *registry, const sl_run_options *opt
     int code = SL_RUN_FAILED;
     if (rc >= 0) {
         code = SL_RUN_DONE;
+        sl_folder_sweep(run.folder, true);
         if (!options->quiet) {
             print_table(&run, stdout);
             print_places(&run, stdout);

@@ -158,14 +158,42 @@ int sl_journal_replace(sl_journal *j, sl_journal *fresh)
     return SLUICE_OK;
 }
 
-void sl_journal_remove(sl_journal *j)
+void sl_journal_leave(sl_journal *j)
 {
-    if (j->fd >= 0) {
-        unlink(j->path);
+    if (j->fd >= 0)
         close(j->fd);
-    }
     free(j->path);
     *j = (sl_journal){.fd = -1};
+}
+
+void sl_journal_remove(sl_journal *j)
+{
+    if (j->fd >= 0)
+        unlink(j->path);
+    sl_journal_leave(j);
+}
+
+static bool head_fits(int fd, file_head *head)
+{
+    return sl_read_at(fd, head, sizeof *head, 0) == (ssize_t)sizeof *head &&
+           memcmp(head->mark, mark, sizeof mark) == 0 && head->version == 1 && head->sum == head_sum(head);
+}
+
+int sl_journal_take(sl_journal *j, const char *path, int (*each)(void *context, uint64_t number, uint64_t offset),
+                    void *context)
+{
+    file_head head;
+    entry e;
+    *j = (sl_journal){.fd = open(path, O_RDONLY | O_CLOEXEC), .path = (char *)(uintptr_t)path};
+    if (j->fd < 0 || !head_fits(j->fd, &head))
+        return SLUICE_END;
+    j->salt = head.salt;
+    int rc = SLUICE_OK;
+    for (uint64_t at = sizeof head; rc == SLUICE_OK && read_entry(j->fd, at, j->salt, &e) == SLUICE_OK;
+         at += sizeof e + e.size)
+        if (e.kind == WAITS)
+            rc = each(context, e.place, at);
+    return rc;
 }
 
 void sl_journal_reader_rewind(sl_journal_reader *r)
@@ -197,8 +225,7 @@ int sl_journal_next(sl_journal_reader *r, uint64_t ordinal, sl_buffer *out)
 {
     file_head head;
     entry e;
-    if (refresh(r) != SLUICE_OK || sl_read_at(r->fd, &head, sizeof head, 0) != (ssize_t)sizeof head ||
-        memcmp(head.mark, mark, sizeof mark) != 0 || head.version != 1 || head.sum != head_sum(&head))
+    if (refresh(r) != SLUICE_OK || !head_fits(r->fd, &head))
         return SLUICE_END;
     if (head.salt != r->salt || r->at == 0) {
         r->salt = head.salt;

@@ -36,6 +36,13 @@ int sl_journal_begin(const sl_journal *, sl_journal *fresh);
 int sl_journal_replace(sl_journal *, sl_journal *fresh);
 /* Closes and removes it. */
 void sl_journal_remove(sl_journal *);
+/* Closes it and leaves the file. */
+void sl_journal_leave(sl_journal *);
+
+/* Opens what a dead writer left, for sl_journal_read; calls `each` for every entry that waited. `path` is borrowed, and
+ * the descriptor is the caller's to close. SLUICE_END when there is no whole journal. */
+int sl_journal_take(sl_journal *, const char *path, int (*each)(void *context, uint64_t number, uint64_t offset),
+                    void *context);
 
 /* The reader's side: looks on, from any process, while the writer writes. Starts as {.fd = -1, .path = …}. */
 typedef struct sl_journal_reader {

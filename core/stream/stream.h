@@ -45,6 +45,8 @@ int sl_stream_skip(sl_stream_writer *, uint64_t number);
 int sl_stream_close(sl_stream_writer *);
 /* Removes what was written; readers get SLUICE_CANCELLED. No effect once closed. */
 void sl_stream_abandon(sl_stream_writer *);
+/* The same, but what was written stays as PATH.part and PATH.journal, for sl_earlier_take (earlier.h). */
+void sl_stream_leave(sl_stream_writer *);
 /* Wakes all who wait on this writer's stream; they get SLUICE_CANCELLED. Any thread. */
 void sl_stream_cancel(sl_stream_writer *);
 /* The end of the handle, after close or abandon (else it abandons). Its readers live on. */

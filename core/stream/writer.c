@@ -412,6 +412,16 @@ void sl_stream_abandon(sl_stream_writer *w)
     }
 }
 
+void sl_stream_leave(sl_stream_writer *w)
+{
+    if (w->done)
+        return;
+    w->done = true;
+    sl_journal_leave(&w->journal);
+    if (w->edge)
+        sl_edge_cancel(w->edge);
+}
+
 sl_edge *sl_writer_edge(sl_stream_writer *w)
 {
     return w->edge;

@@ -181,6 +181,51 @@ static int prepare(struct sampler *s, sluice_record *record)
     return cut_prompt(s, record, tokens, count, room);
 }
 
+/* What is counted of an answer, before any is dropped. */
+static void count_answer(struct sampler *s, uint32_t tokens, int32_t finish)
+{
+    s->candidates++;
+    s->tokens += tokens;
+    s->truncated_count += finish == SLUICE_FINISH_LENGTH;
+}
+
+static int send(struct sampler *s, sluice_record *record)
+{
+    s->done++;
+    int64_t total = sluice_input_count(s->host);
+    sluice_progress(s->host, s->done, total > 0 ? (uint64_t)total : 0, "prompts");
+    return sluice_emit(s->host, record);
+}
+
+/* The answers that an interrupted run had already generated: copied. SLUICE_END when there are none, or not all. */
+static int take_earlier(struct sampler *s, sluice_record *record)
+{
+    const sluice_record *earlier = sluice_earlier(s->host, record);
+    const size_t had = sluice_record_candidates(record);
+    int rc = SLUICE_OK;
+    if (!earlier || sluice_record_candidates(earlier) != had + (size_t)s->n)
+        return SLUICE_END;
+    for (size_t i = had; rc >= 0 && i < had + (size_t)s->n; i++) {
+        sluice_candidate candidate;
+        size_t count = 0;
+        rc = sluice_record_candidate(earlier, i, &candidate);
+        const float *logps = rc >= 0 ? sluice_record_logps(earlier, i, s->opened.version, &count) : NULL;
+        if (rc >= 0 && count != candidate.token_count)
+            rc = SLUICE_BAD_RECORD;
+        if (rc >= 0)
+            rc = sluice_record_add_candidate(record, &candidate);
+        if (rc >= 0)
+            rc = sluice_record_set_logps(record, i, s->opened.version, logps, count);
+        if (rc >= 0)
+            count_answer(s, candidate.token_count, candidate.finish);
+    }
+    if (rc < 0)
+        return sluice_record_error(s->host, record, rc,
+                                   "what an interrupted run left of this record does not fit; run again with --fresh");
+    s->prompts++;
+    return SLUICE_OK;
+}
+
 /* The runtime asks for the next prompt. */
 static int on_prompt(void *context, sluice_generate_prompt *prompt)
 {
@@ -192,9 +237,13 @@ static int on_prompt(void *context, sluice_generate_prompt *prompt)
             return SLUICE_CANCELLED;
         if ((rc = sluice_next(s->host, &record)) != SLUICE_OK)
             return rc;
-        if ((rc = prepare(s, record)) == SLUICE_OK)
+        rc = prepare(s, record);
+        if (rc == SLUICE_OK && (rc = take_earlier(s, record)) == SLUICE_END)
             break;
-        sluice_release(s->host, record);
+        if (rc == SLUICE_OK)
+            rc = send(s, record);
+        else
+            sluice_release(s->host, record);
         if (rc < 0)
             return rc;
     }
@@ -246,10 +295,7 @@ static int emit(struct sampler *s, struct item *item)
     }
     item->record = NULL;
     item_free(s, item);
-    s->done++;
-    int64_t total = sluice_input_count(s->host);
-    sluice_progress(s->host, s->done, total > 0 ? (uint64_t)total : 0, "prompts");
-    return sluice_emit(s->host, record);
+    return send(s, record);
 }
 
 static int on_done(void *context, const sluice_generated *generated)
@@ -269,9 +315,7 @@ static int on_done(void *context, const sluice_generated *generated)
     }
     a->token_count = generated->token_count;
     a->finish = generated->finish;
-    s->candidates++;
-    s->tokens += count;
-    s->truncated_count += a->finish == SLUICE_FINISH_LENGTH;
+    count_answer(s, a->token_count, a->finish);
     sluice_tokens(s->host, count);
     return --item->left == 0 ? emit(s, item) : SLUICE_OK;
 }

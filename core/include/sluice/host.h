@@ -47,6 +47,7 @@ typedef struct sluice_host_api {
     const char *(*last_error)(const sluice_host *);
     int64_t (*repeat)(const sluice_host *);
     uint64_t (*run_seed)(const sluice_host *);
+    const struct sluice_record *(*earlier)(const sluice_host *, const struct sluice_record *);
 } sluice_host_api;
 
 struct sluice_host {
@@ -176,6 +177,16 @@ static inline void sluice_release(const sluice_host *host, struct sluice_record 
 static inline struct sluice_record *sluice_new_record(const sluice_host *host)
 {
     return host->api->new_record(host);
+}
+
+/* What an interrupted run of this very stage (same inputs, parameters, models, seed) had put out for an input record:
+ * copy from it what would be costly to compute again. NULL when there is nothing, as almost always. Ask in the order of
+ * the input, at most once a record; borrowed until the next question. Everything else must go on as if it had been
+ * computed, metrics too, so that an interrupted run ends with the same bytes as an undisturbed one. */
+static inline const struct sluice_record *sluice_earlier(const sluice_host *host, const struct sluice_record *input)
+{
+    return host->api->size > offsetof(sluice_host_api, earlier) && host->api->earlier ? host->api->earlier(host, input)
+                                                                                      : NULL;
 }
 
 /* Number of input records, or -1 while the producer is not done. */
