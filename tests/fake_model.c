@@ -19,7 +19,7 @@ struct sluice_model {
 
 struct sluice_training {
     fake_models *owner;
-    double w[V][V], gradient[V][V];
+    double w[V][V], gradient[V][V], start[V][V];
 };
 
 /* Weights of a version: something smooth that differs between versions. */
@@ -187,6 +187,7 @@ static int train_begin(sluice_model *model, const sluice_optimizer *optimizer, s
     assert_non_null(t);
     t->owner = model->owner;
     memcpy(t->w, model->w, sizeof t->w);
+    memcpy(t->start, model->w, sizeof t->start);
     *out = t;
     return SLUICE_OK;
 }
@@ -270,12 +271,12 @@ static int model_merge(const sluice_model_service *service, const sluice_host *h
     return SLUICE_OK;
 }
 
-static int model_distance(sluice_model *a, sluice_model *b, double *out)
+static int train_distance(sluice_training *t, double *out)
 {
     double sum = 0;
     for (size_t i = 0; i < V; i++)
         for (size_t j = 0; j < V; j++)
-            sum += (a->w[i][j] - b->w[i][j]) * (a->w[i][j] - b->w[i][j]);
+            sum += (t->w[i][j] - t->start[i][j]) * (t->w[i][j] - t->start[i][j]);
     *out = sqrt(sum);
     return SLUICE_OK;
 }
@@ -299,7 +300,7 @@ fake_models *fake_models_new(void)
                                         .train_save = train_save,
                                         .train_end = train_end,
                                         .merge = model_merge,
-                                        .distance = model_distance};
+                                        .train_distance = train_distance};
     return m;
 }
 

@@ -74,6 +74,8 @@ else
     failed=$((failed + 1))
 fi
 run sft "$pipelines/sft.cfg" policy@1 --set seeds.limit=48 --set held-out.limit=16 --set tune.epochs=1
+run reward-model "$pipelines/reward-model.cfg" reward@2 --set first-questions.count=48 --set questions.count=48 --set held-out.count=32 &&
+    differ reward-model/models/reward@1 reward-model/models/reward@2
 run dpo "$pipelines/dpo.cfg" policy@1 --set preferences.limit=48 --set held-out.limit=16
 cream="--set seeds.limit=32 --set tune.epochs=1 --set prompts.limit=96 --set first.limit=16 --set again.limit=16"
 # shellcheck disable=SC2086

@@ -74,19 +74,20 @@ int answers_encode(const answers_model *m, sluice_record *record, bool raw)
 
 /* Up to a call's worth of answers as groups, one a record. Spans and groups borrow the records' tokens. */
 struct call {
+    size_t outputs; /* of a reward model's head, a number each; 0 = a number a token */
     sluice_group *groups;
     sluice_span *spans;
-    float **logps;
+    float **results;
     size_t group_count, answer_count, tokens;
 };
 
 static void call_free(struct call *c)
 {
-    for (size_t i = 0; c->logps && i < c->answer_count; i++)
-        free(c->logps[i]);
+    for (size_t i = 0; c->results && i < c->answer_count; i++)
+        free(c->results[i]);
     free(c->groups);
     free(c->spans);
-    free(c->logps);
+    free(c->results);
 }
 
 /* Takes answers from the front of items, until the call is full. */
@@ -95,8 +96,8 @@ static int call_fill(const answers_model *m, struct call *c, const answers_item 
     const sluice_record *record = NULL;
     c->groups = calloc(count, sizeof *c->groups);
     c->spans = calloc(count, sizeof *c->spans);
-    c->logps = calloc(count, sizeof *c->logps);
-    if (!c->groups || !c->spans || !c->logps)
+    c->results = calloc(count, sizeof *c->results);
+    if (!c->groups || !c->spans || !c->results)
         return sluice_error(m->host, SLUICE_NO_MEMORY, "out of memory for %zu answers", count);
     for (size_t i = 0; i < count && (i == 0 || c->tokens < TOKENS_A_CALL); i++) {
         sluice_candidate candidate;
@@ -113,8 +114,8 @@ static int call_fill(const answers_model *m, struct call *c, const answers_item 
         }
         c->groups[c->group_count - 1].completion_count++;
         c->spans[i] = (sluice_span){candidate.tokens, candidate.token_count};
-        c->logps[i] = malloc((candidate.token_count + 1) * sizeof(float));
-        if (!c->logps[i])
+        c->results[i] = malloc((c->outputs ? c->outputs : candidate.token_count + 1) * sizeof(float));
+        if (!c->results[i])
             return sluice_error(m->host, SLUICE_NO_MEMORY, "out of memory for an answer of %u tokens",
                                 candidate.token_count);
         c->answer_count++;
@@ -130,15 +131,52 @@ int answers_score(const answers_model *m, const answers_item *items, size_t coun
         struct call c = {0};
         rc = call_fill(m, &c, items + done, count - done);
         if (rc >= 0)
-            rc = m->service->score(m->model, c.groups, c.group_count, c.logps, NULL);
+            rc = m->service->score(m->model, c.groups, c.group_count, c.results, NULL);
         for (size_t i = 0; rc >= 0 && i < c.answer_count; i++)
-            rc = sluice_record_set_logps(items[done + i].record, items[done + i].candidate, m->version, c.logps[i],
+            rc = sluice_record_set_logps(items[done + i].record, items[done + i].candidate, m->version, c.results[i],
                                          c.spans[i].count);
         sluice_tokens(m->host, c.tokens);
         done += c.answer_count;
         call_free(&c);
     }
     return rc;
+}
+
+int answers_values(const answers_model *m, const answers_item *items, size_t count, float *values)
+{
+    const size_t outputs = m->info.head_outputs;
+    int rc = SLUICE_OK;
+    for (size_t done = 0; rc >= 0 && done < count;) {
+        struct call c = {.outputs = outputs};
+        rc = call_fill(m, &c, items + done, count - done);
+        if (rc >= 0)
+            rc = m->service->score_values(m->model, c.groups, c.group_count, c.results);
+        for (size_t i = 0; rc >= 0 && i < c.answer_count; i++)
+            memcpy(values + (done + i) * outputs, c.results[i], outputs * sizeof *values);
+        sluice_tokens(m->host, c.tokens);
+        done += c.answer_count;
+        call_free(&c);
+    }
+    return rc;
+}
+
+int answers_check_lengths(const answers_model *m, const sluice_record *record, size_t context)
+{
+    size_t prompt = 0;
+    sluice_record_prompt_tokens(record, &prompt);
+    for (size_t i = 0; i < sluice_record_candidates(record); i++) {
+        sluice_candidate candidate;
+        int rc = sluice_record_candidate(record, i, &candidate);
+        if (rc < 0)
+            return rc;
+        if (prompt + candidate.token_count > context)
+            return sluice_record_error(
+                m->host, record, SLUICE_BAD_RECORD,
+                "candidate %zu has %u tokens after a prompt of %zu, more than the model's context of %zu; set "
+                "too_long = \"skip\" to leave such answers without a score",
+                i, candidate.token_count, prompt, context);
+    }
+    return SLUICE_OK;
 }
 
 bool answers_fit(const sluice_record *record, size_t candidate, size_t context)

@@ -40,6 +40,13 @@ typedef struct answers_item {
  * record stand together. All have token ids and fit the context. */
 int answers_score(const answers_model *, const answers_item *, size_t count);
 
+/* The outputs of a reward model's head for these answers, values[i · m->info.head_outputs …] for items[i]; those of one
+ * record stand together. All have token ids and fit the context. */
+int answers_values(const answers_model *, const answers_item *, size_t count, float *values);
+
+/* An error that names the first answer which exceeds `context` with its prompt. */
+int answers_check_lengths(const answers_model *, const sluice_record *, size_t context);
+
 /* Has the candidate token ids (empty answers have none to score), and do they fit a context after its prompt? */
 bool answers_fit(const sluice_record *, size_t candidate, size_t context);
 /* The same for all candidates of these records that fit `context` and whose log-probabilities nobody computed yet. Adds

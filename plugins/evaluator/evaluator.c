@@ -4,10 +4,11 @@
 #include <string.h>
 #include <sluice/stage.h>
 #include "plugins/common/answers.h"
+#include "plugins/evaluator/agreement.h"
 #include "plugins/evaluator/interval.h"
 
 struct evaluator {
-    const char *truth;
+    const char *truth, *judge, *group;
     const sluice_model_ref *model, *reference;
     bool raw;
 
@@ -19,6 +20,7 @@ struct evaluator {
     double accuracy, squares;         /* sums over questions */
     uint64_t pairs;                   /* whose truth differs */
     double right;
+    agreement agreement;
     uint64_t answers, truncated, length; /* candidates */
     uint64_t scored, scored_length;      /* candidates the model was asked about */
     double log_ratio, given_logp;
@@ -28,6 +30,10 @@ struct evaluator {
 static const sluice_param params[] = {
     SLUICE_STAGE(struct evaluator, truth,
                  .doc = "The judge that knows, a verifier: its scores, 0 or 1, give accuracy."),
+    SLUICE_STAGE(struct evaluator, judge,
+                 .doc = "A judge whose scores are held against the pairs' labels: pair_accuracy."),
+    SLUICE_STRING(struct evaluator, group,
+                  .doc = "A meta field; pair_accuracy is then also given for each of its values."),
     SLUICE_MODEL(struct evaluator, model,
                  .doc = "The model that is evaluated: gives perplexity, and with reference the KL divergence."),
     SLUICE_MODEL(struct evaluator, reference, .doc = "The model that the divergence is measured from."),
@@ -42,6 +48,12 @@ static const sluice_metric_info metrics[] = {
     {"accuracy/high", NULL, "Upper end of the interval."},
     {"label_accuracy", NULL,
      "Of the pairs whose truth differs, the fraction labelled right; p < 1/2 is the reversed label."},
+    {"pair_accuracy", NULL,
+     "Fraction of the pairs whose chosen answer the judge gives the higher score; a tie counts half."},
+    {"pair_accuracy/low", NULL, "Lower end of its 95 % interval, Wilson's."},
+    {"pair_accuracy/high", NULL, "Upper end of the interval."},
+    {"pair_accuracy/GROUP", NULL, "The same for the pairs whose records have this value of the field `group`."},
+    {"pairs_judged", "pairs", "Pairs with a score of the judge for both answers."},
     {"kl", "nats",
      "KL divergence to the reference for an answer: mean of log pi - log pi_ref over the model's own answers."},
     {"kl/token", "nats", "The same for a token."},
@@ -56,6 +68,9 @@ static int init(void *self, const sluice_host *host)
     struct evaluator *e = self;
     int rc = SLUICE_OK;
     e->host = host;
+    if (e->group && !e->judge)
+        return sluice_error(host, SLUICE_BAD_PARAMETER,
+                            "group is set and judge is not; groups are of the judge's accuracy on pairs");
     if (e->reference && !e->model)
         return sluice_error(host, SLUICE_BAD_PARAMETER, "reference is set and model is not; the divergence needs both");
     if (e->model)
@@ -73,6 +88,7 @@ static void fini(void *self)
     struct evaluator *e = self;
     answers_close(&e->policy);
     answers_close(&e->base);
+    agreement_free(&e->agreement);
 }
 
 /* Marks of one question's answers, and whether its pairs are labelled as they say. */
@@ -150,6 +166,8 @@ static int process_batch(void *self, sluice_record *const *records, bool *keep, 
     for (size_t i = 0; rc >= 0 && i < count; i++) {
         if (e->truth)
             rc = mark(e, records[i]);
+        if (rc >= 0 && e->judge)
+            rc = agreement_add(&e->agreement, e->host, records[i], e->judge, e->group);
         if (rc >= 0)
             rc = measure(e, records[i]);
     }
@@ -162,7 +180,7 @@ static int process_batch(void *self, sluice_record *const *records, bool *keep, 
 static int finish(void *self)
 {
     struct evaluator *e = self;
-    sluice_number numbers[10] = {{"questions", (double)e->questions}};
+    sluice_number numbers[14] = {{"questions", (double)e->questions}};
     size_t n = 1;
     if (e->questions == 0)
         return sluice_error(e->host, SLUICE_BAD_RECORD,
@@ -181,6 +199,20 @@ static int finish(void *self)
     }
     if (e->pairs > 0)
         numbers[n++] = (sluice_number){"label_accuracy", e->right / (double)e->pairs};
+    if (e->judge && e->agreement.all.pairs == 0)
+        return sluice_error(e->host, SLUICE_BAD_RECORD,
+                            "no pair has scores of '%s': put pairs (preferences, or a ranker) and that judge before",
+                            e->judge);
+    if (e->judge) {
+        const double pairs = (double)e->agreement.all.pairs, mean = e->agreement.all.right / pairs;
+        double low, high;
+        interval_wilson(mean, pairs, &low, &high);
+        numbers[n++] = (sluice_number){"pairs_judged", pairs};
+        numbers[n++] = (sluice_number){"pair_accuracy", mean};
+        numbers[n++] = (sluice_number){"pair_accuracy/low", low};
+        numbers[n++] = (sluice_number){"pair_accuracy/high", high};
+        agreement_report(&e->agreement, e->host);
+    }
     if (e->scored > 0 && e->reference) {
         numbers[n++] = (sluice_number){"kl", e->log_ratio / (double)e->scored};
         numbers[n++] = (sluice_number){"kl/token", e->log_ratio / (double)e->scored_length};

@@ -85,26 +85,6 @@ static void fini(void *self)
     answers_close(&judge->base);
 }
 
-/* Does an answer exceed the context? An error, unless such answers are to go without a score. */
-static int check_lengths(const struct judge *judge, const sluice_record *record)
-{
-    size_t prompt = 0;
-    sluice_record_prompt_tokens(record, &prompt);
-    for (size_t i = 0; i < sluice_record_candidates(record); i++) {
-        sluice_candidate candidate;
-        int rc = sluice_record_candidate(record, i, &candidate);
-        if (rc < 0)
-            return rc;
-        if (prompt + candidate.token_count > judge->context && judge->too_long == TOO_LONG_ERROR)
-            return sluice_record_error(
-                judge->host, record, SLUICE_BAD_RECORD,
-                "candidate %zu has %u tokens after a prompt of %zu, more than the model's context of %zu; set "
-                "too_long = \"skip\" to leave such answers without a score",
-                i, candidate.token_count, prompt, judge->context);
-    }
-    return SLUICE_OK;
-}
-
 static int score(struct judge *judge, sluice_record *record)
 {
     for (size_t c = 0; c < sluice_record_candidates(record); c++) {
@@ -137,8 +117,8 @@ static int process_batch(void *self, sluice_record *const *records, bool *keep, 
     struct judge *judge = self;
     int rc = SLUICE_OK;
     for (size_t i = 0; rc >= 0 && i < count; i++)
-        if ((rc = answers_encode(&judge->policy, records[i], judge->raw)) >= 0)
-            rc = check_lengths(judge, records[i]);
+        if ((rc = answers_encode(&judge->policy, records[i], judge->raw)) >= 0 && judge->too_long == TOO_LONG_ERROR)
+            rc = answers_check_lengths(&judge->policy, records[i], judge->context);
     if (rc >= 0)
         rc = answers_complete(&judge->policy, records, count, judge->context, &judge->found, &judge->computed);
     if (rc >= 0 && !judge->one)

@@ -1,4 +1,5 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include "plugins/trainer/batch.h"
@@ -86,6 +87,85 @@ static int derive_pairs(void *context, const float *const *logps, float *const *
         b->sums->loss += x->weight * value[i];
         b->sums->divisor += 1;
         note_pair(b, &answers[i], &answers[n + i]);
+    }
+    free(answers);
+    return rc;
+}
+
+/* Rewards of a reward model: its outputs, a mean where there are several. */
+static int note_values(batch *b, const example *x, const double *chosen, const double *rejected)
+{
+    double w = 0, l = 0, center = 0;
+    for (uint32_t h = 0; h < b->heads; h++) {
+        if (!isfinite(chosen[h]) || !isfinite(rejected[h]))
+            return sluice_error(b->host, SLUICE_FAILED,
+                                "step %llu: the value of the %s answer of record '%s' is %g; lower lr or max_grad_norm",
+                                (unsigned long long)b->step, isfinite(chosen[h]) ? "rejected" : "chosen", x->id,
+                                isfinite(chosen[h]) ? rejected[h] : chosen[h]);
+        w += chosen[h] / b->heads;
+        l += rejected[h] / b->heads;
+        center += (chosen[h] + rejected[h]) * (chosen[h] + rejected[h]) / b->heads;
+    }
+    b->sums->chosen_reward += w;
+    b->sums->rejected_reward += l;
+    b->sums->correct += w > l;
+    b->sums->center += center;
+    return SLUICE_OK;
+}
+
+/* Values come as chosen, rejected, chosen, …; `heads` each. */
+static int derive_values(void *context, const float *const *values, float *const *d_values)
+{
+    batch *b = context;
+    const size_t n = b->count, heads = b->heads, outputs = n * heads;
+    sluice_answer *answers = calloc(2 * n, sizeof *answers);
+    double *p = numbers(b, 5 * n + 4 * outputs);
+    if (!answers || !p) {
+        free(answers);
+        return out_of_memory(b);
+    }
+    double *margin = p + n, *loss = p + 2 * n, *d_chosen = p + 3 * n, *d_rejected = p + 4 * n, *chosen = p + 5 * n,
+           *rejected = chosen + outputs, *d_chosen_value = rejected + outputs,
+           *d_rejected_value = d_chosen_value + outputs;
+    int rc = SLUICE_OK;
+    for (size_t i = 0; rc >= 0 && i < n; i++) {
+        const example *x = &b->x[i];
+        p[i] = x->p;
+        margin[i] = x->margin;
+        answers[i].length = x->count[0];
+        answers[n + i].length = x->count[1];
+        for (size_t h = 0; h < heads; h++) {
+            chosen[i * heads + h] = values[2 * i][h];
+            rejected[i * heads + h] = values[2 * i + 1][h];
+        }
+        rc = note_values(b, x, chosen + i * heads, rejected + i * heads);
+    }
+    sluice_pairs in = {.size = sizeof in,
+                       .count = n,
+                       .chosen = answers,
+                       .rejected = answers + n,
+                       .p = p,
+                       .margin = margin,
+                       .progress = b->progress,
+                       .heads = heads,
+                       .chosen_value = chosen,
+                       .rejected_value = rejected};
+    sluice_pair_grads out = {.size = sizeof out,
+                             .loss = loss,
+                             .d_chosen = d_chosen,
+                             .d_rejected = d_rejected,
+                             .d_chosen_value = d_chosen_value,
+                             .d_rejected_value = d_rejected_value};
+    if (rc >= 0)
+        rc = loss_class(b)->pairs(b->loss->self, &in, &out);
+    for (size_t i = 0; rc >= 0 && i < n; i++) {
+        const double weight = b->x[i].weight;
+        for (size_t h = 0; h < heads; h++) {
+            d_values[2 * i][h] = (float)(weight * d_chosen_value[i * heads + h]);
+            d_values[2 * i + 1][h] = (float)(weight * d_rejected_value[i * heads + h]);
+        }
+        b->sums->loss += weight * loss[i];
+        b->sums->divisor += 1;
     }
     free(answers);
     return rc;
@@ -181,16 +261,25 @@ static void fill(batch *b, const uint32_t *order, size_t count)
     sluice_tokens(b->host, tokens);
 }
 
-int batch_gradient(batch *b, const uint32_t *order, size_t count, double progress, batch_sums *sums)
+/* The gradient of the micro-batch in hand. */
+static int gradient(batch *b)
 {
+    if (b->heads > 0)
+        return b->service->train_values(b->training, b->groups, b->count, derive_values, b);
+    return b->service->train_gradient(b->training, b->groups, b->count,
+                                      loss_class(b)->pairs ? derive_pairs : derive_sequences, b);
+}
+
+int batch_gradient(batch *b, const uint32_t *order, size_t count, uint64_t step, double progress, batch_sums *sums)
+{
+    b->step = step;
     b->progress = progress;
     b->sums = sums;
     if (!make_room(b, count))
         return out_of_memory(b);
     for (size_t done = 0; done < count; done += b->count) {
         fill(b, order + done, count - done);
-        int rc = b->service->train_gradient(b->training, b->groups, b->count,
-                                            loss_class(b)->pairs ? derive_pairs : derive_sequences, b);
+        int rc = gradient(b);
         if (rc < 0)
             return rc;
         if (sluice_cancelled(b->host))

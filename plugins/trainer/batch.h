@@ -17,6 +17,7 @@ typedef struct batch_sums {
     uint64_t examples, tokens;
     double chosen_reward, rejected_reward, correct; /* pairs */
     double chosen_logp, rejected_logp;
+    double center; /* of a reward model: (r_chosen + r_rejected)², mean over its outputs */
 } batch_sums;
 
 typedef struct batch {
@@ -27,6 +28,7 @@ typedef struct batch {
     const sluice_part *loss;
     const examples *examples;
     size_t micro_tokens;
+    uint32_t heads; /* outputs of the reward model that is trained; 0 = a language model */
     /* room for a micro-batch, grown as needed */
     example *x;
     sluice_group *groups;
@@ -37,12 +39,13 @@ typedef struct batch {
     size_t *offsets;
     /* of the micro-batch in hand */
     size_t count;
+    uint64_t step;
     double progress;
     batch_sums *sums;
 } batch;
 
-/* Adds the gradient of the examples `order[0 … count)` and their sums. */
-int batch_gradient(batch *, const uint32_t *order, size_t count, double progress, batch_sums *);
+/* Adds the gradient of the examples `order[0 … count)` and their sums. step (from 1) is for messages. */
+int batch_gradient(batch *, const uint32_t *order, size_t count, uint64_t step, double progress, batch_sums *);
 /* Frees the room. */
 void batch_free(batch *);
 

@@ -41,6 +41,7 @@ int examples_add(examples *e, const example *x)
         put(e, x->token_reference, x->count[0] * sizeof *x->token_reference);
     if (x->has_sampler)
         put(e, x->token_sampler, x->count[0] * sizeof *x->token_sampler);
+    put(e, x->id, x->id_size);
     static const char zeros[8];
     put(e, zeros, (size_t)(-e->size & 7)); /* the next example's doubles are aligned */
     if (ferror(e->file))
@@ -82,6 +83,8 @@ void examples_get(const examples *e, size_t index, example *x)
     x->token_reference = x->has_reference ? (const float *)(const void *)at : NULL;
     at += x->has_reference ? x->count[0] * sizeof(float) : 0;
     x->token_sampler = x->has_sampler ? (const float *)(const void *)at : NULL;
+    at += x->has_sampler ? x->count[0] * sizeof(float) : 0;
+    x->id = at;
 }
 
 void examples_close(examples *e)

@@ -13,10 +13,11 @@
  * the map. */
 typedef struct example {
     uint64_t key; /* a hash of the record's id */
+    const char *id;
     double p, weight, margin;
-    double reference[2], sampler[2]; /* pairs: sums over the answer */
-    uint32_t prompt_count, answer_count, count[2];
-    uint32_t has_reference, has_sampler; /* sequences: per-token arrays are there */
+    double reference[2], sampler[2];                        /* pairs: sums over the answer */
+    uint32_t id_size, prompt_count, answer_count, count[2]; /* id_size: with its NUL */
+    uint32_t has_reference, has_sampler;                    /* sequences: per-token arrays are there */
     const uint32_t *prompt, *answer[2];
     const float *mask;                            /* sequences: [count[0]] */
     const float *token_reference, *token_sampler; /* sequences: [count[0]], or NULL */

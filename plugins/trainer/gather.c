@@ -272,6 +272,8 @@ static int pack(gather *g, examples *out, const struct draft *d)
 {
     const char *id = sluice_record_id(d->record);
     example x = {.key = sluice_random_name(id, strlen(id)),
+                 .id = id,
+                 .id_size = (uint32_t)strlen(id) + 1,
                  .p = d->p,
                  .weight = d->weight,
                  .margin = isnan(d->margin) ? 0 : d->margin,

@@ -10,6 +10,7 @@
 #include "plugins/trainer/batch.h"
 #include "plugins/trainer/gather.h"
 
+enum freeze { FREEZE_NONE, FREEZE_BODY };
 enum schedule { SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_CONSTANT };
 
 /* What is reported together: means over the steps since the last report. */
@@ -20,15 +21,16 @@ struct window {
 };
 
 struct trainer {
-    const sluice_model_ref *model, *reference;
+    const sluice_model_ref *model, *start, *reference, *head_from;
     const sluice_part *loss;
     double lr, warmup, weight_decay, beta1, beta2, epsilon, max_grad_norm, dropout, prompt_weight;
-    int64_t epochs, batch, micro_tokens, log_every;
-    int schedule, too_long, truncated;
-    bool raw;
+    int64_t epochs, batch, micro_tokens, log_every, head;
+    int schedule, too_long, truncated, freeze;
+    bool raw, recompute;
 
     const sluice_host *host;
-    answers_model policy, base;
+    answers_model policy, base, head_model;
+    uint32_t heads; /* outputs of the reward model that is trained; 0 = a language model */
     gather gather;
     examples examples;
     sluice_training *training;
@@ -41,16 +43,27 @@ struct trainer {
 };
 
 static const char *const schedules[] = {"cosine", "linear", "constant", NULL};
+static const char *const frozen_parts[] = {"none", "body", NULL};
 static const char *const long_rules[] = {"error", "skip", "left", NULL};
 static const char *const truncated_rules[] = {"keep", "drop", NULL};
 
 static const sluice_param params[] = {
     SLUICE_SLOT(struct trainer, model, .required = true, .doc = "The model to train; its next version is published."),
+    SLUICE_MODEL(struct trainer, start,
+                 .doc = "The version training starts from, of any slot; the newest of `model` when not set."),
     SLUICE_MODEL(struct trainer, reference,
                  .doc = "The reference model of losses that need one; the version training starts from "
                         "when not set."),
     SLUICE_PART(struct trainer, loss, .kind = SLUICE_KIND_LOSS, .text = "dpo",
                 .doc = "The loss, by id; its own parameters are set on this stage."),
+    SLUICE_INT(struct trainer, head, .value = 0, .min = 0, .max = 4096, .unit = "outputs",
+               .doc = "Outputs of the head of a reward model (with losses on rewards, bradley-terry); 0 = as the model "
+                      "has, else 1."),
+    SLUICE_MODEL(struct trainer, head_from,
+                 .doc = "A reward model whose head is taken; the model's own or a random one when not set."),
+    SLUICE_CHOICE(struct trainer, freeze, .value = FREEZE_NONE, .choices = frozen_parts,
+                  .doc = "What does not learn: nothing, or a reward model's body, so that only its head does (linear "
+                         "probing)."),
     SLUICE_DOUBLE(struct trainer, lr, .value = 1e-6, .min = 0, .doc = "Highest learning rate."),
     SLUICE_CHOICE(struct trainer, schedule, .value = SCHEDULE_COSINE, .choices = schedules,
                   .doc =
@@ -76,6 +89,9 @@ static const sluice_param params[] = {
                   .doc = "On attention and feed-forward outputs."),
     SLUICE_DOUBLE(struct trainer, prompt_weight, .value = 0, .min = 0, .max = 1,
                   .doc = "How much the prompt's tokens count in a loss on sequences (sft); 0 = answers only."),
+    SLUICE_BOOL(struct trainer, recompute, .value = 0, .speed_only = true,
+                .doc = "Compute activations a second time in the backward pass instead of keeping them: less memory, "
+                       "never another result."),
     SLUICE_BOOL(struct trainer, raw, .value = 0, .doc = "Feed prompts as they are, without the chat template."),
     SLUICE_CHOICE(
         struct trainer, too_long, .value = TOO_LONG_ERROR, .choices = long_rules,
@@ -93,10 +109,14 @@ static const sluice_metric_info metrics[] = {
     {"learning_rate", NULL, "Learning rate of the step."},
     {"epoch", "epochs", "How often the examples have been seen."},
     {"num_tokens", "tokens", "Tokens trained on so far, prompts included."},
-    {"rewards/chosen", NULL, "Mean reward of the chosen answers: beta times the log-ratio to the reference."},
+    {"rewards/chosen", NULL,
+     "Mean reward of the chosen answers: beta times the log-ratio to the reference, or what the reward model says."},
     {"rewards/rejected", NULL, "Mean reward of the rejected answers."},
     {"rewards/margins", NULL, "Mean difference of the two."},
     {"rewards/accuracies", NULL, "Fraction of pairs whose chosen answer has the higher reward."},
+    {"rewards/mean", NULL, "Reward models: mean reward of all answers."},
+    {"rewards/center", NULL,
+     "Reward models: mean square of the sum of a pair's rewards, what bradley-terry's center weighs."},
     {"logps/chosen", "nats", "Mean log-probability of the chosen answers."},
     {"logps/rejected", "nats", "Mean log-probability of the rejected answers."},
     {"train_loss", NULL, "Mean of the loss over all steps."},
@@ -126,6 +146,16 @@ static int check_loss(const struct trainer *t)
     if (!loss->pairs && !loss->tokens)
         return sluice_error(t->host, SLUICE_BAD_PLUGIN,
                             "loss '%s' has neither pairs nor tokens; it cannot be trained with", loss->base.id);
+    if ((loss->needs & SLUICE_HEAD_VALUES) && (!loss->pairs || (loss->needs & ~(uint32_t)SLUICE_HEAD_VALUES)))
+        return sluice_error(t->host, SLUICE_BAD_PLUGIN,
+                            "loss '%s' is on rewards; such a loss takes pairs and needs nothing else", loss->base.id);
+    if (!(loss->needs & SLUICE_HEAD_VALUES) && (t->head > 0 || t->head_from || t->freeze != FREEZE_NONE))
+        return sluice_error(t->host, SLUICE_BAD_PARAMETER,
+                            "%s is for reward models, which loss = \"%s\" does not train; use loss = \"bradley-terry\"",
+                            t->head > 0    ? "head"
+                            : t->head_from ? "head_from"
+                                           : "freeze",
+                            loss->base.id);
     if (t->prompt_weight > 0 && (loss->pairs || loss->needs))
         return sluice_error(
             t->host, SLUICE_BAD_PARAMETER,
@@ -134,15 +164,31 @@ static int check_loss(const struct trainer *t)
     return SLUICE_OK;
 }
 
+/* How many outputs the head will have. */
+static int open_head(struct trainer *t)
+{
+    if (!(loss_class(t)->needs & SLUICE_HEAD_VALUES))
+        return SLUICE_OK;
+    int rc = t->head_from ? answers_open(t->host, t->head_from, &t->head_model) : SLUICE_OK;
+    if (rc < 0)
+        return rc;
+    const uint32_t own = t->head_from ? t->head_model.info.head_outputs : t->policy.info.head_outputs;
+    t->heads = t->head > 0 ? (uint32_t)t->head : own > 0 ? own : 1;
+    return SLUICE_OK;
+}
+
 static int init(void *self, const sluice_host *host)
 {
     struct trainer *t = self;
     t->host = host;
+    const sluice_model_ref *start = t->start ? t->start : t->model;
     int rc = check_loss(t);
     if (rc >= 0)
-        rc = answers_open(host, t->model, &t->policy);
+        rc = answers_open(host, start, &t->policy);
+    if (rc >= 0)
+        rc = open_head(t);
     if (rc >= 0 && (loss_class(t)->needs & SLUICE_REFERENCE))
-        rc = answers_open(host, t->reference ? t->reference : t->model, &t->base);
+        rc = answers_open(host, t->reference ? t->reference : start, &t->base);
     if (rc >= 0 && t->base.model && t->base.info.vocabulary != t->policy.info.vocabulary)
         rc = sluice_error(host, SLUICE_BAD_MODEL,
                           "%s has %u tokens in its vocabulary and the reference %s %u; they must share one",
@@ -160,6 +206,7 @@ static void fini(void *self)
     examples_close(&t->examples);
     answers_close(&t->policy);
     answers_close(&t->base);
+    answers_close(&t->head_model);
 }
 
 /* Reads the input; a trainer that gets nothing has failed, however quietly. */
@@ -186,8 +233,10 @@ static int collect(struct trainer *t)
     if (g->identical + g->weightless + g->truncated_count + g->too_long_count + g->empty == 0)
         return sluice_error(t->host, SLUICE_BAD_RECORD, "no %s reached the trainer: none of %llu records has any; %s",
                             what, (unsigned long long)g->records,
-                            loss_class(t)->pairs ? "put a ranker before it, or read preferences"
-                                                 : "put a sampler before it, or read completions");
+                            loss_class(t)->pairs
+                                ? "put a ranker before it, or read preferences; one that is there found only ties "
+                                  "or single answers: look at its metrics"
+                                : "put a sampler before it, or read completions");
     return sluice_error(
         t->host, SLUICE_BAD_RECORD,
         "no %s reached the trainer: of %llu records none gave an example; left out: %llu identical, %llu of "
@@ -234,17 +283,22 @@ static void report(struct trainer *t, double lr)
     struct window *w = &t->window;
     double steps = (double)w->steps, pairs = (double)w->sums.examples;
     double done = (double)t->steps * (double)t->epochs / (double)t->total_steps;
+    double chosen = w->sums.chosen_reward / pairs, rejected = w->sums.rejected_reward / pairs;
     sluice_number numbers[11] = {{"loss", w->loss / steps},
                                  {"grad_norm", w->grad_norm / steps},
                                  {"learning_rate", lr},
                                  {"epoch", done},
                                  {"num_tokens", (double)t->tokens},
-                                 {"rewards/chosen", w->sums.chosen_reward / pairs},
-                                 {"rewards/rejected", w->sums.rejected_reward / pairs},
-                                 {"rewards/margins", (w->sums.chosen_reward - w->sums.rejected_reward) / pairs},
+                                 {"rewards/chosen", chosen},
+                                 {"rewards/rejected", rejected},
+                                 {"rewards/margins", chosen - rejected},
                                  {"rewards/accuracies", w->sums.correct / pairs},
                                  {"logps/chosen", w->sums.chosen_logp / pairs},
                                  {"logps/rejected", w->sums.rejected_logp / pairs}};
+    if (t->heads > 0) {
+        numbers[9] = (sluice_number){"rewards/mean", (chosen + rejected) / 2};
+        numbers[10] = (sluice_number){"rewards/center", w->sums.center / pairs};
+    }
     sluice_metrics(t->host, (int64_t)t->steps, numbers, loss_class(t)->pairs ? 11 : 5);
     memset(w, 0, sizeof *w);
 }
@@ -258,6 +312,7 @@ static void note_batch(struct window *w, const batch_sums *s)
     w->sums.correct += s->correct;
     w->sums.chosen_logp += s->chosen_logp;
     w->sums.rejected_logp += s->rejected_logp;
+    w->sums.center += s->center;
 }
 
 static int step(struct trainer *t, const uint32_t *order, size_t count)
@@ -265,7 +320,7 @@ static int step(struct trainer *t, const uint32_t *order, size_t count)
     batch_sums sums = {0};
     sluice_step_info info = {0};
     double lr = learning_rate(t, t->steps), progress = (double)t->steps / (double)t->total_steps;
-    int rc = batch_gradient(&t->work, order, count, progress, &sums);
+    int rc = batch_gradient(&t->work, order, count, t->steps + 1, progress, &sums);
     if (rc < 0)
         return rc;
     double scale = sums.divisor > 0 ? 1 / sums.divisor : 0;
@@ -297,7 +352,11 @@ static int train(struct trainer *t)
                                   .weight_decay = t->weight_decay,
                                   .max_grad_norm = t->max_grad_norm,
                                   .dropout = t->dropout,
-                                  .seed = sluice_seed(t->host)};
+                                  .seed = sluice_seed(t->host),
+                                  .head_outputs = t->heads,
+                                  .head_from = t->head_model.model,
+                                  .freeze_body = t->freeze == FREEZE_BODY,
+                                  .recompute = t->recompute};
     size_t count = t->examples.count, size = (size_t)t->batch;
     int rc = t->policy.service->train_begin(t->policy.model, &optimizer, &t->training);
     if (rc < 0)
@@ -311,6 +370,7 @@ static int train(struct trainer *t)
                              .training = t->training,
                              .loss = t->loss,
                              .examples = &t->examples,
+                             .heads = t->heads,
                              .micro_tokens = (size_t)t->micro_tokens};
     for (int64_t epoch = 0; epoch < t->epochs; epoch++) {
         shuffle(t, (uint32_t)epoch);
@@ -326,19 +386,10 @@ static int train(struct trainer *t)
     return SLUICE_OK;
 }
 
-/* How far the new weights are from the old ones. */
-static int measure_change(struct trainer *t, const char *dir)
+/* How far the new weights are from those training started from. */
+static int measure_change(struct trainer *t)
 {
-    sluice_model_ref ref = *t->model;
-    sluice_model *trained;
-    ref.path = dir;
-    ref.version = t->model->next;
-    ref.random = false;
-    int rc = t->policy.service->open(t->policy.service, t->host, &ref, &trained);
-    if (rc < 0)
-        return rc;
-    rc = t->policy.service->distance(t->policy.model, trained, &t->changed);
-    t->policy.service->close(trained);
+    int rc = t->policy.service->train_distance(t->training, &t->changed);
     if (rc >= 0 && t->changed == 0)
         sluice_log(t->host, SLUICE_LOG_WARNING, "training changed no weight; is lr = %g too small?", t->lr);
     return rc;
@@ -350,10 +401,10 @@ static int publish(struct trainer *t)
     int rc = sluice_publish_begin(t->host, t->model, &dir);
     if (rc >= 0)
         rc = t->policy.service->train_save(t->training, dir);
+    if (rc >= 0)
+        rc = measure_change(t);
     t->policy.service->train_end(t->training);
     t->training = NULL;
-    if (rc >= 0)
-        rc = measure_change(t, dir);
     return rc < 0 ? rc : sluice_publish_commit(t->host, t->model);
 }
 
@@ -406,6 +457,9 @@ static const sluice_stage_class trainer_class = {
         "say. Answers read from files are encoded apart from their prompt and end with the stop token. Without a "
         "single example the "
         "stage fails. A loss on sequences takes the chosen answers of records with pairs, else every candidate.\n"
+        "With a loss on rewards (bradley-terry) it trains a reward model: a head of `head` outputs on the hidden state "
+        "of an answer's last token. The head starts from head_from, from the model's own, or random; the published "
+        "folder is a …ForSequenceClassification. While the body is frozen dropout does not apply.\n"
         "The warm-up differs from transformers': it rises to its last step, so no step has learning rate 0.",
     .base.metrics = metrics,
     .base.init = init,

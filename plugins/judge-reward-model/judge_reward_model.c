@@ -1,0 +1,307 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/* judge-reward-model: the values that reward models give an answer, as one score. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sluice/stage.h>
+#include "plugins/common/answers.h"
+
+enum combine { COMBINE_MEAN, COMBINE_MIN, COMBINE_MEDIAN, COMBINE_LOWER };
+enum too_long { TOO_LONG_ERROR, TOO_LONG_SKIP };
+
+struct judge {
+    sluice_models models;
+    int combine, too_long;
+    double penalty;
+    bool members, raw;
+
+    const sluice_host *host;
+    answers_model *opened; /* [models.count] */
+    size_t context;        /* the smallest */
+    size_t outputs;        /* of all heads together */
+    bool compared;         /* the records' tokens with the models' tokenizer */
+    uint64_t records, scored, skipped;
+    double sum, spread;
+};
+
+static const char *const combinations[] = {"mean", "min", "median", "lower", NULL};
+static const char *const long_rules[] = {"error", "skip", NULL};
+
+static const sluice_param params[] = {
+    SLUICE_MODELS(struct judge, models, .required = true,
+                  .doc = "The reward model, or the members of an ensemble: (\"first@1\", \"second@1\")."),
+    SLUICE_CHOICE(struct judge, combine, .value = COMBINE_MEAN, .choices = combinations,
+                  .doc = "What of several outputs becomes the score: their mean, smallest, median, or the mean less "
+                         "penalty standard deviations."),
+    SLUICE_DOUBLE(struct judge, penalty, .value = 1, .min = 0,
+                  .doc = "Standard deviations taken off the mean with combine = \"lower\"."),
+    SLUICE_BOOL(struct judge, members, .value = 0,
+                .doc = "Keep each output's score as well, under the names STAGE/0, STAGE/1, …"),
+    SLUICE_CHOICE(struct judge, too_long, .value = TOO_LONG_ERROR, .choices = long_rules,
+                  .doc =
+                      "What to do with an answer that exceeds the context with its prompt: stop, or give it no score."),
+    SLUICE_BOOL(struct judge, raw, .value = 0, .doc = "Feed prompts as they are, without the chat template."),
+    SLUICE_PARAMS_END};
+
+static const sluice_metric_info metrics[] = {
+    {"scored", "candidates", "Answers that got a score."},
+    {"skipped", "candidates", "Answers without a score: empty ones, and those too long for the models."},
+    {"mean_score", NULL, "Mean of the scores."},
+    {"spread", NULL, "Mean standard deviation between the outputs for an answer; only where there are several."},
+    {0}};
+
+/* Do two models read text alike? What cannot be asked for is tried on a text with letters, digits, marks and bytes. */
+static int same_text(const struct judge *judge, const answers_model *a, const answers_model *b)
+{
+    static const char text[] = "User: 12 + 30 = ? Answer the question, it\xE2\x80\x99s \"easy\".\n\tfor(i=0;) \xC3\xA9";
+    const char *what = NULL;
+    sluice_ids x = {0}, y = {0};
+    if (a->info.vocabulary != b->info.vocabulary)
+        what = "vocabularies";
+    else if (a->info.template_hash != b->info.template_hash)
+        what = "chat templates";
+    int rc = SLUICE_OK;
+    if (!what && a->info.has_tokenizer && b->info.has_tokenizer &&
+        (rc = a->service->encode(a->model, text, strlen(text), SLUICE_ENCODE_START | SLUICE_ENCODE_STOP, &x)) >= 0 &&
+        (rc = b->service->encode(b->model, text, strlen(text), SLUICE_ENCODE_START | SLUICE_ENCODE_STOP, &y)) >= 0 &&
+        (x.count != y.count || memcmp(x.items, y.items, x.count * sizeof *x.items) != 0))
+        what = "tokenizers";
+    free(x.items);
+    free(y.items);
+    if (rc < 0 || !what)
+        return rc;
+    return sluice_error(judge->host, SLUICE_BAD_MODEL,
+                        "%s and %s have different %s; the members of an ensemble must read the same tokens", a->version,
+                        b->version, what);
+}
+
+static int init(void *self, const sluice_host *host)
+{
+    struct judge *judge = self;
+    judge->host = host;
+    if (judge->models.count == 0)
+        return sluice_error(host, SLUICE_BAD_PARAMETER, "models is empty; name a reward model");
+    judge->opened = calloc(judge->models.count, sizeof *judge->opened);
+    if (!judge->opened)
+        return sluice_error(host, SLUICE_NO_MEMORY, "out of memory for %zu models", judge->models.count);
+    judge->context = SIZE_MAX;
+    for (size_t i = 0; i < judge->models.count; i++) {
+        answers_model *m = &judge->opened[i];
+        int rc = answers_open(host, judge->models.items[i], m);
+        if (rc >= 0 && m->info.head_outputs == 0)
+            rc = sluice_error(host, SLUICE_BAD_MODEL,
+                              "%s is a language model without a reward head; train one from it (trainer, loss = "
+                              "\"bradley-terry\") or name a …ForSequenceClassification",
+                              m->version);
+        if (rc >= 0 && i > 0)
+            rc = same_text(judge, &judge->opened[0], m);
+        if (rc < 0)
+            return rc;
+        judge->outputs += m->info.head_outputs;
+        judge->context = m->info.context < judge->context ? m->info.context : judge->context;
+    }
+    return SLUICE_OK;
+}
+
+static void fini(void *self)
+{
+    struct judge *judge = self;
+    for (size_t i = 0; judge->opened && i < judge->models.count; i++)
+        answers_close(&judge->opened[i]);
+    free(judge->opened);
+}
+
+/* A model's own sample carries token ids and the text they meant: another tokenizer shows on the first. */
+static int compare_tokens(struct judge *judge, const sluice_record *record)
+{
+    const answers_model *m = &judge->opened[0];
+    for (size_t c = 0; !judge->compared && m->info.has_tokenizer && c < sluice_record_candidates(record); c++) {
+        sluice_candidate candidate;
+        sluice_text text = {0};
+        int rc = sluice_record_candidate(record, c, &candidate);
+        if (rc < 0)
+            return rc;
+        if (!candidate.logprobs || !candidate.text || candidate.token_count == 0)
+            continue;
+        judge->compared = true;
+        for (uint32_t t = 0; t < candidate.token_count; t++)
+            if (candidate.tokens[t] >= m->info.vocabulary)
+                return sluice_record_error(
+                    judge->host, record, SLUICE_BAD_MODEL,
+                    "candidate %zu has token %u, and the vocabulary of %s has %u; a reward model "
+                    "needs the tokenizer of the model that answered",
+                    c, candidate.tokens[t], m->version, m->info.vocabulary);
+        rc = m->service->decode(m->model, candidate.tokens, candidate.token_count, false, &text);
+        if (rc >= 0 && strncmp(text.text, candidate.text, strlen(candidate.text)) != 0)
+            rc = sluice_record_error(judge->host, record, SLUICE_BAD_MODEL,
+                                     "the tokens of candidate %zu mean another text to %s than was recorded; a reward "
+                                     "model needs the tokenizer of the model that answered",
+                                     c, m->version);
+        free(text.text);
+        if (rc < 0)
+            return rc;
+    }
+    return SLUICE_OK;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* The score of n outputs, and their standard deviation. Sorts them. */
+static double combine(const struct judge *judge, double *values, size_t n, double *deviation)
+{
+    double mean = 0, squares = 0;
+    for (size_t i = 0; i < n; i++)
+        mean += values[i] / (double)n;
+    for (size_t i = 0; i < n; i++)
+        squares += (values[i] - mean) * (values[i] - mean) / (double)n;
+    *deviation = sqrt(squares);
+    qsort(values, n, sizeof *values, by_value);
+    switch (judge->combine) {
+    case COMBINE_MIN:
+        return values[0];
+    case COMBINE_MEDIAN:
+        return (values[(n - 1) / 2] + values[n / 2]) / 2;
+    case COMBINE_LOWER:
+        return mean - judge->penalty * *deviation;
+    default:
+        return mean;
+    }
+}
+
+/* A batch's answers that get a score, and what all heads say: [count, outputs]. */
+struct asked {
+    answers_item *items;
+    size_t count;
+    float *values, *room;
+};
+
+static int collect(struct judge *judge, sluice_record *const *records, size_t count, struct asked *a)
+{
+    size_t candidates = 0;
+    for (size_t i = 0; i < count; i++)
+        candidates += sluice_record_candidates(records[i]);
+    a->items = calloc(candidates + 1, sizeof *a->items);
+    a->values = calloc(candidates * judge->outputs + 1, sizeof *a->values);
+    a->room = calloc(candidates * judge->outputs + 1, sizeof *a->room);
+    if (!a->items || !a->values || !a->room)
+        return sluice_error(judge->host, SLUICE_NO_MEMORY, "out of memory for %zu answers", candidates);
+    for (size_t i = 0; i < count; i++)
+        for (size_t c = 0; c < sluice_record_candidates(records[i]); c++) {
+            if (answers_fit(records[i], c, judge->context))
+                a->items[a->count++] = (answers_item){records[i], (uint32_t)c};
+            else
+                judge->skipped++;
+        }
+    return SLUICE_OK;
+}
+
+/* Every member's outputs, side by side in a row an answer. */
+static int ask(struct judge *judge, struct asked *a)
+{
+    int rc = SLUICE_OK;
+    size_t at = 0;
+    for (size_t m = 0; rc >= 0 && m < judge->models.count; m++) {
+        const size_t own = judge->opened[m].info.head_outputs;
+        rc = answers_values(&judge->opened[m], a->items, a->count, a->room);
+        for (size_t i = 0; rc >= 0 && i < a->count; i++)
+            memcpy(a->values + i * judge->outputs + at, a->room + i * own, own * sizeof *a->values);
+        at += own;
+    }
+    return rc;
+}
+
+static int keep_member(const struct judge *judge, const answers_item *item, size_t output, float value)
+{
+    char name[300];
+    snprintf(name, sizeof name, "%s/%zu", sluice_stage_name(judge->host), output);
+    return sluice_record_set_score(item->record, name, item->candidate, value);
+}
+
+static int score(struct judge *judge, const answers_item *item, const float *row, double *sorted)
+{
+    int rc = SLUICE_OK;
+    for (size_t o = 0; rc >= 0 && o < judge->outputs; o++) {
+        if (!isfinite(row[o]))
+            return sluice_record_error(judge->host, item->record, SLUICE_BAD_MODEL,
+                                       "output %zu of the reward model is %g for candidate %u, which is no score; the "
+                                       "model is damaged",
+                                       o, (double)row[o], item->candidate);
+        sorted[o] = row[o];
+        if (judge->members)
+            rc = keep_member(judge, item, o, row[o]);
+    }
+    if (rc < 0)
+        return rc;
+    double deviation;
+    const double value = combine(judge, sorted, judge->outputs, &deviation);
+    judge->scored++;
+    judge->sum += value;
+    judge->spread += deviation;
+    return sluice_record_set_score(item->record, sluice_stage_name(judge->host), item->candidate, (float)value);
+}
+
+static int process_batch(void *self, sluice_record *const *records, bool *keep, size_t count)
+{
+    struct judge *judge = self;
+    struct asked a = {0};
+    int rc = SLUICE_OK;
+    for (size_t i = 0; rc >= 0 && i < count; i++) {
+        if ((rc = compare_tokens(judge, records[i])) >= 0)
+            rc = answers_encode(&judge->opened[0], records[i], judge->raw);
+        if (rc >= 0 && judge->too_long == TOO_LONG_ERROR)
+            rc = answers_check_lengths(&judge->opened[0], records[i], judge->context);
+    }
+    if (rc >= 0)
+        rc = collect(judge, records, count, &a);
+    if (rc >= 0)
+        rc = ask(judge, &a);
+    double *sorted = malloc(judge->outputs * sizeof *sorted);
+    if (rc >= 0 && !sorted)
+        rc = sluice_error(judge->host, SLUICE_NO_MEMORY, "out of memory for %zu outputs", judge->outputs);
+    for (size_t i = 0; rc >= 0 && i < a.count; i++)
+        rc = score(judge, &a.items[i], a.values + i * judge->outputs, sorted);
+    free(sorted);
+    free(a.items);
+    free(a.values);
+    free(a.room);
+    judge->records += count;
+    int64_t total = sluice_input_count(judge->host);
+    sluice_progress(judge->host, judge->records, total > 0 ? (uint64_t)total : 0, "records");
+    return rc;
+}
+
+static int finish(void *self)
+{
+    struct judge *judge = self;
+    sluice_number numbers[4] = {{"scored", (double)judge->scored},
+                                {"skipped", (double)judge->skipped},
+                                {"mean_score", judge->sum / (double)judge->scored},
+                                {"spread", judge->spread / (double)judge->scored}};
+    sluice_metrics(judge->host, -1, numbers, judge->scored == 0 ? 2 : judge->outputs == 1 ? 3 : 4);
+    return SLUICE_OK;
+}
+
+static const sluice_stage_class judge_class = {
+    SLUICE_STAGE_CLASS(SLUICE_JUDGE, "judge-reward-model", "Score answers by reward models", struct judge, params),
+    .base.reads = SLUICE_FIELD_PROMPT | SLUICE_FIELD_CANDIDATES,
+    .base.adds = SLUICE_FIELD_SCORES,
+    .base.traits = SLUICE_USES_DEVICE,
+    .base.doc = "A reward model is a head on a language model's body, r = W h, where h is the hidden state of the "
+                "answer's last token (its stop token, where it ended by itself) after the final norm; transformers' "
+                "LlamaForSequenceClassification, MistralFor… and Qwen2For….\n"
+                "Several models are an ensemble (all outputs of all models side by side); so is one model with a head "
+                "of several outputs. combine = \"lower\" is the mean less penalty standard deviations (over the "
+                "outputs, 1/n), which distrusts answers on which the members disagree, after Coste et al. 2023 (arXiv "
+                "2310.02743, section 3), who take the variance.",
+    .base.metrics = metrics,
+    .base.init = init,
+    .base.fini = fini,
+    .process_batch = process_batch,
+    .finish = finish,
+};
+SLUICE_PLUGIN("judge-reward-model", "1.0", "Apache-2.0", &judge_class.base);
