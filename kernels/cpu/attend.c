@@ -1,11 +1,30 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 #include "attend.h"
 
+/* --- blocks --- */
+
+static inline const void *block_at(const kn_blocks *k, size_t b)
+{
+    const size_t at = (k->pages ? k->pages[b] : b) * k->stride;
+    return k->bf16 ? (const void *)((const uint16_t *)k->base + at) : (const float *)k->base + at;
+}
+
+/* The vector at element i of a block, or its first n lanes; bf16 must be constant after inlining. */
+KN_INLINE V block_load(const void *block, size_t i, const bool bf16)
+{
+    return bf16 ? v_load_bf16((const uint16_t *)block + i) : v_load((const float *)block + i);
+}
+
+KN_INLINE V block_load_n(const void *block, size_t i, size_t n, const bool bf16)
+{
+    return bf16 ? v_load_bf16_n((const uint16_t *)block + i, n) : v_load_n((const float *)block + i, n);
+}
+
 /* --- scores --- */
 
 /* m rows against nb blocks at once: with few rows, several blocks keep the multipliers busy. */
-KN_INLINE void scores(const int m, const int nb, size_t head_dim, float scale, const float *q, size_t sm,
-                      const float *const *block, float *s, size_t ls)
+KN_INLINE void scores(const int m, const int nb, const bool bf16, size_t head_dim, float scale, const float *q,
+                      size_t sm, const void *const *block, float *s, size_t ls)
 {
     V acc[MR * NW > 4 * NW ? MR * NW : 4 * NW];
     KN_UNROLL
@@ -16,7 +35,7 @@ KN_INLINE void scores(const int m, const int nb, size_t head_dim, float scale, c
         KN_UNROLL
         for (int n = 0; n < nb; n++) {
             W_EACH(w)
-            b[n * NW + w] = v_load(block[n] + k * 16 + w * VN);
+            b[n * NW + w] = block_load(block[n], k * 16 + w * VN, bf16);
         }
         KN_UNROLL
         for (int r = 0; r < m; r++) {
@@ -35,24 +54,24 @@ KN_INLINE void scores(const int m, const int nb, size_t head_dim, float scale, c
     }
 }
 
-void KN(attend_scores)(size_t m, size_t head_dim, float scale, const float *q, size_t sm, const kn_blocks *blocks,
-                       size_t from, size_t to, float *s, size_t ls)
+KN_INLINE void all_scores(const bool bf16, size_t m, size_t head_dim, float scale, const float *q, size_t sm,
+                          const kn_blocks *blocks, size_t from, size_t to, float *s, size_t ls)
 {
     const size_t at_once = m == 1 ? 4 : m == 2 && NW <= 2 ? 2 : 1;
     for (size_t b = from; b < to;) {
-        const float *block[4];
+        const void *block[4];
         const size_t nb = to - b >= at_once ? at_once : 1;
         for (size_t i = 0; i < nb; i++)
-            block[i] = kn_block(blocks, b + i);
+            block[i] = block_at(blocks, b + i);
         float *to_s = s + 16 * (b - from);
-#define ONE(M)                                                 \
-    case M:                                                    \
-        scores(M, 1, head_dim, scale, q, sm, block, to_s, ls); \
+#define ONE(M)                                                       \
+    case M:                                                          \
+        scores(M, 1, bf16, head_dim, scale, q, sm, block, to_s, ls); \
         break;
         if (nb == 4)
-            scores(1, 4, head_dim, scale, q, sm, block, to_s, ls);
+            scores(1, 4, bf16, head_dim, scale, q, sm, block, to_s, ls);
         else if (nb == 2)
-            scores(2, 2, head_dim, scale, q, sm, block, to_s, ls);
+            scores(2, 2, bf16, head_dim, scale, q, sm, block, to_s, ls);
         else
             TILE_ROWS(m, ONE)
 #undef ONE
@@ -60,19 +79,52 @@ void KN(attend_scores)(size_t m, size_t head_dim, float scale, const float *q, s
     }
 }
 
+void KN(attend_scores)(size_t m, size_t head_dim, float scale, const float *q, size_t sm, const kn_blocks *blocks,
+                       size_t from, size_t to, float *s, size_t ls)
+{
+    if (blocks->bf16)
+        all_scores(true, m, head_dim, scale, q, sm, blocks, from, to, s, ls);
+    else
+        all_scores(false, m, head_dim, scale, q, sm, blocks, from, to, s, ls);
+}
+
 /* --- weighted sums of values --- */
 
-KN_INLINE void values(const int m, const int nv, size_t tail, size_t head_dim, const float *p, size_t lp,
-                      const kn_blocks *blocks, size_t from, size_t end, const float *factor, size_t column, float *out,
-                      size_t so)
+/* acc[r·nv + n] += Σ p[r·lp + k] · (row k of the block from `column` on), k < keys: tile_run with rows of either type.
+ */
+KN_INLINE void weigh(V *acc, const int m, const int nv, const bool bf16, size_t keys, const float *p, size_t lp,
+                     const void *block, size_t column, size_t head_dim, size_t tail)
+{
+    const float *p0 = p, *p3 = p + 3 * lp, *p6 = p + 6 * lp, *p9 = p + 9 * lp, *p12 = p + 12 * lp;
+    for (size_t k = 0; k < keys; k++) {
+        V row[8];
+        KN_UNROLL
+        for (int n = 0; n < nv; n++) {
+            const size_t i = k * head_dim + column + (size_t)n * VN;
+            row[n] = tail && n == nv - 1 ? block_load_n(block, i, tail, bf16) : block_load(block, i, bf16);
+        }
+        KN_UNROLL
+        for (int r = 0; r < m; r++) {
+            const float *from = r < 3 ? p0 : r < 6 ? p3 : r < 9 ? p6 : r < 12 ? p9 : p12;
+            const V weight = v_set1(from[(size_t)(r % 3) * lp + k]);
+            KN_UNROLL
+            for (int n = 0; n < nv; n++)
+                acc[r * nv + n] = v_fma(weight, row[n], acc[r * nv + n]);
+        }
+    }
+}
+
+KN_INLINE void values(const int m, const int nv, size_t tail, const bool bf16, size_t head_dim, const float *p,
+                      size_t lp, const kn_blocks *blocks, size_t from, size_t end, const float *factor, size_t column,
+                      float *out, size_t so)
 {
     V acc[MR * 2 > 4 * 4 ? MR * 2 : 4 * 4];
     KN_UNROLL
     for (int i = 0; i < m * nv; i++)
         acc[i] = v_zero();
     for (size_t b = from; b * 16 < end; b++)
-        tile_run(acc, m, nv, kn_min(16, end - b * 16), p + 16 * (b - from), lp, 0, 1, kn_block(blocks, b) + column,
-                 head_dim, 0, tail);
+        weigh(acc, m, nv, bf16, kn_min(16, end - b * 16), p + 16 * (b - from), lp, block_at(blocks, b), column,
+              head_dim, tail);
     KN_UNROLL
     for (int r = 0; r < m; r++) {
         const V by = v_set1(factor ? factor[r] : 1.0f);
@@ -88,11 +140,11 @@ KN_INLINE void values(const int m, const int nv, size_t tail, size_t head_dim, c
     }
 }
 
-void KN(attend_values)(size_t m, size_t head_dim, const float *p, size_t lp, const kn_blocks *blocks, size_t from,
-                       size_t end, const float *factor, float *out, size_t so)
+KN_INLINE void all_values(const bool bf16, size_t m, size_t head_dim, const float *p, size_t lp,
+                          const kn_blocks *blocks, size_t from, size_t end, const float *factor, float *out, size_t so)
 {
     const size_t widest = m == 1 ? 8 : m <= 2 || (m <= 4 && VN != 8) ? 4 : 2;
-#define CALL(M, NVX, TAIL) values(M, NVX, TAIL, head_dim, p, lp, blocks, from, end, factor, column, out, so)
+#define CALL(M, NVX, TAIL) values(M, NVX, TAIL, bf16, head_dim, p, lp, blocks, from, end, factor, column, out, so)
 #define ONE(M)         \
     case M:            \
         CALL(M, 1, 0); \
@@ -133,6 +185,15 @@ void KN(attend_values)(size_t m, size_t head_dim, const float *p, size_t lp, con
 #undef ONE
 #undef TWO
 #undef TAIL
+}
+
+void KN(attend_values)(size_t m, size_t head_dim, const float *p, size_t lp, const kn_blocks *blocks, size_t from,
+                       size_t end, const float *factor, float *out, size_t so)
+{
+    if (blocks->bf16)
+        all_values(true, m, head_dim, p, lp, blocks, from, end, factor, out, so);
+    else
+        all_values(false, m, head_dim, p, lp, blocks, from, end, factor, out, so);
 }
 
 /* --- gradients of keys and values --- */
@@ -193,24 +254,4 @@ void KN(attend_gradient)(size_t m, size_t head_dim, size_t depth, const float *a
 #undef ONE
 #undef TWO
 #undef TAIL
-}
-
-/* --- layout --- */
-
-void KN(attend_transpose)(float *block, const float *const row[16], size_t head_dim)
-{
-    const size_t whole = head_dim / 4 * 4;
-    for (size_t r = 0; r < 16; r += 4) {
-        if (row[r + 3]) {
-            for (size_t i = 0; i < whole; i += 4)
-                v_transpose4(block + i * 16 + r, 16, row[r] + i, row[r + 1] + i, row[r + 2] + i, row[r + 3] + i);
-            for (size_t n = r; n < r + 4; n++)
-                for (size_t i = whole; i < head_dim; i++)
-                    block[i * 16 + n] = row[n][i];
-        } else {
-            for (size_t n = r; n < r + 4; n++)
-                for (size_t i = 0; i < head_dim; i++)
-                    block[i * 16 + n] = row[n] ? row[n][i] : 0;
-        }
-    }
 }

@@ -10,17 +10,14 @@
 #include "ops.h"
 #include "vmath.h"
 
-/* Blocks of one key/value head: block b starts at base + (pages ? pages[b] : b) · stride. */
+/* Blocks of one key/value head: block b starts at base + (pages ? pages[b] : b) · stride elements, which are bfloat16
+ * or float32. */
 typedef struct kn_blocks {
-    const float *base;
+    const void *base;
     const uint32_t *pages;
     size_t stride;
+    bool bf16;
 } kn_blocks;
-
-static inline const float *kn_block(const kn_blocks *k, size_t b)
-{
-    return k->base + (k->pages ? k->pages[b] : b) * k->stride;
-}
 
 /* s[r·ls + 16·(b - from) + lane] = scale · (q_r · column `lane` of block b), blocks [from, to) laid out [head_dim][16];
  * q_r = q + r·sm, m ≤ MR rows. */
@@ -33,7 +30,5 @@ void KN(attend_values)(size_t m, size_t head_dim, const float *p, size_t lp, con
 /* c_r += Σ_k a[r + k·sk] · (row k of b), k < depth in order; rows of b are sb apart, rows of c head_dim. */
 void KN(attend_gradient)(size_t m, size_t head_dim, size_t depth, const float *a, size_t sk, const float *b, size_t sb,
                          float *c);
-/* Sixteen rows (NULL beyond the last) of head_dim floats as a block [head_dim][16], absent rows as 0. */
-void KN(attend_transpose)(float *block, const float *const row[16], size_t head_dim);
 
 #endif

@@ -4,7 +4,7 @@
  * absolute position and share attend_rows, so they agree to the bit. Scores of a few rows at a time are kept whole
  * (rows × keys), which lets the softmax's sum run by absolute key index, lane = index mod 16.
  */
-#include "attend.h"
+#include "layout.h"
 
 enum { CHUNK = 48 }; /* query rows of a piece */
 
@@ -55,17 +55,17 @@ static void softmax_row(float *s, size_t n, size_t first, size_t last, float sof
 }
 
 /* m query rows against the blocks of one head; row r stands at position + r·step. */
-static void attend_rows(size_t m, const float *q, size_t sm, size_t position, size_t step, const kn_blocks *keys,
-                        const kn_attention *a, float *s, float *out, size_t so, float *lse, size_t sl)
+static void attend_rows(size_t m, const E *q, size_t sm, size_t position, size_t step, const kn_blocks *keys,
+                        const kn_blocks *values, const kn_attention *a, float *s, E *out, size_t so, float *lse,
+                        size_t sl)
 {
     const size_t hd = a->head_dim, end = position + (m - 1) * step + 1;
     const size_t seen = a->window > 0 && position + 1 > a->window ? position + 1 - a->window : 0;
     const size_t from = seen / 16, to = kn_ceil(end, 16), ls = (to - from) * 16;
-    const kn_blocks vals = {keys->base + 16 * hd, keys->pages, keys->stride};
     float max[16] = {0}, sum[16], factor[16], total[16];
     float *rows = s + m * ls; /* the queries side by side: in place they may crowd a few sets of the cache */
     for (size_t r = 0; r < m; r++)
-        memcpy(rows + r * hd, q + r * sm, hd * sizeof(float));
+        e_widen(rows + r * hd, q + r * sm, hd);
     KN(attend_scores)(m, hd, a->scale, rows, hd, keys, from, to, s, ls);
     for (size_t r = 0; r < 16; r++)
         sum[r] = 1;
@@ -80,28 +80,28 @@ static void attend_rows(size_t m, const float *q, size_t sm, size_t position, si
     }
     for (size_t r = 0; lse && r < m; r++)
         lse[r * sl] = total[r];
-    KN(attend_values)(m, hd, s, ls, &vals, from, end, factor, out, so);
+    attend_values_to(m, hd, s, ls, values, from, end, factor, rows, out, so);
 }
 
 /* Query rows [i0, i1) of a sequence whose row i stands at position + i, all query heads of one key/value head. */
-static void attend_chunk(const kn_attention *a, size_t kv, const float *qkv, size_t row, size_t position, size_t i0,
-                         size_t i1, const kn_blocks *keys, float *s, float *out, float *lse)
+static void attend_chunk(const kn_attention *a, size_t kv, const E *qkv, size_t row, size_t position, size_t i0,
+                         size_t i1, const kn_blocks *keys, const kn_blocks *values, float *s, E *out, float *lse)
 {
     const size_t hd = a->head_dim, width = kn_width(a), group = a->heads / a->kv_heads, wide = a->heads * hd;
     if (i1 - i0 == 1) { /* one token: the heads of the group are the rows */
         const size_t t = row + i0;
         for (size_t g = 0; g < group; g += MR) {
             const size_t h = kv * group + g, m = kn_min(MR, group - g);
-            attend_rows(m, qkv + t * width + h * hd, hd, position + i0, 0, keys, a, s, out + t * wide + h * hd, hd,
-                        lse ? lse + t * a->heads + h : NULL, 1);
+            attend_rows(m, qkv + t * width + h * hd, hd, position + i0, 0, keys, values, a, s, out + t * wide + h * hd,
+                        hd, lse ? lse + t * a->heads + h : NULL, 1);
         }
         return;
     }
     for (size_t h = kv * group; h < (kv + 1) * group; h++)
         for (size_t i = i0; i < i1; i += MR) {
             const size_t m = kn_min(MR, i1 - i), t = row + i;
-            attend_rows(m, qkv + t * width + h * hd, width, position + i, 1, keys, a, s, out + t * wide + h * hd, wide,
-                        lse ? lse + t * a->heads + h : NULL, a->heads);
+            attend_rows(m, qkv + t * width + h * hd, width, position + i, 1, keys, values, a, s,
+                        out + t * wide + h * hd, wide, lse ? lse + t * a->heads + h : NULL, a->heads);
         }
 }
 
@@ -111,8 +111,9 @@ typedef struct packed_job {
     const kn_attention *a;
     const kn_segment *segment;
     size_t segments;
-    const float *qkv;
-    float *out, *lse;
+    const E *qkv;
+    E *out;
+    float *lse;
     size_t *first_piece; /* [segments + 1]: pieces of the segments before */
     size_t *first_block; /* [segments + 1]: blocks (of one head) of the segments before */
     float *blocks, *scores;
@@ -133,10 +134,11 @@ static size_t find_segment(const size_t *first, size_t segments, size_t index)
     return lo;
 }
 
-static kn_blocks segment_blocks(const packed_job *j, size_t segment, size_t kv)
+/* The blocks of one head: keys, each followed by its values; float32, for they are read by many rows. */
+static float *segment_blocks(const packed_job *j, size_t segment, size_t kv)
 {
-    const size_t each = kn_block_floats(j->a), count = j->first_block[segment + 1] - j->first_block[segment];
-    return (kn_blocks){j->blocks + (j->first_block[segment] * j->a->kv_heads + kv * count) * each, NULL, each};
+    const size_t count = j->first_block[segment + 1] - j->first_block[segment];
+    return j->blocks + (j->first_block[segment] * j->a->kv_heads + kv * count) * kn_block_size(j->a);
 }
 
 /* Lays one segment's keys and values of one head. */
@@ -146,18 +148,16 @@ static void lay_piece(void *arg, size_t index, unsigned worker)
     const size_t hd = j->a->head_dim, width = kn_width(j->a), n = index / j->a->kv_heads, kv = index % j->a->kv_heads;
     const kn_segment *s = &j->segment[n];
     const size_t keys = s->prefix_count + s->count;
-    const kn_blocks blocks = segment_blocks(j, n, kv);
-    for (size_t b = 0; b * 16 < keys; b++) {
-        const float *row[16];
-        float *block = (float *)kn_block(&blocks, b);
+    float *block = segment_blocks(j, n, kv);
+    for (size_t b = 0; b * 16 < keys; b++, block += kn_block_size(j->a)) {
+        const E *row[16];
         for (size_t i = 0; i < 16; i++) {
             const size_t key = b * 16 + i;
-            const size_t t = key < s->prefix_count ? s->prefix + key : s->row + (key - s->prefix_count);
-            row[i] = key < keys ? j->qkv + t * width + (j->a->heads + kv) * hd : NULL;
+            row[i] = key < keys ? j->qkv + key_row(s, key) * width + (j->a->heads + kv) * hd : NULL;
             if (row[i])
-                memcpy(block + (16 + i) * hd, row[i] + j->a->kv_heads * hd, hd * sizeof(float));
+                e_widen(block + (16 + i) * hd, row[i] + j->a->kv_heads * hd, hd);
         }
-        KN(attend_transpose)(block, row, hd);
+        lay_transposed(block, row, hd);
     }
 }
 
@@ -167,31 +167,19 @@ static void packed_piece(void *arg, size_t index, unsigned worker)
     const size_t n = find_segment(j->first_piece, j->segments, index), local = index - j->first_piece[n];
     const size_t kv = local % j->a->kv_heads, chunk = local / j->a->kv_heads;
     const kn_segment *s = &j->segment[n];
-    const kn_blocks blocks = segment_blocks(j, n, kv);
+    const float *blocks = segment_blocks(j, n, kv);
+    const kn_blocks keys = {blocks, NULL, kn_block_size(j->a), false};
+    const kn_blocks values = {blocks + 16 * j->a->head_dim, NULL, kn_block_size(j->a), false};
     const size_t i0 = chunk * CHUNK, i1 = kn_min(s->count, i0 + CHUNK);
-    attend_chunk(j->a, kv, j->qkv, s->row, s->prefix_count, i0, i1, &blocks, j->scores + worker * j->room, j->out,
-                 j->lse);
+    attend_chunk(j->a, kv, j->qkv, s->row, s->prefix_count, i0, i1, &keys, &values, j->scores + worker * j->room,
+                 j->out, j->lse);
 }
 
-static bool shape_ok(const kn_attention *a)
-{
-    return a->heads > 0 && a->kv_heads > 0 && a->head_dim > 0 && a->heads % a->kv_heads == 0 && a->softcap >= 0;
-}
-
-static bool segments_ok(const kn_segment *s, size_t segments, size_t T)
-{
-    for (size_t i = 0; i < segments; i++)
-        if (s[i].row > T || s[i].count > T - s[i].row ||
-            (s[i].prefix_count > 0 && (s[i].prefix > T || s[i].prefix_count > T - s[i].prefix)))
-            return false;
-    return true;
-}
-
-int KN(attention)(kn_device *device, void *out, float *lse, const void *qkv, const kn_segment *segment, size_t segments,
+int KE(attention)(kn_device *device, void *out, float *lse, const void *qkv, const kn_segment *segment, size_t segments,
                   size_t T, const kn_attention *a)
 {
     kn_cpu *cpu = (kn_cpu *)device;
-    if (!shape_ok(a) || !segments_ok(segment, segments, T))
+    if (!attention_shape_ok(a) || !segments_ok(segment, segments, T))
         return KN_BAD_ARGUMENT;
     size_t blocks = 0, longest = 0;
     double pairs = 0;
@@ -208,7 +196,7 @@ int KN(attention)(kn_device *device, void *out, float *lse, const void *qkv, con
                     .out = out,
                     .lse = lse,
                     .room = MR * ((kn_ceil(longest, 16) + 1) * 16 + a->head_dim)};
-    const size_t block_floats = blocks * a->kv_heads * kn_block_floats(a);
+    const size_t block_floats = blocks * a->kv_heads * kn_block_size(a);
     char *scratch = kn_scratch_take(cpu, (block_floats + j.room * kn_threads(cpu)) * sizeof(float) +
                                              2 * (segments + 1) * sizeof(size_t));
     if (!scratch)
@@ -233,8 +221,9 @@ int KN(attention)(kn_device *device, void *out, float *lse, const void *qkv, con
 typedef struct cached_job {
     const kn_attention *a;
     const kn_cached_rows *rows;
-    const float *qkv;
-    float *out, *layer, *scores;
+    const E *qkv;
+    E *out, *layer;
+    float *scores;
     size_t room;
 } cached_job;
 
@@ -243,23 +232,26 @@ static void cached_piece(void *arg, size_t index, unsigned worker)
 {
     const cached_job *j = arg;
     const kn_attention *a = j->a;
-    const size_t hd = a->head_dim, width = kn_width(a), kv = index % a->kv_heads, each = kn_block_floats(a);
+    const size_t hd = a->head_dim, width = kn_width(a), kv = index % a->kv_heads;
+    const size_t each = kn_block_size(a), page = each * a->kv_heads;
     const kn_cached_rows *s = &j->rows[index / a->kv_heads];
-    const kn_blocks blocks = {j->layer + kv * each, s->pages, each * a->kv_heads};
+    E *first = j->layer + kv * each;
+    const kn_blocks keys = {first, s->pages, page, sizeof(E) == 2};
+    const kn_blocks values = {first + 16 * hd, s->pages, page, sizeof(E) == 2};
     for (size_t i = 0; i < s->count; i++) {
         const size_t at = s->position + i;
-        const float *k = j->qkv + (s->row + i) * width + (a->heads + kv) * hd, *v = k + a->kv_heads * hd;
-        float *block = (float *)kn_block(&blocks, at / 16);
+        const E *k = j->qkv + (s->row + i) * width + (a->heads + kv) * hd, *v = k + a->kv_heads * hd;
+        E *block = first + s->pages[at / 16] * page;
         for (size_t e = 0; e < hd; e++)
             block[e * 16 + at % 16] = k[e];
-        memcpy(block + (16 + at % 16) * hd, v, hd * sizeof(float));
+        memcpy(block + (16 + at % 16) * hd, v, hd * sizeof(E));
     }
     for (size_t i = 0; i < s->count; i += CHUNK)
-        attend_chunk(a, kv, j->qkv, s->row, s->position, i, kn_min(s->count, i + CHUNK), &blocks,
+        attend_chunk(a, kv, j->qkv, s->row, s->position, i, kn_min(s->count, i + CHUNK), &keys, &values,
                      j->scores + worker * j->room, j->out, NULL);
 }
 
-int KN(attention_cached)(kn_device *device, void *out, const void *qkv, kn_cache *c, size_t layer,
+int KE(attention_cached)(kn_device *device, void *out, const void *qkv, kn_cache *c, size_t layer,
                          const kn_cached_rows *rows, size_t sequences, size_t T)
 {
     kn_cpu *cpu = (kn_cpu *)device;
@@ -283,7 +275,7 @@ int KN(attention_cached)(kn_device *device, void *out, const void *qkv, kn_cache
                     .qkv = qkv,
                     .out = out,
                     .room = MR * ((kn_ceil(longest, 16) + 1) * 16 + a->head_dim),
-                    .layer = c->data + layer * c->pages * a->kv_heads * kn_block_floats(a)};
+                    .layer = (E *)c->data + layer * c->pages * a->kv_heads * kn_block_size(a)};
     j.scores = kn_scratch_take(cpu, j.room * kn_threads(cpu) * sizeof(float));
     if (!j.scores)
         return KN_NO_MEMORY;

@@ -29,10 +29,10 @@ struct kn_matrix {
 struct kn_cache {
     size_t layers, pages;
     kn_attention shape;
-    float *data; /* [layers][pages][kv_heads][block] */
+    void *data; /* of the table's type, [layers][pages][kv_heads][block] */
 };
 
-static inline size_t kn_block_floats(const kn_attention *a)
+static inline size_t kn_block_size(const kn_attention *a)
 {
     return 2 * KN_PAGE * (size_t)a->head_dim;
 }
@@ -69,46 +69,37 @@ int KN(product_weight)(kn_cpu *, float *dw, size_t lddw, float *db, const float 
 int KN(product_bf16)(kn_cpu *, const kn_product16 *, size_t M);
 int KN(product_weight_bf16)(kn_cpu *, const kn_weight16 *, float *db);
 
-/* --- the ops --- */
+/* --- the ops: of the element type at hand, then those that both tables share --- */
 
-kn_matrix *KN(matrix_new_bf16)(kn_device *, size_t out, size_t in, bool with_backward);
-int KN(matrix_set_bf16)(kn_device *, kn_matrix *, const float *w);
-void KN(matrix_free_bf16)(kn_device *, kn_matrix *);
-int KN(linear_bf16)(kn_device *, void *y, const void *x, const kn_matrix *, const float *bias, const void *residual,
-                    size_t T);
-int KN(linear_backward_input_bf16)(kn_device *, void *dx, const void *dy, const kn_matrix *, size_t T, bool accumulate);
-int KN(linear_backward_weight_bf16)(kn_device *, float *dw, float *db, const void *dy, const void *x, size_t T,
-                                    size_t out, size_t in);
-
-kn_matrix *KN(matrix_new)(kn_device *, size_t out, size_t in, bool with_backward);
-int KN(matrix_set)(kn_device *, kn_matrix *, const float *w);
-void KN(matrix_free)(kn_device *, kn_matrix *);
-int KN(linear)(kn_device *, void *y, const void *x, const kn_matrix *, const float *bias, const void *residual,
+kn_matrix *KE(matrix_new)(kn_device *, size_t out, size_t in, bool with_backward);
+int KE(matrix_set)(kn_device *, kn_matrix *, const float *w);
+void KE(matrix_free)(kn_device *, kn_matrix *);
+int KE(linear)(kn_device *, void *y, const void *x, const kn_matrix *, const float *bias, const void *residual,
                size_t T);
-int KN(linear_backward_input)(kn_device *, void *dx, const void *dy, const kn_matrix *, size_t T, bool accumulate);
-int KN(linear_backward_weight)(kn_device *, float *dw, float *db, const void *dy, const void *x, size_t T, size_t out,
+int KE(linear_backward_input)(kn_device *, void *dx, const void *dy, const kn_matrix *, size_t T, bool accumulate);
+int KE(linear_backward_weight)(kn_device *, float *dw, float *db, const void *dy, const void *x, size_t T, size_t out,
                                size_t in);
-int KN(rms_norm)(kn_device *, void *y, float *rstd, const void *x, const float *w, size_t T, size_t d, float eps);
-int KN(rms_norm_backward)(kn_device *, void *dx, float *dw, const void *dy, const void *x, const float *w,
+int KE(rms_norm)(kn_device *, void *y, float *rstd, const void *x, const float *w, size_t T, size_t d, float eps);
+int KE(rms_norm_backward)(kn_device *, void *dx, float *dw, const void *dy, const void *x, const float *w,
                           const float *rstd, size_t T, size_t d);
-int KN(rope)(kn_device *, void *x, size_t stride, const uint32_t *position, const float *cos, const float *sin,
+int KE(rope)(kn_device *, void *x, size_t stride, const uint32_t *position, const float *cos, const float *sin,
              size_t T, size_t heads, size_t head_dim, bool inverse);
-int KN(swiglu)(kn_device *, void *y, const void *gate_up, size_t T, size_t f);
-int KN(swiglu_backward)(kn_device *, void *dgate_up, const void *dy, const void *gate_up, size_t T, size_t f);
-int KN(embed)(kn_device *, void *y, const void *table, const uint32_t *token, size_t T, size_t d);
-int KN(embed_backward)(kn_device *, float *dtable, const void *dy, const uint32_t *token, size_t T, size_t d,
+int KE(swiglu)(kn_device *, void *y, const void *gate_up, size_t T, size_t f);
+int KE(swiglu_backward)(kn_device *, void *dgate_up, const void *dy, const void *gate_up, size_t T, size_t f);
+int KE(embed)(kn_device *, void *y, const void *table, const uint32_t *token, size_t T, size_t d);
+int KE(embed_backward)(kn_device *, float *dtable, const void *dy, const uint32_t *token, size_t T, size_t d,
                        size_t vocab);
-int KN(dropout)(kn_device *, void *x, size_t T, size_t d, float rate, const uint64_t key[2], const uint64_t *row_id);
-int KN(add)(kn_device *, void *y, const void *x, size_t n);
-int KN(axpy)(kn_device *, void *y, float a, const void *x, size_t n);
-int KN(attention)(kn_device *, void *out, float *lse, const void *qkv, const kn_segment *, size_t segments, size_t T,
+int KE(dropout)(kn_device *, void *x, size_t T, size_t d, float rate, const uint64_t key[2], const uint64_t *row_id);
+int KE(add)(kn_device *, void *y, const void *x, size_t n);
+int KE(axpy)(kn_device *, void *y, float a, const void *x, size_t n);
+int KE(attention)(kn_device *, void *out, float *lse, const void *qkv, const kn_segment *, size_t segments, size_t T,
                   const kn_attention *);
-int KN(attention_backward)(kn_device *, void *dqkv, const void *dout, const void *qkv, const void *out,
+int KE(attention_backward)(kn_device *, void *dqkv, const void *dout, const void *qkv, const void *out,
                            const float *lse, const kn_segment *, size_t segments, size_t T, const kn_attention *);
-kn_cache *KN(cache_new)(kn_device *, size_t layers, size_t pages, const kn_attention *);
-void KN(cache_free)(kn_device *, kn_cache *);
-int KN(cache_copy_page)(kn_device *, kn_cache *, uint32_t to, uint32_t from, size_t count);
-int KN(attention_cached)(kn_device *, void *out, const void *qkv, kn_cache *, size_t layer, const kn_cached_rows *,
+kn_cache *KE(cache_new)(kn_device *, size_t layers, size_t pages, const kn_attention *);
+void KE(cache_free)(kn_device *, kn_cache *);
+int KE(cache_copy_page)(kn_device *, kn_cache *, uint32_t to, uint32_t from, size_t count);
+int KE(attention_cached)(kn_device *, void *out, const void *qkv, kn_cache *, size_t layer, const kn_cached_rows *,
                          size_t sequences, size_t T);
 int KN(logprob)(kn_device *, float *logprob, float *lse, float *entropy, const void *h, const kn_matrix *,
                 const uint32_t *target, size_t T);

@@ -1,18 +1,19 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
-/* The op table of one instruction set. */
+/* The op table of one instruction set and element type. */
 #include "ops.h"
 
 #include <math.h>
 #include <stdlib.h>
 
+#ifdef KN_ELEMENT_BF16
+#define KN_ELEMENT KN_BF16
+#else
+#define KN_ELEMENT KN_F32
+#endif
+
 static const char *numerics(const kn_device *device)
 {
-    return ((const kn_cpu *)device)->numerics;
-}
-
-static const char *numerics_bf16(const kn_device *device)
-{
-    return ((const kn_cpu *)device)->numerics_bf16;
+    return KN_ELEMENT == KN_F32 ? ((const kn_cpu *)device)->numerics : ((const kn_cpu *)device)->numerics_bf16;
 }
 
 static void *device_alloc(kn_device *device, size_t bytes)
@@ -57,35 +58,35 @@ static void parallel(kn_device *device, size_t n, size_t grain, kn_task task, vo
 
 static const kn_ops table = {
     .size = sizeof(kn_ops),
-    .dtype = KN_F32,
+    .dtype = KN_ELEMENT,
     .numerics = numerics,
     .alloc = device_alloc,
     .free = device_free,
     .threads = threads,
     .set_threads = set_threads,
     .parallel = parallel,
-    .matrix_new = KN(matrix_new),
-    .matrix_set = KN(matrix_set),
-    .matrix_free = KN(matrix_free),
-    .linear = KN(linear),
-    .linear_backward_input = KN(linear_backward_input),
-    .linear_backward_weight = KN(linear_backward_weight),
-    .rms_norm = KN(rms_norm),
-    .rms_norm_backward = KN(rms_norm_backward),
-    .rope = KN(rope),
-    .swiglu = KN(swiglu),
-    .swiglu_backward = KN(swiglu_backward),
-    .embed = KN(embed),
-    .embed_backward = KN(embed_backward),
-    .dropout = KN(dropout),
-    .add = KN(add),
-    .axpy = KN(axpy),
-    .attention = KN(attention),
-    .attention_backward = KN(attention_backward),
-    .cache_new = KN(cache_new),
-    .cache_free = KN(cache_free),
-    .cache_copy_page = KN(cache_copy_page),
-    .attention_cached = KN(attention_cached),
+    .matrix_new = KE(matrix_new),
+    .matrix_set = KE(matrix_set),
+    .matrix_free = KE(matrix_free),
+    .linear = KE(linear),
+    .linear_backward_input = KE(linear_backward_input),
+    .linear_backward_weight = KE(linear_backward_weight),
+    .rms_norm = KE(rms_norm),
+    .rms_norm_backward = KE(rms_norm_backward),
+    .rope = KE(rope),
+    .swiglu = KE(swiglu),
+    .swiglu_backward = KE(swiglu_backward),
+    .embed = KE(embed),
+    .embed_backward = KE(embed_backward),
+    .dropout = KE(dropout),
+    .add = KE(add),
+    .axpy = KE(axpy),
+    .attention = KE(attention),
+    .attention_backward = KE(attention_backward),
+    .cache_new = KE(cache_new),
+    .cache_free = KE(cache_free),
+    .cache_copy_page = KE(cache_copy_page),
+    .attention_cached = KE(attention_cached),
     .logprob = KN(logprob),
     .logprob_backward = KN(logprob_backward),
     .logits = KN(logits),
@@ -96,38 +97,7 @@ static const kn_ops table = {
     .adamw = KN(adamw),
 };
 
-const kn_ops *KN(ops_table)(void)
+const kn_ops *KE(ops_table)(void)
 {
     return &table;
-}
-
-/* The products of bfloat16, and what the two types share. */
-static const kn_ops table_bf16 = {
-    .size = sizeof(kn_ops),
-    .dtype = KN_BF16,
-    .numerics = numerics_bf16,
-    .alloc = device_alloc,
-    .free = device_free,
-    .threads = threads,
-    .set_threads = set_threads,
-    .parallel = parallel,
-    .matrix_new = KN(matrix_new_bf16),
-    .matrix_set = KN(matrix_set_bf16),
-    .matrix_free = KN(matrix_free_bf16),
-    .linear = KN(linear_bf16),
-    .linear_backward_input = KN(linear_backward_input_bf16),
-    .linear_backward_weight = KN(linear_backward_weight_bf16),
-    .logprob = KN(logprob),
-    .logprob_backward = KN(logprob_backward),
-    .logits = KN(logits),
-    .choose = KN(choose),
-    .to_bf16 = KN(to_bf16),
-    .from_bf16 = KN(from_bf16),
-    .sum_squares = KN(sum_squares),
-    .adamw = KN(adamw),
-};
-
-const kn_ops *KN(ops_table_bf16)(void)
-{
-    return &table_bf16;
 }

@@ -1,42 +1,44 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /* What is done to each row by itself: norm, rotary embedding, gated activation, embedding, dropout, sums. The formulas
  * stand in kernels/reference/rows.c. */
+#include "element.h"
 #include "ops.h"
-#include "vmath.h"
 #include "sluice/random.h"
 
 /* --- RMS norm --- */
 
 typedef struct norm_job {
-    float *y, *rstd, *dx, *dw;
-    const float *x, *w, *dy;
+    E *y, *dx;
+    const E *x, *dy;
+    float *rstd, *dw;
+    const float *w;
     size_t T, d, row_pieces, column_pieces;
     float eps;
 } norm_job;
 
-static void norm_row(float *y, const float *x, const float *w, size_t d, float r)
+static void norm_row(E *y, const E *x, const float *w, size_t d, float r)
 {
     const V rv = v_set1(r);
     size_t i = 0;
     for (; i + VN <= d; i += VN)
-        v_store(y + i, v_load(x + i) * rv * v_load(w + i));
+        e_store(y + i, e_load(x + i) * rv * v_load(w + i));
     if (i < d)
-        v_store_n(y + i, v_load_n(x + i, d - i) * rv * v_load_n(w + i, d - i), d - i);
+        e_store_n(y + i, e_load_n(x + i, d - i) * rv * v_load_n(w + i, d - i), d - i);
 }
 
 static void norm_piece(void *arg, size_t index, unsigned worker)
 {
     const norm_job *j = arg;
     for (size_t t = kn_cut(j->T, j->row_pieces, index); t < kn_cut(j->T, j->row_pieces, index + 1); t++) {
-        const float *x = j->x + t * j->d;
-        const float r = 1.0f / sqrtf(w_dot(x, x, j->d) / (float)j->d + j->eps);
+        const E *x = j->x + t * j->d;
+        const float r = 1.0f / sqrtf(e_dot(x, x, j->d) / (float)j->d + j->eps);
         norm_row(j->y + t * j->d, x, j->w, j->d, r);
         if (j->rstd)
             j->rstd[t] = r;
     }
 }
 
-int KN(rms_norm)(kn_device *device, void *y, float *rstd, const void *x, const float *w, size_t T, size_t d, float eps)
+int KE(rms_norm)(kn_device *device, void *y, float *rstd, const void *x, const float *w, size_t T, size_t d, float eps)
 {
     kn_cpu *cpu = (kn_cpu *)device;
     const double cost = 0.15 * (double)T * (double)d;
@@ -48,44 +50,63 @@ int KN(rms_norm)(kn_device *device, void *y, float *rstd, const void *x, const f
 
 static void norm_backward_row(const norm_job *j, size_t t)
 {
-    const float *x = j->x + t * j->d, *dy = j->dy + t * j->d, *w = j->w;
-    float *dx = j->dx + t * j->d;
+    const E *x = j->x + t * j->d, *dy = j->dy + t * j->d;
+    const float *w = j->w;
+    E *dx = j->dx + t * j->d;
     const size_t d = j->d;
     W sum = w_set1(0);
     size_t i = 0;
     for (; i + 16 <= d; i += 16) {
-        W wd = w_load(w + i), dyv = w_load(dy + i);
+        W wd = w_load(w + i), dyv = e_load16(dy + i);
         W_EACH(n)
         wd.v[n] = wd.v[n] * dyv.v[n];
-        sum = w_fma(wd, w_load(x + i), sum);
+        sum = w_fma(wd, e_load16(x + i), sum);
     }
     if (i < d) {
-        W wd = w_load_n(w + i, d - i, 0), dyv = w_load_n(dy + i, d - i, 0);
+        W wd = w_load_n(w + i, d - i, 0), dyv = e_load16_n(dy + i, d - i);
         W_EACH(n)
         wd.v[n] = wd.v[n] * dyv.v[n];
-        sum = w_fma(wd, w_load_n(x + i, d - i, 0), sum);
+        sum = w_fma(wd, e_load16_n(x + i, d - i), sum);
     }
     const float r = j->rstd[t], back = r * r * r * (w_sum(sum) / (float)d);
     const V rv = v_set1(r), bv = v_set1(back);
     for (i = 0; i + VN <= d; i += VN) {
-        const V g = v_fnma(bv, v_load(x + i), rv * (v_load(w + i) * v_load(dy + i)));
-        v_store(dx + i, v_load(dx + i) + g);
+        const V g = v_fnma(bv, e_load(x + i), rv * (v_load(w + i) * e_load(dy + i)));
+        e_store(dx + i, e_load(dx + i) + g);
     }
     if (i < d) {
         const size_t n = d - i;
-        const V g = v_fnma(bv, v_load_n(x + i, n), rv * (v_load_n(w + i, n) * v_load_n(dy + i, n)));
-        v_store_n(dx + i, v_load_n(dx + i, n) + g, n);
+        const V g = v_fnma(bv, e_load_n(x + i, n), rv * (v_load_n(w + i, n) * e_load_n(dy + i, n)));
+        e_store_n(dx + i, e_load_n(dx + i, n) + g, n);
     }
 }
 
 /* dw[i] += Σ_t dy·x·r, rows in order, of columns [from, to). */
 static void norm_backward_columns(const norm_job *j, size_t from, size_t to)
 {
-    for (size_t i = from; i < to; i += VN) {
+    enum { WIDE = 64 / VN }; /* vectors at once, so that whole cache lines are read */
+    size_t i = from;
+    for (; i + WIDE * VN <= to; i += WIDE * VN) {
+        V sum[WIDE];
+        KN_UNROLL
+        for (int n = 0; n < WIDE; n++)
+            sum[n] = v_load(j->dw + i + n * VN);
+        for (size_t t = 0; t < j->T; t++) {
+            const V r = v_set1(j->rstd[t]);
+            const E *x = j->x + t * j->d + i, *dy = j->dy + t * j->d + i;
+            KN_UNROLL
+            for (int n = 0; n < WIDE; n++)
+                sum[n] = v_fma(e_load(dy + n * VN), e_load(x + n * VN) * r, sum[n]);
+        }
+        KN_UNROLL
+        for (int n = 0; n < WIDE; n++)
+            v_store(j->dw + i + n * VN, sum[n]);
+    }
+    for (; i < to; i += VN) {
         const size_t n = kn_min(VN, to - i);
         V sum = v_load_n(j->dw + i, n);
         for (size_t t = 0; t < j->T; t++) {
-            const V x = v_load_n(j->x + t * j->d + i, n), dy = v_load_n(j->dy + t * j->d + i, n);
+            const V x = e_load_n(j->x + t * j->d + i, n), dy = e_load_n(j->dy + t * j->d + i, n);
             sum = v_fma(dy, x * v_set1(j->rstd[t]), sum);
         }
         v_store_n(j->dw + i, sum, n);
@@ -100,19 +121,19 @@ static void norm_backward_piece(void *arg, size_t index, unsigned worker)
             norm_backward_row(j, t);
         return;
     }
-    const size_t i = index - j->row_pieces, blocks = kn_ceil(j->d, 16);
-    norm_backward_columns(j, kn_cut(blocks, j->column_pieces, i) * 16,
-                          kn_min(j->d, kn_cut(blocks, j->column_pieces, i + 1) * 16));
+    const size_t i = index - j->row_pieces, blocks = kn_ceil(j->d, 64);
+    norm_backward_columns(j, kn_cut(blocks, j->column_pieces, i) * 64,
+                          kn_min(j->d, kn_cut(blocks, j->column_pieces, i + 1) * 64));
 }
 
-int KN(rms_norm_backward)(kn_device *device, void *dx, float *dw, const void *dy, const void *x, const float *w,
+int KE(rms_norm_backward)(kn_device *device, void *dx, float *dw, const void *dy, const void *x, const float *w,
                           const float *rstd, size_t T, size_t d)
 {
     kn_cpu *cpu = (kn_cpu *)device;
     const double cost = 0.2 * (double)T * (double)d;
     norm_job j = {.dx = dx, .dw = dw, .dy = dy, .x = x, .w = w, .rstd = (float *)rstd, .T = T, .d = d};
     j.row_pieces = kn_pieces(cpu, T, cost);
-    j.column_pieces = kn_pieces(cpu, kn_ceil(d, 16), cost);
+    j.column_pieces = kn_pieces(cpu, kn_ceil(d, 64), cost);
     kn_run(cpu, j.row_pieces + j.column_pieces, 2 * cost, norm_backward_piece, &j);
     return KN_OK;
 }
@@ -120,25 +141,25 @@ int KN(rms_norm_backward)(kn_device *device, void *dx, float *dw, const void *dy
 /* --- rotary embedding --- */
 
 typedef struct rope_job {
-    float *x;
+    E *x;
     const uint32_t *position;
     const float *cos, *sin;
     size_t stride, T, heads, half, pieces;
     bool inverse;
 } rope_job;
 
-KN_INLINE void rotate(float *a, float *b, const float *cos, const float *sin, size_t n, bool inverse, bool whole)
+KN_INLINE void rotate(E *a, E *b, const float *cos, const float *sin, size_t n, bool inverse, bool whole)
 {
     const V c = whole ? v_load(cos) : v_load_n(cos, n), s0 = whole ? v_load(sin) : v_load_n(sin, n);
     const V s = inverse ? -s0 : s0;
-    const V av = whole ? v_load(a) : v_load_n(a, n), bv = whole ? v_load(b) : v_load_n(b, n);
+    const V av = whole ? e_load(a) : e_load_n(a, n), bv = whole ? e_load(b) : e_load_n(b, n);
     const V first = v_fnma(bv, s, av * c), second = v_fma(av, s, bv * c);
     if (whole) {
-        v_store(a, first);
-        v_store(b, second);
+        e_store(a, first);
+        e_store(b, second);
     } else {
-        v_store_n(a, first, n);
-        v_store_n(b, second, n);
+        e_store_n(a, first, n);
+        e_store_n(b, second, n);
     }
 }
 
@@ -149,7 +170,7 @@ static void rope_piece(void *arg, size_t index, unsigned worker)
     for (size_t t = kn_cut(j->T, j->pieces, index); t < kn_cut(j->T, j->pieces, index + 1); t++) {
         const float *cos = j->cos + j->position[t] * half, *sin = j->sin + j->position[t] * half;
         for (size_t h = 0; h < j->heads; h++) {
-            float *v = j->x + t * j->stride + h * 2 * half;
+            E *v = j->x + t * j->stride + h * 2 * half;
             size_t i = 0;
             for (; i + VN <= half; i += VN)
                 rotate(v + i, v + half + i, cos + i, sin + i, VN, j->inverse, true);
@@ -159,7 +180,7 @@ static void rope_piece(void *arg, size_t index, unsigned worker)
     }
 }
 
-int KN(rope)(kn_device *device, void *x, size_t stride, const uint32_t *position, const float *cos, const float *sin,
+int KE(rope)(kn_device *device, void *x, size_t stride, const uint32_t *position, const float *cos, const float *sin,
              size_t T, size_t heads, size_t head_dim, bool inverse)
 {
     kn_cpu *cpu = (kn_cpu *)device;
@@ -183,8 +204,8 @@ int KN(rope)(kn_device *device, void *x, size_t stride, const uint32_t *position
 /* --- gated activation --- */
 
 typedef struct gate_job {
-    float *y, *dgate_up;
-    const float *gate_up, *dy;
+    E *y, *dgate_up;
+    const E *gate_up, *dy;
     size_t T, f, pieces;
 } gate_job;
 
@@ -193,21 +214,21 @@ static void swiglu_piece(void *arg, size_t index, unsigned worker)
     const gate_job *j = arg;
     const size_t f = j->f;
     for (size_t t = kn_cut(j->T, j->pieces, index); t < kn_cut(j->T, j->pieces, index + 1); t++) {
-        const float *gate = j->gate_up + t * 2 * f, *up = gate + f;
-        float *y = j->y + t * f;
+        const E *gate = j->gate_up + t * 2 * f, *up = gate + f;
+        E *y = j->y + t * f;
         size_t i = 0;
         for (; i + VN <= f; i += VN) {
-            const V g = v_load(gate + i);
-            v_store(y + i, g * v_sigmoid(g) * v_load(up + i));
+            const V g = e_load(gate + i);
+            e_store(y + i, g * v_sigmoid(g) * e_load(up + i));
         }
         if (i < f) {
-            const V g = v_load_n(gate + i, f - i);
-            v_store_n(y + i, g * v_sigmoid(g) * v_load_n(up + i, f - i), f - i);
+            const V g = e_load_n(gate + i, f - i);
+            e_store_n(y + i, g * v_sigmoid(g) * e_load_n(up + i, f - i), f - i);
         }
     }
 }
 
-int KN(swiglu)(kn_device *device, void *y, const void *gate_up, size_t T, size_t f)
+int KE(swiglu)(kn_device *device, void *y, const void *gate_up, size_t T, size_t f)
 {
     kn_cpu *cpu = (kn_cpu *)device;
     const double cost = 0.5 * (double)T * (double)f;
@@ -228,25 +249,25 @@ static void swiglu_backward_piece(void *arg, size_t index, unsigned worker)
     const gate_job *j = arg;
     const size_t f = j->f;
     for (size_t t = kn_cut(j->T, j->pieces, index); t < kn_cut(j->T, j->pieces, index + 1); t++) {
-        const float *gate = j->gate_up + t * 2 * f, *up = gate + f, *dy = j->dy + t * f;
-        float *dgate = j->dgate_up + t * 2 * f, *dup = dgate + f;
+        const E *gate = j->gate_up + t * 2 * f, *up = gate + f, *dy = j->dy + t * f;
+        E *dgate = j->dgate_up + t * 2 * f, *dup = dgate + f;
         V dg, du;
         size_t i = 0;
         for (; i + VN <= f; i += VN) {
-            swiglu_gradient(&dg, &du, v_load(gate + i), v_load(up + i), v_load(dy + i));
-            v_store(dgate + i, dg);
-            v_store(dup + i, du);
+            swiglu_gradient(&dg, &du, e_load(gate + i), e_load(up + i), e_load(dy + i));
+            e_store(dgate + i, dg);
+            e_store(dup + i, du);
         }
         if (i < f) {
             const size_t n = f - i;
-            swiglu_gradient(&dg, &du, v_load_n(gate + i, n), v_load_n(up + i, n), v_load_n(dy + i, n));
-            v_store_n(dgate + i, dg, n);
-            v_store_n(dup + i, du, n);
+            swiglu_gradient(&dg, &du, e_load_n(gate + i, n), e_load_n(up + i, n), e_load_n(dy + i, n));
+            e_store_n(dgate + i, dg, n);
+            e_store_n(dup + i, du, n);
         }
     }
 }
 
-int KN(swiglu_backward)(kn_device *device, void *dgate_up, const void *dy, const void *gate_up, size_t T, size_t f)
+int KE(swiglu_backward)(kn_device *device, void *dgate_up, const void *dy, const void *gate_up, size_t T, size_t f)
 {
     kn_cpu *cpu = (kn_cpu *)device;
     const double cost = 0.7 * (double)T * (double)f;
@@ -258,16 +279,16 @@ int KN(swiglu_backward)(kn_device *device, void *dgate_up, const void *dy, const
 
 /* --- embedding and dropout --- */
 
-int KN(embed)(kn_device *device, void *y, const void *table, const uint32_t *token, size_t T, size_t d)
+int KE(embed)(kn_device *device, void *y, const void *table, const uint32_t *token, size_t T, size_t d)
 {
     for (size_t t = 0; t < T; t++)
-        memcpy((float *)y + t * d, (const float *)table + token[t] * d, d * sizeof(float));
+        memcpy((E *)y + t * d, (const E *)table + token[t] * d, d * sizeof(E));
     return KN_OK;
 }
 
 typedef struct table_job {
     float *dtable;
-    const float *dy;
+    const E *dy;
     const uint32_t *token;
     size_t T, d, pieces;
 } table_job;
@@ -279,13 +300,16 @@ static void embed_backward_piece(void *arg, size_t index, unsigned worker)
     const size_t from = kn_cut(j->d, j->pieces, index), to = kn_cut(j->d, j->pieces, index + 1);
     for (size_t t = 0; t < j->T; t++) {
         float *row = j->dtable + j->token[t] * j->d;
-        const float *dy = j->dy + t * j->d;
-        for (size_t i = from; i < to; i++)
-            row[i] += dy[i];
+        const E *dy = j->dy + t * j->d;
+        size_t i = from;
+        for (; i + VN <= to; i += VN)
+            v_store(row + i, v_load(row + i) + e_load(dy + i));
+        if (i < to)
+            v_store_n(row + i, v_load_n(row + i, to - i) + e_load_n(dy + i, to - i), to - i);
     }
 }
 
-int KN(embed_backward)(kn_device *device, float *dtable, const void *dy, const uint32_t *token, size_t T, size_t d,
+int KE(embed_backward)(kn_device *device, float *dtable, const void *dy, const uint32_t *token, size_t T, size_t d,
                        size_t vocab)
 {
     kn_cpu *cpu = (kn_cpu *)device;
@@ -300,7 +324,7 @@ int KN(embed_backward)(kn_device *device, float *dtable, const void *dy, const u
 }
 
 typedef struct dropout_job {
-    float *x;
+    E *x;
     const uint64_t *key, *row_id;
     size_t T, d, pieces;
     float rate;
@@ -317,13 +341,13 @@ static void dropout_piece(void *arg, size_t index, unsigned worker)
                 uint32_t bits[4];
                 sluice_philox(j->key, counter, bits);
                 for (size_t w = 0; w < 4 && i + 16 * w + lane < j->d; w++) {
-                    float *x = j->x + t * j->d + i + 16 * w + lane;
-                    *x = sluice_uniform_float(bits[w]) < j->rate ? 0 : *x * scale;
+                    E *x = j->x + t * j->d + i + 16 * w + lane;
+                    e_put(x, sluice_uniform_float(bits[w]) < j->rate ? 0 : e_get(x) * scale);
                 }
             }
 }
 
-int KN(dropout)(kn_device *device, void *x, size_t T, size_t d, float rate, const uint64_t key[2],
+int KE(dropout)(kn_device *device, void *x, size_t T, size_t d, float rate, const uint64_t key[2],
                 const uint64_t *row_id)
 {
     kn_cpu *cpu = (kn_cpu *)device;
@@ -339,8 +363,8 @@ int KN(dropout)(kn_device *device, void *x, size_t T, size_t d, float rate, cons
 /* --- sums --- */
 
 typedef struct sum_job {
-    float *y;
-    const float *x;
+    E *y;
+    const E *x;
     float a;
     size_t n, pieces;
 } sum_job;
@@ -352,12 +376,12 @@ static void axpy_piece(void *arg, size_t index, unsigned worker)
     const size_t blocks = kn_ceil(j->n, 16), to = kn_min(j->n, kn_cut(blocks, j->pieces, index + 1) * 16);
     size_t i = kn_cut(blocks, j->pieces, index) * 16;
     for (; i + VN <= to; i += VN)
-        v_store(j->y + i, v_fma(a, v_load(j->x + i), v_load(j->y + i)));
+        e_store(j->y + i, v_fma(a, e_load(j->x + i), e_load(j->y + i)));
     if (i < to)
-        v_store_n(j->y + i, v_fma(a, v_load_n(j->x + i, to - i), v_load_n(j->y + i, to - i)), to - i);
+        e_store_n(j->y + i, v_fma(a, e_load_n(j->x + i, to - i), e_load_n(j->y + i, to - i)), to - i);
 }
 
-int KN(axpy)(kn_device *device, void *y, float a, const void *x, size_t n)
+int KE(axpy)(kn_device *device, void *y, float a, const void *x, size_t n)
 {
     kn_cpu *cpu = (kn_cpu *)device;
     const double cost = 0.15 * (double)n;
@@ -366,7 +390,7 @@ int KN(axpy)(kn_device *device, void *y, float a, const void *x, size_t n)
     return KN_OK;
 }
 
-int KN(add)(kn_device *device, void *y, const void *x, size_t n)
+int KE(add)(kn_device *device, void *y, const void *x, size_t n)
 {
-    return KN(axpy)(device, y, 1.0f, x, n); /* 1·x + y rounds once: the same bits as y + x */
+    return KE(axpy)(device, y, 1.0f, x, n); /* 1·x + y rounds once: the same bits as y + x */
 }

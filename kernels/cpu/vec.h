@@ -19,7 +19,13 @@
 #define KN_JOIN2(a, b) kn_##a##_##b
 #define KN_JOIN(a, b)  KN_JOIN2(a, b)
 #define KN(name)       KN_JOIN(name, KN_ISA)
-#define KN_INLINE      static inline __attribute__((always_inline))
+/* The name of an op of the element type at hand (element.h). */
+#ifdef KN_ELEMENT_BF16
+#define KE(name) KN(name##_bf16)
+#else
+#define KE(name) KN(name)
+#endif
+#define KN_INLINE static inline __attribute__((always_inline))
 
 #if defined(__clang__)
 #define KN_UNROLL _Pragma("clang loop unroll(full)")

@@ -115,18 +115,6 @@ KN_INLINE float w_max_lane(W a)
 
 #endif
 
-/* Σ a[i]·b[i] by sixteen lanes. */
-KN_INLINE float w_dot(const float *a, const float *b, size_t d)
-{
-    W sum = w_set1(0);
-    size_t i = 0;
-    for (; i + 16 <= d; i += 16)
-        sum = w_fma(w_load(a + i), w_load(b + i), sum);
-    if (i < d)
-        sum = w_fma(w_load_n(a + i, d - i, 0), w_load_n(b + i, d - i, 0), sum);
-    return w_sum(sum);
-}
-
 /* --- functions --- */
 
 KN_INLINE V v_pow2(VI n)
