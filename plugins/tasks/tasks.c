@@ -52,14 +52,13 @@ static const sluice_param params[] = {
     SLUICE_BOOL(struct tasks, fresh, .value = 1, .doc = "Other questions in each iteration of the phase."),
     SLUICE_INT(struct tasks, seed, .value = -1, .min = -1,
                .doc = "Which questions are drawn; stages with one seed draw the same. -1 = the run's seed."),
-    SLUICE_STRINGS(
-        struct tasks, families,
-        .doc = "Families of questions: add, subtract, larger, reverse, sort, count, copy, letter; none given = all."),
+    SLUICE_STRINGS(struct tasks, families,
+                   .doc = "Families of questions: add, subtract, larger, reverse, sort, count, copy, letter; one named "
+                          "twice comes twice as often, here and below; none given = all."),
     SLUICE_STRINGS(struct tasks, kinds,
                    .doc =
                        "What is asked about a question: answer, question (is this answer right?), score, pairwise (A "
-                       "or B?), again (look again), manner; one named twice comes twice as often; none given = "
-                       "answer."),
+                       "or B?), again (look again), manner; none given = answer."),
     SLUICE_STRINGS(struct tasks, manners,
                    .doc = "Manners that the kind manner asks for: polite, rude, brief, long; none given = all."),
     SLUICE_PARAMS_END};
@@ -78,7 +77,7 @@ static void list_names(const char *const *names, char *out, size_t size)
 
 /* `list` as indices into `names`; an empty one is the first `standard` of them. */
 static int pick(struct tasks *t, const char *param, const sluice_strings *list, const char *const *names,
-                size_t standard, bool twice, struct picks *out)
+                size_t standard, struct picks *out)
 {
     char known[128];
     list_names(names, known, sizeof known);
@@ -92,10 +91,6 @@ static int pick(struct tasks *t, const char *param, const sluice_strings *list, 
         if (!names[found])
             return sluice_error(t->host, SLUICE_BAD_PARAMETER, "%s: there is no '%s'; use %s", param, list->items[i],
                                 known);
-        for (size_t j = 0; !twice && j < out->count; j++)
-            if (out->items[j] == found)
-                return sluice_error(t->host, SLUICE_BAD_PARAMETER, "%s: '%s' is named twice; name it once", param,
-                                    list->items[i]);
         out->items[out->count++] = found;
     }
     if (out->count == 0)
@@ -108,11 +103,11 @@ static int init(void *self, const sluice_host *host)
 {
     struct tasks *t = self;
     t->host = host;
-    int rc = pick(t, "families", &t->families, world_family_names, WORLD_FAMILIES, false, &t->family);
+    int rc = pick(t, "families", &t->families, world_family_names, WORLD_FAMILIES, &t->family);
     if (rc >= 0)
-        rc = pick(t, "kinds", &t->kinds, world_kind_names, 1, true, &t->kind);
+        rc = pick(t, "kinds", &t->kinds, world_kind_names, 1, &t->kind);
     if (rc >= 0)
-        rc = pick(t, "manners", &t->manners, world_manner_names, WORLD_MANNERS, false, &t->manner);
+        rc = pick(t, "manners", &t->manners, world_manner_names, WORLD_MANNERS, &t->manner);
     uint64_t seed = t->seed < 0 ? sluice_run_seed(host) : (uint64_t)t->seed;
     t->key = sluice_mix(sluice_mix(seed, (uint64_t)t->split + 1), t->fresh ? (uint64_t)sluice_iteration(host) : 0);
     return rc;
