@@ -83,6 +83,9 @@ static int model_info(sluice_model *model, sluice_model_info *info)
     info->vocabulary = V;
     info->context = model->owner->context;
     info->start_id = FAKE_START;
+    info->has_tokenizer = !model->owner->no_tokenizer;
+    info->has_template = model->owner->has_template;
+    info->head_outputs = model->owner->head_outputs;
     return SLUICE_OK;
 }
 
@@ -114,6 +117,35 @@ static int model_encode_prompt(sluice_model *model, const sluice_record *record,
     return model_encode(model, text, strlen(text), SLUICE_ENCODE_START, out);
 }
 
+/* A start, the content and a stop a message, and a start where the answer begins. */
+static int model_encode_messages(sluice_model *model, const sluice_message *messages, size_t count,
+                                 bool add_generation_prompt, sluice_ids *out)
+{
+    for (size_t i = 0; i < count; i++)
+        model_encode(model, messages[i].content, strlen(messages[i].content), SLUICE_ENCODE_START | SLUICE_ENCODE_STOP,
+                     out);
+    return add_generation_prompt ? model_encode(model, "", 0, SLUICE_ENCODE_START, out) : SLUICE_OK;
+}
+
+static void remember(fake_models *owner, const uint32_t *tokens, size_t count)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < count && n + 1 < sizeof owner->asked; i++)
+        if (tokens[i] < 256)
+            owner->asked[n++] = (char)tokens[i];
+    owner->asked[n] = 0;
+}
+
+static void say(const sluice_generation *g, const sluice_generate_prompt *prompt, uint32_t candidate, const char *text)
+{
+    bool cut = strncmp(text, "…", strlen("…")) == 0;
+    const sluice_generated out = {.user = prompt->user,
+                                  .candidate = candidate,
+                                  .text = cut ? text + strlen("…") : text,
+                                  .finish = cut ? SLUICE_FINISH_LENGTH : SLUICE_FINISH_STOP};
+    assert_int_equal(g->done(g->context, &out), SLUICE_OK);
+}
+
 /* Answers of a few letters, drawn by seed, prompt, candidate and position; the last candidate of the last prompt is
  * done first. */
 static void answer(sluice_model *model, const sluice_generation *g, const sluice_generate_prompt *prompt,
@@ -128,6 +160,12 @@ static void answer(sluice_model *model, const sluice_generation *g, const sluice
                             .logprobs = logprobs,
                             .text = text,
                             .finish = SLUICE_FINISH_LENGTH};
+    fake_models *owner = model->owner;
+    remember(owner, prompt->tokens, prompt->token_count);
+    if (owner->say_count > 0) {
+        say(g, prompt, candidate, owner->says[owner->said++ % owner->say_count]);
+        return;
+    }
     while (out.token_count < g->max_tokens && out.finish == SLUICE_FINISH_LENGTH) {
         uint32_t at = out.token_count;
         uint64_t h = sluice_mix(sluice_mix(sluice_mix(g->seed, prompt->key), candidate), at);
@@ -177,7 +215,11 @@ static int model_score(sluice_model *model, const sluice_group *groups, size_t c
 {
     for (size_t i = 0; i < count; i++)
         model->owner->scored += groups[i].completion_count;
+    if (count > 0)
+        remember(model->owner, groups[count - 1].prompt.tokens, groups[count - 1].prompt.count);
     score(model->w, groups, count, logps);
+    if (model->owner->score_not_finite)
+        logps[0][0] = NAN;
     return SLUICE_OK;
 }
 
@@ -291,6 +333,7 @@ fake_models *fake_models_new(void)
                                         .close = model_close,
                                         .info = model_info,
                                         .encode = model_encode,
+                                        .encode_messages = model_encode_messages,
                                         .encode_prompt = model_encode_prompt,
                                         .generate = model_generate,
                                         .score = model_score,

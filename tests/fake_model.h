@@ -28,6 +28,12 @@ typedef struct fake_models {
     size_t merged;
     double merged_weight;
     bool gradient_not_finite;
+    bool no_tokenizer, has_template, score_not_finite;
+    uint32_t head_outputs;
+    /* what generate answers in turn, instead of drawing letters: texts, of which those that begin with "…" are cut */
+    const char *const *says;
+    size_t say_count, said;
+    char asked[4096]; /* the text of the last prompt that was generated from or scored, without the fake's own tokens */
 } fake_models;
 
 fake_models *fake_models_new(void);

@@ -83,6 +83,16 @@ run self-rewarding "$pipelines/self-rewarding.cfg" policy@4 $cream
 # shellcheck disable=SC2086
 run cream "$pipelines/cream.cfg" policy@4 $cream && again cream "$pipelines/cream.cfg" $cream
 for v in 2 3 4; do differ cream/models/policy@$((v - 1)) cream/models/policy@$v; done
+# A judge asked in words: points, A or B, and as soft labels where a regularizer stands.
+words="--set seeds.count=32 --set tune.epochs=1 --set prompts.limit=96 --set first.limit=16 --set again.limit=16 --set phases.align.repeat=2"
+# shellcheck disable=SC2086
+run words "$pipelines/self-rewarding-judge.cfg" policy@3 $words --set pairs.ties=keep
+# shellcheck disable=SC2086
+run words-pairwise "$pipelines/self-rewarding-judge.cfg" policy@2 $words --set words.mode=pairwise \
+    --set words.prompt="$SLUICE_SOURCE/prompts/embedded-pairwise.txt" --set phases.align.repeat=1
+# shellcheck disable=SC2086
+run words-pairs "$pipelines/self-rewarding.cfg" policy@2 $cream --set phases.align.repeat=1 --set trust.use=judge-llm \
+    --set trust.model=policy --set trust.mode=pairs --set trust.prompt="$SLUICE_SOURCE/prompts/embedded-pairwise.txt"
 # Swapping the regularizer is one setting.
 for trust in keep label-smoothing random-label fixed; do
     # shellcheck disable=SC2086

@@ -209,8 +209,11 @@ static void implicit_reward(void **state)
 static void one_version_scores_likelihood(void **state)
 {
     const char *const rules[] = {"likelihood-mean", "likelihood-sum", "error"};
-    for (int i = 0; i < 3; i++) {
+    for (int k = 0; k < 6; k++) {
+        int i = k % 3;
         fake_host *f = judge(1, 1);
+        if (k >= 3)
+            fake_set_pointer(f, "reference", NULL);
         fake_set_text(f, "same", rules[i]);
         fake_candidate(fake_record(f, "a", "q"), "yes", NULL, 0);
         int rc = fake_run(f);

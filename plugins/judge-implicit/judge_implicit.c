@@ -18,7 +18,7 @@ struct judge {
 
     const sluice_host *host;
     answers_model policy, base;
-    bool one;       /* model and reference are one version */
+    bool one;       /* no reference, or model and reference are one version: the score is the likelihood */
     size_t context; /* of the two, the smaller */
     uint64_t records, scored, computed, found, skipped;
     double sum;
@@ -30,12 +30,12 @@ static const char *const long_rules[] = {"error", "skip", NULL};
 
 static const sluice_param params[] = {
     SLUICE_MODEL(struct judge, model, .required = true, .doc = "The model whose reward is asked for."),
-    SLUICE_MODEL(struct judge, reference, .required = true,
-                 .doc = "The model it is measured against, usually the first version."),
+    SLUICE_MODEL(struct judge, reference,
+                 .doc = "The model it is measured against, usually the first version; none = the score is the "
+                        "log-likelihood, see same."),
     SLUICE_CHOICE(struct judge, same, .value = SAME_MEAN, .choices = same_rules,
-                  .doc = "What to score by when model and reference are one version, whose rewards are all 0: the mean "
-                         "over tokens or the "
-                         "sum of log pi, or nothing."),
+                  .doc = "What to score by without a reference, and where model and reference are one version, whose "
+                         "rewards are all 0: the mean over tokens or the sum of log pi, or nothing."),
     SLUICE_CHOICE(struct judge, normalize, .value = NORMALIZE_NONE, .choices = normalizations,
                   .doc = "Whether the reward is divided by the answer's length."),
     SLUICE_CHOICE(struct judge, too_long, .value = TOO_LONG_ERROR, .choices = long_rules,
@@ -57,23 +57,28 @@ static int init(void *self, const sluice_host *host)
     struct judge *judge = self;
     judge->host = host;
     int rc = answers_open(host, judge->model, &judge->policy);
-    if (rc >= 0)
+    if (rc >= 0 && judge->reference)
         rc = answers_open(host, judge->reference, &judge->base);
     if (rc < 0)
         return rc;
     judge->context = judge->policy.info.context;
-    if (judge->base.info.context < judge->context)
+    if (judge->reference && judge->base.info.context < judge->context)
         judge->context = judge->base.info.context;
-    judge->one = strcmp(judge->policy.version, judge->base.version) == 0;
+    judge->one = !judge->reference || strcmp(judge->policy.version, judge->base.version) == 0;
     if (!judge->one)
         return SLUICE_OK;
+    if (judge->same == SAME_ERROR && !judge->reference)
+        return sluice_error(host, SLUICE_BAD_PARAMETER,
+                            "same = \"error\" wants a reward, which needs a reference; name one, or set same = "
+                            "\"likelihood-mean\"");
     if (judge->same == SAME_ERROR)
         return sluice_error(
             host, SLUICE_BAD_PARAMETER,
             "model and reference are both %s, so every reward would be 0; name two versions, or set same = "
             "\"likelihood-mean\"",
             judge->base.version);
-    sluice_log(host, SLUICE_LOG_INFO, "model and reference are both %s: scores are %s of log pi", judge->base.version,
+    sluice_log(host, SLUICE_LOG_INFO, "%s %s: scores are %s of log pi",
+               judge->reference ? "model and reference are both" : "there is no reference to", judge->policy.version,
                judge->same == SAME_MEAN ? "the mean over tokens" : "the sum");
     return SLUICE_OK;
 }
@@ -152,7 +157,7 @@ static const sluice_stage_class judge_class = {
     .base.doc = "score = sum over the answer's tokens of log pi(token) - log pi_ref(token). Log-probabilities that "
                 "stand in the record (the "
                 "sampler's own, an earlier judge's) are taken, the others are computed and written into the record.\n"
-                "From one version alone every reward is 0. There the score is log pi itself: its mean over the tokens, "
+                "Without a reference, and where both are one version and every reward is 0, the score is log pi itself: its mean over the tokens, "
                 "as in CREAM's published "
                 "code, or its sum (same). CREAM's code then compares that mean with summed rewards; with same = "
                 "\"likelihood-sum\" both judges "
