@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/train.h"
+#include "model/train_state.h"
 
 struct sluice_training {
     const sluice_host *host;
@@ -155,6 +155,18 @@ static int train_save(sluice_training *t, const char *dir)
     return service_report(t->host, rc, &error, 0);
 }
 
+static int train_suspend(sluice_training *t, const char *path)
+{
+    sm_error error;
+    return service_report(t->host, sm_training_suspend(t->training, path, &error), &error, 0);
+}
+
+static int train_resume(sluice_training *t, const char *path)
+{
+    sm_error error;
+    return service_report(t->host, sm_training_resume(t->training, path, &error), &error, 0);
+}
+
 static void train_end(sluice_training *t)
 {
     if (!t)
@@ -174,5 +186,7 @@ void service_add_training(sluice_model_service *service)
     service->train_score_values = train_score_values;
     service->train_distance = train_distance;
     service->train_save = train_save;
+    service->train_suspend = train_suspend;
+    service->train_resume = train_resume;
     service->train_end = train_end;
 }

@@ -446,3 +446,19 @@ int sm_training_step(sm_training *t, double lr, double grad_scale, sluice_step_i
     memset(t->gradient, 0, trained_count(t) * sizeof(float));
     return rc;
 }
+
+sm_training_parts sm_training_take_apart(sm_training *t)
+{
+    return (sm_training_parts){.params = t->params + t->first,
+                               .moment = t->moment,
+                               .square = t->square,
+                               .count = trained_count(t),
+                               .first = t->first,
+                               .updates = &t->updates,
+                               .steps = &t->steps};
+}
+
+int sm_training_refresh(sm_training *t, sm_error *error)
+{
+    return sm_network_refresh(t->network, error);
+}

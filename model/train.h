@@ -53,4 +53,14 @@ const float *sm_training_gradients(const sm_training *training);
 /* Adds the output matrix's part of a tied model's gradient to the embedding's. Called by step. */
 int sm_training_gather(sm_training *training, sm_error *error);
 
+/* What a training is made of between two steps, for train_state.c. Borrowed. */
+typedef struct sm_training_parts {
+    float *params, *moment, *square; /* of the parameters that are trained */
+    size_t count, first;             /* how many, and which is the first of params' layout */
+    uint64_t *updates, *steps;
+} sm_training_parts;
+sm_training_parts sm_training_take_apart(sm_training *training);
+/* After the parts were changed. */
+int sm_training_refresh(sm_training *training, sm_error *error);
+
 #endif

@@ -27,7 +27,7 @@ void sl_environment_print(const sl_registry *registry, FILE *out)
     struct utsname system;
     fprintf(out, "sluice      %s, plugin ABI %d\n", SLUICE_VERSION, SLUICE_ABI);
     fprintf(out, "libraries   libconfig %d.%d.%d, zstd %s, xxHash %u\n", LIBCONFIG_VER_MAJOR, LIBCONFIG_VER_MINOR,
-           LIBCONFIG_VER_REVISION, ZSTD_versionString(), XXH_versionNumber());
+            LIBCONFIG_VER_REVISION, ZSTD_versionString(), XXH_versionNumber());
     fprintf(out, "compiler    %s\n", __VERSION__);
     if (uname(&system) == 0)
         fprintf(out, "system      %s %s %s\n", system.sysname, system.release, system.machine);

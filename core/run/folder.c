@@ -145,7 +145,9 @@ static void each_entry(const char *path, const char *inner, void (*visit)(const 
 
 static void sweep_temporary(const char *path, const char *name)
 {
-    if (ends_with(name, ".tmp"))
+    if (ends_with(name, ".checkpoint.tmp"))
+        sl_folder_remove(path);
+    else if (ends_with(name, ".tmp"))
         unlink(path);
 }
 
@@ -153,6 +155,8 @@ static void sweep_begun(const char *path, const char *name)
 {
     if (ends_with(name, ".part") || ends_with(name, ".journal") || ends_with(name, ".journal.new"))
         unlink(path);
+    else if (strstr(name, ".checkpoint-") != NULL)
+        sl_folder_remove(path);
 }
 
 static void sweep_streams(const char *path, const char *name)

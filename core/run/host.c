@@ -225,6 +225,21 @@ static const sluice_record *host_earlier(const sluice_host *public, const sluice
     return found != NULL ? sl_record_public((sl_record *)(uintptr_t)found) : NULL;
 }
 
+static int host_checkpoint(const sluice_host *public, const char **folder)
+{
+    return own(public) != NULL ? sl_checkpoint_find(own(public), folder) : SLUICE_END;
+}
+
+static int host_checkpoint_begin(const sluice_host *public, const char **folder)
+{
+    return own(public) != NULL ? sl_checkpoint_begin(own(public), folder) : SLUICE_UNSUPPORTED;
+}
+
+static int host_checkpoint_commit(const sluice_host *public)
+{
+    return own(public) != NULL ? sl_checkpoint_commit(own(public)) : SLUICE_UNSUPPORTED;
+}
+
 static const char *host_last_error(const sluice_host *public)
 {
     return of(public)->error;
@@ -254,6 +269,9 @@ static const sluice_host_api api = {
     .repeat = host_repeat,
     .run_seed = host_run_seed,
     .earlier = host_earlier,
+    .checkpoint = host_checkpoint,
+    .checkpoint_begin = host_checkpoint_begin,
+    .checkpoint_commit = host_checkpoint_commit,
 };
 
 void sl_host_init(sl_host *host, const char *name, uint64_t seed, sl_services *services, sl_console *console,

@@ -158,6 +158,16 @@ void sl_metrics_forget(sl_job *);
 int sl_metrics_flush(sl_execution *);
 int sl_timing_write(sl_job *, const char *start, const char *end, double seconds);
 
+/* Appends whole lines that an earlier run of the job had said. */
+int sl_metrics_take(sl_job *, const char *lines, size_t size);
+
+/* ---- checkpoint.c: what host.h says of checkpoints; the stage's thread. */
+int sl_checkpoint_find(sl_job *, const char **folder);
+int sl_checkpoint_begin(sl_job *, const char **folder);
+int sl_checkpoint_commit(sl_job *);
+/* Removes all checkpoints of a job. */
+void sl_checkpoint_forget(sl_job *);
+
 /* ---- sinks.c: all of it the main thread's. A sink that fails is a warning, and is told nothing more. */
 void sl_sinks_begin(sl_execution *);
 /* Tells them the lines of a job that they have not been told. */

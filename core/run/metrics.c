@@ -149,6 +149,24 @@ int sl_metrics_restore(sl_job *job, const char *lines)
     return size > 0 ? sl_buffer_append(&job->lines, lines, size) : SLUICE_OK;
 }
 
+int sl_metrics_take(sl_job *job, const char *lines, size_t size)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    const double now = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    if (size == 0)
+        return SLUICE_OK;
+    if (lines[size - 1] != '\n')
+        return SLUICE_CORRUPT;
+    pthread_mutex_lock(&job->run->lock);
+    int rc = sl_buffer_append(&job->lines, lines, size);
+    for (size_t i = 0; rc >= 0 && job->run->sink_count > 0 && i < size; i++)
+        if (lines[i] == '\n')
+            rc = sl_buffer_append(&job->times, &now, sizeof now);
+    pthread_mutex_unlock(&job->run->lock);
+    return rc;
+}
+
 static int write_all(int fd, const void *bytes, size_t size)
 {
     for (size_t done = 0; done < size;) {

@@ -190,6 +190,7 @@ static int take_over(sl_job *job)
     const char *path = sl_stage_has_output(job->stage) ? sl_job_path(job, ".zst", job->run->arena) : NULL;
     if (path != NULL) /* a run that was killed between finishing it and tidying up */
         sl_earlier_forget(path);
+    sl_checkpoint_forget(job);
     set_state(job, SL_JOB_REUSED);
     sl_progress_reused(job);
     return sl_timing_write(job, now, now, 0);
@@ -263,6 +264,8 @@ static void close_all(sl_job *jobs, size_t count)
             sl_stream_writer_free(output);
         }
         sl_earlier_close(jobs[j].earlier, jobs[j].state == SL_JOB_DONE);
+        if (jobs[j].state == SL_JOB_DONE)
+            sl_checkpoint_forget(&jobs[j]);
         jobs[j].earlier = NULL;
         sl_arena_free(jobs[j].arena);
         jobs[j].arena = NULL;

@@ -48,6 +48,9 @@ typedef struct sluice_host_api {
     int64_t (*repeat)(const sluice_host *);
     uint64_t (*run_seed)(const sluice_host *);
     const struct sluice_record *(*earlier)(const sluice_host *, const struct sluice_record *);
+    int (*checkpoint)(const sluice_host *, const char **folder);
+    int (*checkpoint_begin)(const sluice_host *, const char **folder);
+    int (*checkpoint_commit)(const sluice_host *);
 } sluice_host_api;
 
 struct sluice_host {
@@ -187,6 +190,33 @@ static inline const struct sluice_record *sluice_earlier(const sluice_host *host
 {
     return host->api->size > offsetof(sluice_host_api, earlier) && host->api->earlier ? host->api->earlier(host, input)
                                                                                       : NULL;
+}
+
+/* For a stage that works long before it emits anything (a trainer): the folder of the last checkpoint that an
+ * interrupted run of this very stage committed (borrowed until fini), with the metrics it had reported taken over; or
+ * SLUICE_END, as almost always. Ask once, before the first metric. */
+static inline int sluice_checkpoint(const sluice_host *host, const char **folder)
+{
+    *folder = NULL;
+    return host->api->size > offsetof(sluice_host_api, checkpoint) && host->api->checkpoint
+               ? host->api->checkpoint(host, folder)
+               : SLUICE_END;
+}
+
+/* begin gives an empty folder to write into (borrowed until commit; the name `metrics` is the host's); commit makes it
+ * the stage's one checkpoint, together with the metrics reported so far. The host removes it when the stage is done. A
+ * run that goes on from it must end with the same bytes as an undisturbed one. SLUICE_UNSUPPORTED by a host without
+ * checkpoints. */
+static inline int sluice_checkpoint_begin(const sluice_host *host, const char **folder)
+{
+    return host->api->size > offsetof(sluice_host_api, checkpoint_begin) && host->api->checkpoint_begin
+               ? host->api->checkpoint_begin(host, folder)
+               : SLUICE_UNSUPPORTED;
+}
+
+static inline int sluice_checkpoint_commit(const sluice_host *host)
+{
+    return host->api->checkpoint_commit(host);
 }
 
 /* Number of input records, or -1 while the producer is not done. */

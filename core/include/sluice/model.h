@@ -211,6 +211,14 @@ typedef struct sluice_model_service {
     int (*train_score_values)(sluice_training *, const sluice_group *, size_t count, float *const *values);
     /* ‖weights now − weights training started from‖, a new head's first values included. */
     int (*train_distance)(sluice_training *, double *);
+
+    /* --- going on after an interruption --- */
+    /* Between two steps: writes all that a training needs to go on (masters, moments, counters) into a new file, on the
+     * disk when it returns. */
+    int (*train_suspend)(sluice_training *, const char *path);
+    /* Right after train_begin with the same model and optimizer: goes on from there, to the bit. SLUICE_BAD_FILE when
+     * the file is not whole or of another training; then the training is as it was. */
+    int (*train_resume)(sluice_training *, const char *path);
 } sluice_model_service;
 
 #endif
