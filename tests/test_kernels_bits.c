@@ -6,6 +6,7 @@
  */
 #include <stdbool.h>
 
+#include "kernels_bf16.h"
 #include "kernels_test.h"
 
 /* Everything that the ops make of one packed batch of T rows, in one buffer. */
@@ -140,13 +141,30 @@ static void result_free(result *r)
     free(r->sum);
 }
 
-static const size_t lengths[] = {1, 37, 14, 64, 3, 90, 29};
+static const size_t any_lengths[] = {1, 37, 14, 64, 3, 90, 29};
 #define SEQUENCES 7
 #define ROWS      238
+/* Of as many rows in all; weight gradients of bfloat16 take rows in pairs, so cuts fall after even rows. */
+static const size_t even_lengths[] = {2, 36, 14, 64, 4, 90, 28};
+
+/* Calls f with the device, and with its bfloat16 table as a float32 one (kernels_bf16.h). */
+static void both_types(kn_device *device, const char *isa, void (*f)(kn_device *, const char *isa))
+{
+    kn_device *narrow = bf16_device(device);
+    f(device, isa);
+    f(narrow, isa);
+    bf16_device_free(narrow);
+}
+
+static bool is_bf16(const kn_device *device)
+{
+    return device->ops->dtype == KN_BF16;
+}
 
 /* Batches cut any way, one thread to three. */
-static void bits_isa(kn_device *device, const char *isa)
+static void check_bits(kn_device *device, const char *isa)
 {
+    const size_t *lengths = is_bf16(device) ? even_lengths : any_lengths;
     const world w = world_new();
     float *x = test_floats(ROWS * w.d, 1, 8);
     device->ops->set_threads(device, 1);
@@ -180,6 +198,11 @@ static void bits_isa(kn_device *device, const char *isa)
     world_free(&v);
 }
 
+static void bits_isa(kn_device *device, const char *isa)
+{
+    both_types(device, isa, check_bits);
+}
+
 static void test_one_answer(void **state)
 {
     each_isa(1, bits_isa);
@@ -198,51 +221,81 @@ static void test_one_answer_onednn(void **state)
     unsetenv("SLUICE_CPU_MATMUL");
 }
 
+static void sets_agree(kn_device *a, kn_device *b)
+{
+    world w = world_new();
+    float *x = test_floats(ROWS * w.d, 1, 8);
+    result ra = run(a, &w, x, even_lengths, SEQUENCES, SEQUENCES), rb = run(b, &w, x, even_lengths, SEQUENCES, 2);
+    assert_string_equal(a->ops->numerics(a), b->ops->numerics(b));
+    assert_same_bits("AVX2 and AVX-512, rows", ra.row, rb.row, ra.rows);
+    assert_same_bits("AVX2 and AVX-512, sums", ra.sum, rb.sum, ra.sums);
+    result_free(&ra);
+    result_free(&rb);
+    free(x);
+    world_free(&w);
+}
+
 static void test_sets_agree(void **state)
 {
+    setenv("SLUICE_CPU_BF16", "widened",
+           1); /* products of bfloat16 by the machine's own instructions are another class */
     kn_device *a = kn_cpu_new(1, "avx512", NULL), *b = kn_cpu_new(2, "avx2", NULL);
     if (a && b) {
-        const world w = world_new();
-        float *x = test_floats(ROWS * w.d, 1, 8);
-        result ra = run(a, &w, x, lengths, SEQUENCES, SEQUENCES), rb = run(b, &w, x, lengths, SEQUENCES, 2);
-        assert_string_equal(a->ops->numerics(a), b->ops->numerics(b));
-        assert_same_bits("AVX2 and AVX-512, rows", ra.row, rb.row, ra.rows);
-        assert_same_bits("AVX2 and AVX-512, sums", ra.sum, rb.sum, ra.sums);
-        result_free(&ra);
-        result_free(&rb);
-        free(x);
-        world v = w;
-        world_free(&v);
+        kn_device *a16 = bf16_device(a), *b16 = bf16_device(b);
+        sets_agree(a, b);
+        sets_agree(a16, b16);
+        bf16_device_free(a16);
+        bf16_device_free(b16);
     } else {
         print_message("skipped: this machine has not both AVX2 and AVX-512\n");
     }
     kn_cpu_free(a);
     kn_cpu_free(b);
+    unsetenv("SLUICE_CPU_BF16");
 }
 
 /* The same bits on every machine and with every compiler: what a numerics class means. When a kernel's arithmetic is
  * changed on purpose, these change, and so must the number in "own1" (device.c), so that nothing older is taken for the
  * same. */
-static void pinned_isa(kn_device *device, const char *isa)
+static const struct {
+    const char *numerics;
+    uint64_t rows, sums;
+} pinned[] = {
+    {"cpu-plain-own1-f32", UINT64_C(0x56d84474ee7b9ec2), UINT64_C(0x3a432f0eb4fee60c)},
+    {"cpu-fma-own1-f32", UINT64_C(0x8e0328b6c85e5729), UINT64_C(0x9162a3bcb9e03859)},
+    {"cpu-plain-own1-bf16", UINT64_C(0xd1428ead13499594), UINT64_C(0xacbc68588d74672a)},
+    {"cpu-fma-own1-bf16", UINT64_C(0xd4fcffcb9661aab0), UINT64_C(0x7d24125f5f924ac8)},
+};
+
+static void check_pinned(kn_device *device, const char *isa)
 {
-    const bool plain = strcmp(isa, "plain") == 0;
     world w = world_new();
     float *x = test_floats(ROWS * w.d, 1, 8);
-    result r = run(device, &w, x, lengths, SEQUENCES, SEQUENCES);
-    assert_string_equal(device->ops->numerics(device), plain ? "cpu-plain-own1-f32" : "cpu-fma-own1-f32");
+    result r = run(device, &w, x, any_lengths, SEQUENCES, SEQUENCES);
+    const char *numerics = device->ops->numerics(device);
     const uint64_t rows = sluice_random_name(r.row, r.rows * sizeof(float));
     const uint64_t sums = sluice_random_name(r.sum, r.sums * sizeof(float));
-    if (rows != (plain ? UINT64_C(0x56d84474ee7b9ec2) : UINT64_C(0x8e0328b6c85e5729)) ||
-        sums != (plain ? UINT64_C(0x3a432f0eb4fee60c) : UINT64_C(0x9162a3bcb9e03859)))
-        fail_msg("%s: rows %016llx, sums %016llx", isa, (unsigned long long)rows, (unsigned long long)sums);
+    size_t i = 0;
+    while (i < 4 && strcmp(pinned[i].numerics, numerics) != 0)
+        i++;
+    if (i == 4 || rows != pinned[i].rows || sums != pinned[i].sums)
+        fail_msg("%s, %s: rows %016llx, sums %016llx", isa, numerics, (unsigned long long)rows,
+                 (unsigned long long)sums);
     result_free(&r);
     free(x);
     world_free(&w);
 }
 
+static void pinned_isa(kn_device *device, const char *isa)
+{
+    both_types(device, isa, check_pinned);
+}
+
 static void test_pinned(void **state)
 {
+    setenv("SLUICE_CPU_BF16", "widened", 1);
     each_isa(1, pinned_isa);
+    unsetenv("SLUICE_CPU_BF16");
 }
 
 /* --- attention: cached as packed --- */
@@ -289,13 +342,18 @@ static void cached_case(kn_device *device, const kn_attention *a)
     free(cached);
 }
 
-static void cached_isa(kn_device *device, const char *isa)
+static void check_cached(kn_device *device, const char *isa)
 {
     static const kn_attention shapes[] = {{8, 4, 8, 0, 0, 0.35f},   {6, 2, 24, 0, 0, 0.2f},  {9, 3, 64, 0, 0, 0.125f},
                                           {4, 4, 33, 20, 0, 0.2f},  {4, 1, 128, 0, 2, 0.1f}, {3, 3, 5, 7, 1.5f, 0.4f},
                                           {32, 2, 16, 0, 0, 0.25f}, {4, 2, 80, 0, 0, 0.1f}};
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
         cached_case(device, &shapes[i]);
+}
+
+static void cached_isa(kn_device *device, const char *isa)
+{
+    both_types(device, isa, check_cached);
 }
 
 static void test_cached(void **state)
@@ -308,7 +366,7 @@ static void test_cached(void **state)
 
 /* --- the recorded log-probability is the scored one --- */
 
-static void recorded_isa(kn_device *device, const char *isa)
+static void check_recorded(kn_device *device, const char *isa)
 {
     const size_t T = 60, d = 24;
     const size_t vocabs[] = {3, 512, 777};
@@ -347,6 +405,11 @@ static void recorded_isa(kn_device *device, const char *isa)
         free(h);
         free(logits);
     }
+}
+
+static void recorded_isa(kn_device *device, const char *isa)
+{
+    both_types(device, isa, check_recorded);
 }
 
 static void test_recorded(void **state)
