@@ -13,6 +13,29 @@ static sl_stage *stage_called(const sl_phase *phase, const char *name)
     return NULL;
 }
 
+/* The names of stages that a parameter gives: one, or as many as its list has. */
+static size_t named_count(const sl_value *v)
+{
+    if (v->param->type == SLUICE_TYPE_STAGES)
+        return v->count;
+    return v->param->type == SLUICE_TYPE_STAGE && v->text ? 1 : 0;
+}
+
+static const char *named_text(const sl_value *v, size_t i)
+{
+    return v->param->type == SLUICE_TYPE_STAGES ? v->texts[i] : v->text;
+}
+
+/* The stage that a parameter names; "judge/name" is one of the scores that `judge` gives. */
+static sl_stage *stage_named(const sl_phase *phase, const char *name)
+{
+    size_t length = strcspn(name, "/");
+    for (size_t i = 0; i < phase->stage_count; i++)
+        if (strncmp(phase->stages[i].name, name, length) == 0 && phase->stages[i].name[length] == '\0')
+            return &phase->stages[i];
+    return NULL;
+}
+
 /* Says that there is no such stage here, with the reason that is the likeliest. */
 static void no_stage(sl_builder *b, const sl_phase *phase, const sl_stage *stage, const char *what, const char *name,
                      const sl_setting *at)
@@ -184,9 +207,9 @@ static void check_fields(sl_builder *b, const sl_phase *phase, const sl_stage *s
 }
 
 static void check_named(sl_builder *b, const sl_phase *phase, const sl_stage *stage, const sl_value *v,
-                        const bool *feeds, const bool *before)
+                        const char *name, const bool *feeds, const bool *before)
 {
-    const sl_stage *other = stage_called(phase, v->text);
+    const sl_stage *other = stage_named(phase, name);
     const sl_setting *at = v->at ? v->at : stage->at;
     size_t n = phase->stage_count;
     bool scores = sl_stage_reads(stage) & SLUICE_FIELD_SCORES;
@@ -194,10 +217,10 @@ static void check_named(sl_builder *b, const sl_phase *phase, const sl_stage *st
         return;
     if (!(scores ? feeds : before)[stage->index * n + other->index]) {
         sl_mistake(b->mistakes, at, stage->name, "%s names '%s', which does not come before it; %s", v->param->name,
-                   v->text, scores ? "let its records pass through that stage (from)" : "order them by from or after");
+                   name, scores ? "let its records pass through that stage (from)" : "order them by from or after");
     } else if (scores && !(sl_stage_adds(other) & SLUICE_FIELD_SCORES)) {
         sl_mistake(b->mistakes, at, stage->name, "%s names '%s' (%s), which gives no scores; name a judge",
-                   v->param->name, v->text, sl_kind_name(other->object.type->type->kind));
+                   v->param->name, name, sl_kind_name(other->object.type->type->kind));
     }
 }
 
@@ -207,10 +230,12 @@ static bool check_names(sl_builder *b, const sl_phase *phase, const sl_stage *st
     bool fits = true;
     for (size_t i = 0; i < stage->object.value_count; i++) {
         const sl_value *v = &stage->object.values[i];
-        if (v->param->type != SLUICE_TYPE_STAGE || !v->text || stage_called(phase, v->text))
-            continue;
-        no_stage(b, phase, stage, v->param->name, v->text, v->at ? v->at : stage->at);
-        fits = false;
+        for (size_t j = 0; j < named_count(v); j++) {
+            if (stage_named(phase, named_text(v, j)))
+                continue;
+            no_stage(b, phase, stage, v->param->name, named_text(v, j), v->at ? v->at : stage->at);
+            fits = false;
+        }
     }
     return fits;
 }
@@ -249,8 +274,8 @@ bool sl_build_graph(sl_builder *b, sl_phase *phase, bool *before)
         check_fields(b, phase, stage, feeds);
         for (size_t j = 0; j < stage->object.value_count; j++) {
             const sl_value *v = &stage->object.values[j];
-            if (v->param->type == SLUICE_TYPE_STAGE && v->text)
-                check_named(b, phase, stage, v, feeds, before);
+            for (size_t k = 0; k < named_count(v); k++)
+                check_named(b, phase, stage, v, named_text(v, k), feeds, before);
         }
     }
     return true;

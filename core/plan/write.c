@@ -63,6 +63,7 @@ static bool is_set(const sl_value *v)
         return isfinite(v->number);
     case SLUICE_TYPE_DOUBLES:
     case SLUICE_TYPE_STRINGS:
+    case SLUICE_TYPE_STAGES:
     case SLUICE_TYPE_MODELS:
         return v->given;
     default:
@@ -84,6 +85,7 @@ static void write_value(FILE *out, const sl_value *v)
         break;
     case SLUICE_TYPE_DOUBLES:
     case SLUICE_TYPE_STRINGS:
+    case SLUICE_TYPE_STAGES:
     case SLUICE_TYPE_MODELS:
         write_items(out, v);
         break;

@@ -34,7 +34,8 @@ static const char *type_name(const sluice_param *p)
 {
     static const char *const names[] = {"",       "true or false",   "integer",       "number",        "text",
                                         "choice", "stage",           "model",         "slot",          "file",
-                                        "class",  "list of numbers", "list of texts", "list of models"};
+                                        "class",  "list of numbers", "list of texts", "list of models",
+                                        "list of stages"};
     return p->type == SLUICE_TYPE_CLASS ? sl_kind_name(p->kind) : names[p->type];
 }
 

@@ -219,6 +219,7 @@ static int add_object(struct reader *r, const sl_object *object)
             add(r->hash, value->numbers, value->count * sizeof *value->numbers);
             break;
         case SLUICE_TYPE_STRINGS:
+        case SLUICE_TYPE_STAGES:
         case SLUICE_TYPE_MODELS:
             add_integer(r->hash, (int64_t)value->count);
             for (size_t i = 0; i < value->count; i++)

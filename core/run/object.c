@@ -26,6 +26,7 @@ static size_t width(uint32_t type)
         return sizeof(int);
     case SLUICE_TYPE_DOUBLES:
     case SLUICE_TYPE_STRINGS:
+    case SLUICE_TYPE_STAGES:
     case SLUICE_TYPE_MODELS:
         return sizeof(sluice_doubles);
     default:
@@ -75,6 +76,7 @@ static int set_member(sl_instance *instance, const sl_value *value, sl_instance 
         *(sluice_doubles *)member = (sluice_doubles){value->numbers, value->count};
         return SLUICE_OK;
     case SLUICE_TYPE_STRINGS:
+    case SLUICE_TYPE_STAGES:
         *(sluice_strings *)member = (sluice_strings){value->texts, value->count};
         return SLUICE_OK;
     case SLUICE_TYPE_MODEL:

@@ -28,7 +28,8 @@ typedef enum sluice_param_type {
     SLUICE_TYPE_DOUBLE = 3, /* double; an integer in the file is fine */
     SLUICE_TYPE_STRING = 4, /* const char *, NULL when not set */
     SLUICE_TYPE_CHOICE = 5, /* int: the index into `choices` */
-    /* const char *: the name of another stage of this phase (a judge whose scores are read, …) */
+    /* const char *: the name of another stage of this phase (a judge whose scores are read, …). Of a judge that gives
+     * several named scores one is meant by "judge/name" */
     SLUICE_TYPE_STAGE = 6,
     /* const sluice_model_ref *: a version of a model, resolved by the plan; NULL when not set */
     SLUICE_TYPE_MODEL = 7,
@@ -40,7 +41,8 @@ typedef enum sluice_param_type {
     SLUICE_TYPE_CLASS = 10,
     SLUICE_TYPE_DOUBLES = 11, /* sluice_doubles */
     SLUICE_TYPE_STRINGS = 12, /* sluice_strings */
-    SLUICE_TYPE_MODELS = 13   /* sluice_models: several versions, e.g. for averaging */
+    SLUICE_TYPE_MODELS = 13,  /* sluice_models: several versions, e.g. for averaging */
+    SLUICE_TYPE_STAGES = 14   /* sluice_strings: names of other stages of this phase, each as SLUICE_TYPE_STAGE */
 } sluice_param_type;
 
 /* One version of a model as the plan resolved it. Owned by the host. */
@@ -119,6 +121,7 @@ typedef struct sluice_param {
 #define SLUICE_DOUBLES(state, member, ...) SLUICE_PARAM(state, member, SLUICE_TYPE_DOUBLES, __VA_ARGS__)
 #define SLUICE_STRINGS(state, member, ...) SLUICE_PARAM(state, member, SLUICE_TYPE_STRINGS, __VA_ARGS__)
 #define SLUICE_MODELS(state, member, ...)  SLUICE_PARAM(state, member, SLUICE_TYPE_MODELS, __VA_ARGS__)
+#define SLUICE_STAGES(state, member, ...)  SLUICE_PARAM(state, member, SLUICE_TYPE_STAGES, __VA_ARGS__)
 #define SLUICE_PARAMS_END                  { .type = SLUICE_TYPE_END }
 /* clang-format on */
 
