@@ -58,6 +58,11 @@ static void host_tokens(const sluice_host *host, uint64_t count)
 
 static bool host_cancelled(const sluice_host *host)
 {
+    fake_host *f = of(host);
+    if (f->cancel_after > 1)
+        f->cancel_after--;
+    else if (f->cancel_after == 1)
+        return true;
     return false;
 }
 
@@ -349,18 +354,24 @@ static int drive_input(fake_host *f, const sluice_stage_class *type)
         rc = type->observe(f->self, f->input[i]);
     if (rc >= 0 && type->settle)
         rc = type->settle(f->self);
-    for (size_t i = 0; rc >= 0 && i < f->input_count; i++) {
-        bool keep = true;
-        rc = type->process_batch ? type->process_batch(f->self, &f->input[i], &keep, 1)
-                                 : type->process(f->self, f->input[i]);
-        if (rc < 0)
-            break;
-        if (rc == SLUICE_DROP || !keep)
-            fake_free(f->input[i]);
-        else
-            host_emit(&f->public, f->input[i]);
-        f->input[i] = NULL;
+    const size_t most = !type->process_batch ? 1 : type->batch > 0 ? type->batch : 64;
+    bool *keep = calloc(most, sizeof *keep);
+    assert_non_null(keep);
+    for (size_t first = 0; rc >= 0 && first < f->input_count; first += most) {
+        size_t count = f->input_count - first < most ? f->input_count - first : most;
+        for (size_t i = 0; i < count; i++)
+            keep[i] = true;
+        rc = type->process_batch ? type->process_batch(f->self, f->input + first, keep, count)
+                                 : type->process(f->self, f->input[first]);
+        for (size_t i = 0; rc >= 0 && i < count; i++) {
+            if (rc == SLUICE_DROP || !keep[i])
+                fake_free(f->input[first + i]);
+            else
+                host_emit(&f->public, f->input[first + i]);
+            f->input[first + i] = NULL;
+        }
     }
+    free(keep);
     return rc;
 }
 

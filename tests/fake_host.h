@@ -27,6 +27,7 @@ typedef struct fake_host {
     int64_t iteration_value, repeat_value;
     const sluice_model_service *models;
     char publish_dir[256];
+    int cancel_after; /* the run is cancelled when the class asks for the so-manieth time; 0 = never */
     /* records: input is owned here until taken; output is what was emitted or kept */
     sluice_record **input, **output;
     size_t input_count, input_next, output_count;

@@ -32,10 +32,10 @@ void sl_param_range(const sluice_param *p, char *text, size_t size)
 
 static const char *type_name(const sluice_param *p)
 {
-    static const char *const names[] = {"",       "true or false",   "integer",       "number",        "text",
-                                        "choice", "stage",           "model",         "slot",          "file",
-                                        "class",  "list of numbers", "list of texts", "list of models",
-                                        "list of stages"};
+    static const char *const names[] = {
+        "",       "true or false",   "integer",       "number",         "text",
+        "choice", "stage",           "model",         "slot",           "file",
+        "class",  "list of numbers", "list of texts", "list of models", "list of stages"};
     return p->type == SLUICE_TYPE_CLASS ? sl_kind_name(p->kind) : names[p->type];
 }
 

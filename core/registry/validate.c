@@ -91,8 +91,7 @@ static bool type_fits(const sluice_class *c, const sluice_param *p, sl_why *why)
 {
     bool is_stage = sl_kind_is_stage(c->kind);
     bool reference = p->type == SLUICE_TYPE_STAGE || p->type == SLUICE_TYPE_MODEL || p->type == SLUICE_TYPE_SLOT ||
-                     p->type == SLUICE_TYPE_MODELS || p->type == SLUICE_TYPE_STAGES ||
-                     p->type == SLUICE_TYPE_CLASS;
+                     p->type == SLUICE_TYPE_MODELS || p->type == SLUICE_TYPE_STAGES || p->type == SLUICE_TYPE_CLASS;
     if (reference && !is_stage)
         return wrong(why, "class '%s': '%s' refers to a stage, model or class, which a %s cannot", c->id, p->name,
                      sl_kind_name(c->kind));

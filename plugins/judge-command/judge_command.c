@@ -9,7 +9,7 @@
 
 #define BATCH 64   /* records a call gets, so the most that can be in flight */
 #define SLICE 0.1  /* seconds after which a cancelled run is noticed */
-#define GRACE 1.0  /* seconds to end by itself that a program gets whose output has ended */
+#define GRACE 0.2  /* seconds to end by itself that a program gets whose output has ended */
 #define WHY   1024 /* bytes of a reason */
 
 enum on_error { ON_ERROR_STOP, ON_ERROR_SKIP };
@@ -217,8 +217,8 @@ static int take_answer(struct exchange *x, const char *line, size_t length)
         uint64_t before = judge->scored, all = sluice_record_candidates(x->records[i]);
         rc = exchange_score(&answer, x->records[i], name, &judge->scored, &judge->sum, why, sizeof why);
         if (rc < 0)
-            rc = sluice_record_error(judge->host, x->records[i], SLUICE_FAILED, "the program '%s' %s", judge->name,
-                                     why);
+            rc =
+                sluice_record_error(judge->host, x->records[i], SLUICE_FAILED, "the program '%s' %s", judge->name, why);
         else if (judge->scored - before < all)
             judge->absent += all - (judge->scored - before);
     }
