@@ -294,6 +294,50 @@ static void new_tokens_forget_what_was_said_of_the_old(void **state)
     end(r);
 }
 
+static void some_candidates_stay_with_what_was_said_of_them(void **state)
+{
+    static const uint32_t order[] = {3, 1, 0}, twice[] = {1, 1}, beyond[] = {4};
+    static const uint32_t ranks[] = {1, 0, 2, UINT32_MAX};
+    sluice_record *r = new_record("x");
+    for (uint32_t i = 0; i < 4; i++) {
+        char text[8];
+        snprintf(text, sizeof text, "a%u", i);
+        sluice_candidate c = {.text = text, .tokens = &i, .token_count = 1, .parent = i == 1 ? 0 : i == 3 ? 2 : -1};
+        float logp = -1.0f - (float)i;
+        OK(sluice_record_add_candidate(r, &c));
+        OK(sluice_record_set_logps(r, i, "m", &logp, 1));
+        if (i != 1)
+            OK(sluice_record_set_score(r, "j", i, (float)i));
+    }
+    OK(sluice_record_set_ranking(r, "j", ranks));
+    OK(sluice_record_add_pair(r, &(sluice_pair){0, 1, 1, 1, NAN}));
+    OK(sluice_record_add_pair(r, &(sluice_pair){2, 3, 1, 1, NAN}));
+    assert_int_equal(sluice_record_keep_candidates(r, twice, 2), SLUICE_BAD_RECORD);
+    assert_int_equal(sluice_record_keep_candidates(r, beyond, 1), SLUICE_BAD_RECORD);
+    assert_int_equal(sluice_record_candidates(r), 4);
+    OK(sluice_record_keep_candidates(r, order, 3));
+    sluice_candidate c;
+    sluice_pair pair;
+    size_t count;
+    assert_int_equal(sluice_record_candidates(r), 3);
+    OK(sluice_record_candidate(r, 0, &c));
+    assert_string_equal(c.text, "a3");
+    assert_int_equal(c.parent, -1); /* 2 has gone */
+    OK(sluice_record_candidate(r, 1, &c));
+    assert_int_equal(c.parent, -1); /* 0 comes later now */
+    assert_true(sluice_record_logps(r, 2, "m", &count)[0] == -1.0f);
+    assert_true(sluice_record_scores(r, "j")[0] == 3 && isnan(sluice_record_scores(r, "j")[1]));
+    assert_true(sluice_record_ranking(r, "j")[0] == UINT32_MAX && sluice_record_ranking(r, "j")[2] == 1);
+    assert_int_equal(sluice_record_pairs(r), 1);
+    OK(sluice_record_pair(r, 0, &pair));
+    assert_true(pair.chosen == 2 && pair.rejected == 1);
+    OK(sluice_record_add_candidate(r, &c));
+    assert_true(isnan(sluice_record_scores(r, "j")[3]));
+    OK(sluice_record_keep_candidates(r, NULL, 0));
+    assert_int_equal(sluice_record_candidates(r), 0);
+    end(r);
+}
+
 static void expect_refusal(const void *bytes, size_t size, const char *why)
 {
     sl_record *r;
@@ -525,6 +569,7 @@ int main(void)
         cmocka_unit_test(wrong_values_are_refused),
         cmocka_unit_test(text_that_is_no_utf8_is_repaired),
         cmocka_unit_test(new_tokens_forget_what_was_said_of_the_old),
+        cmocka_unit_test(some_candidates_stay_with_what_was_said_of_them),
         cmocka_unit_test(hostile_bytes_are_refused),
         cmocka_unit_test(any_cut_or_change_is_refused_or_read),
         cmocka_unit_test(copy_is_the_same_and_apart),

@@ -308,6 +308,7 @@ static const sluice_record_api table = {
     .set_step = set_step,
     .json = json,
     .set_meta_json = sl_set_meta_json,
+    .keep_candidates = sl_keep_candidates,
 };
 
 sl_record *sl_record_new_sized(size_t first)

@@ -271,3 +271,78 @@ int sl_set_segments(sluice_record *public, size_t index, const sluice_segment *g
     c->segment_count = count;
     return SLUICE_OK;
 }
+
+/* Where each candidate goes; UINT32_MAX = nowhere. NULL with *rc when the indices are wrong or memory is out. */
+static uint32_t *destinations(sl_record *r, const uint32_t *indices, size_t count, int *rc)
+{
+    uint32_t *to = sl_arena_take(r->arena, r->candidate_count * sizeof *to);
+    *rc = to ? SLUICE_OK : SLUICE_NO_MEMORY;
+    for (size_t i = 0; to && i < r->candidate_count; i++)
+        to[i] = UINT32_MAX;
+    for (size_t i = 0; to && i < count; i++) {
+        if (indices[i] >= r->candidate_count || to[indices[i]] != UINT32_MAX) {
+            *rc = SLUICE_BAD_RECORD;
+            return NULL;
+        }
+        to[indices[i]] = (uint32_t)i;
+    }
+    return to;
+}
+
+/* Rank = how many of those that stay rank higher. `ranks` is in the old order, out in the new. */
+static void close_up(const uint32_t *ranks, const uint32_t *indices, size_t count, uint32_t *out)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint32_t above = 0, rank = ranks[indices[i]];
+        for (size_t j = 0; j < count; j++)
+            above += ranks[indices[j]] < rank;
+        out[i] = rank == UINT32_MAX ? UINT32_MAX : above;
+    }
+}
+
+static void keep_pairs(sl_record *r, const uint32_t *to)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < r->pair_count; i++) {
+        sl_pair pair = r->pairs[i];
+        pair.public.chosen = to[pair.public.chosen];
+        pair.public.rejected = to[pair.public.rejected];
+        if (pair.public.chosen != UINT32_MAX && pair.public.rejected != UINT32_MAX)
+            r->pairs[kept++] = pair;
+    }
+    r->pair_count = kept;
+}
+
+int sl_keep_candidates(sluice_record *public, const uint32_t *indices, size_t count)
+{
+    sl_record *r = sl_mine(public);
+    int rc;
+    if (r->candidate_count == 0)
+        return count == 0 ? SLUICE_OK : SLUICE_BAD_RECORD;
+    const uint32_t *to = destinations(r, indices, count, &rc);
+    if (!to)
+        return rc;
+    sl_candidate *candidates = sl_arena_alloc(r->arena, r->candidate_capacity * sizeof *candidates);
+    uint32_t *values = sl_arena_take(r->arena, count * sizeof *values);
+    if (!candidates || !values)
+        return SLUICE_NO_MEMORY;
+    for (size_t i = 0; i < count; i++) {
+        int32_t *parent = &candidates[i].public.parent;
+        candidates[i] = r->candidates[indices[i]];
+        if (*parent >= 0)
+            *parent = to[*parent] < i ? (int32_t)to[*parent] : -1;
+    }
+    for (size_t k = 0; k < r->scores.count; k++) {
+        for (size_t i = 0; i < count; i++)
+            values[i] = ((const uint32_t *)r->scores.values[k])[indices[i]];
+        memcpy(r->scores.values[k], values, count * sizeof *values);
+    }
+    for (size_t k = 0; k < r->rankings.count; k++) {
+        close_up(r->rankings.values[k], indices, count, values);
+        memcpy(r->rankings.values[k], values, count * sizeof *values);
+    }
+    keep_pairs(r, to);
+    r->candidates = candidates;
+    r->candidate_count = count;
+    return SLUICE_OK;
+}

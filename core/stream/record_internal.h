@@ -148,6 +148,7 @@ int sl_reward(const sluice_record *, size_t index, double *reward, double *advan
 int sl_set_reward(sluice_record *, size_t index, double reward, double advantage);
 int sl_segments(const sluice_record *, size_t index, const sluice_segment **, size_t *count);
 int sl_set_segments(sluice_record *, size_t index, const sluice_segment *, size_t count);
+int sl_keep_candidates(sluice_record *, const uint32_t *indices, size_t count);
 
 static inline const sl_record *sl_of(const sluice_record *r)
 {

@@ -12,7 +12,7 @@
 #define GRACE 0.2  /* seconds to end by itself that a program gets whose output has ended */
 #define WHY   1024 /* bytes of a reason */
 
-enum on_error { ON_ERROR_STOP, ON_ERROR_SKIP };
+enum on_error { ON_ERROR_STOP, ON_ERROR_DROP };
 
 struct judge {
     sluice_strings command, arguments;
@@ -40,6 +40,7 @@ struct item {
 struct exchange {
     struct judge *judge;
     sluice_record *const *records;
+    bool *keep;
     struct item items[BATCH];
     size_t count, done, asked; /* records; of them finished; in flight */
     size_t careful;            /* records before this one are asked alone: one of them ended the program */
@@ -49,7 +50,7 @@ struct exchange {
     double deadline;
 };
 
-static const char *const error_rules[] = {"stop", "skip", NULL};
+static const char *const error_rules[] = {"stop", "drop", NULL};
 
 static const sluice_param params[] = {
     SLUICE_STRINGS(struct judge, command,
@@ -70,15 +71,15 @@ static const sluice_param params[] = {
     SLUICE_INT(struct judge, window, .value = 16, .min = 1, .max = BATCH, .unit = "records", .speed_only = true,
                .doc = "How many records may wait for their answers at once."),
     SLUICE_CHOICE(struct judge, on_error, .value = ON_ERROR_STOP, .choices = error_rules,
-                  .doc = "What to do with a record for which the program answers with an error: stop the run, or give "
-                         "the record no scores."),
+                  .doc = "What to do with a record for which the program answers with an error: stop the run, or leave "
+                         "the record out."),
     SLUICE_PARAMS_END};
 
 static const sluice_metric_info metrics[] = {
     {"records", "records", "Records judged."},
     {"scored", "candidates", "Scores given; several of one candidate count each."},
     {"absent", "candidates", "Scores left out by the program (null)."},
-    {"refused", "records", "Records that the program answered with an error (on_error = skip)."},
+    {"refused", "records", "Records that the program answered with an error (on_error = drop)."},
     {"mean_score", NULL, "Mean of the scores."},
     {0}};
 
@@ -208,11 +209,12 @@ static int take_answer(struct exchange *x, const char *line, size_t length)
     } else if (answer.error && judge->on_error == ON_ERROR_STOP) {
         rc = sluice_record_error(
             judge->host, x->records[i], SLUICE_BAD_RECORD,
-            "the program '%s' refused this record: %.300s; on_error = \"skip\" leaves such records without scores",
-            judge->name, answer.error);
+            "the program '%s' refused this record: %.300s; on_error = \"drop\" leaves such records out", judge->name,
+            answer.error);
     } else if (answer.error) {
         sluice_log(judge->host, SLUICE_LOG_INFO, "record '%s' was refused: %.300s", answer.id, answer.error);
         judge->refused++;
+        x->keep[i] = false;
     } else {
         uint64_t before = judge->scored, all = sluice_record_candidates(x->records[i]);
         rc = exchange_score(&answer, x->records[i], name, &judge->scored, &judge->sum, why, sizeof why);
@@ -326,10 +328,11 @@ static int process_batch(void *self, sluice_record *const *records, bool *keep, 
 {
     struct judge *judge = self;
     int rc = SLUICE_OK;
-    (void)keep;
     for (size_t first = 0; rc >= 0 && first < count; first += BATCH) {
-        struct exchange x = {
-            .judge = judge, .records = records + first, .count = count - first < BATCH ? count - first : BATCH};
+        struct exchange x = {.judge = judge,
+                             .records = records + first,
+                             .keep = keep + first,
+                             .count = count - first < BATCH ? count - first : BATCH};
         for (size_t i = 0; i < x.count; i++) /* nothing to judge is judged at once */
             if (sluice_record_candidates(x.records[i]) == 0) {
                 x.items[i].state = DONE;

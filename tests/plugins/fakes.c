@@ -37,7 +37,7 @@ struct state {
     const sluice_part *loss;
     sluice_models models;
     sluice_doubles weights;
-    sluice_strings stop;
+    sluice_strings stop, judges;
 };
 
 #define STAGE(name, id, kind, summary, ...)                                                                     \
@@ -124,6 +124,12 @@ static const sluice_param trainer_params[] = {
 STAGE(trainer, "trainer", SLUICE_TRAINER, "Trains a model", .base.reads = SLUICE_FIELD_PROMPT,
       .base.traits = SLUICE_NEEDS_INPUT | SLUICE_NO_OUTPUT, .run = nothing);
 
+static const sluice_param combine_params[] = {
+    SLUICE_STAGES(struct state, judges, .required = true, .doc = "Whose scores are combined."), SLUICE_PARAMS_END};
+STAGE(combine, "judge-combine", SLUICE_JUDGE, "Combines scores",
+      .base.reads = SLUICE_FIELD_CANDIDATES | SLUICE_FIELD_SCORES, .base.adds = SLUICE_FIELD_SCORES,
+      .process = nothing_process);
+
 static const sluice_param averager_params[] = {
     SLUICE_SLOT(struct state, model, .required = true, .doc = "The model to publish."),
     SLUICE_MODELS(struct state, models, .required = true, .doc = "What is averaged."),
@@ -166,5 +172,5 @@ static const sluice_service_class service = {SLUICE_SERVICE_CLASS("model", "Mode
                                              .service = "sluice.model/1", .get = get};
 
 SLUICE_PLUGIN("fakes", "1.0", "Apache-2.0", &jsonl.base, &tasks.base, &sink.base, &sampler.base, &judge.base,
-              &ranker.base, &keep.base, &smoothing.base, &cream.base, &trainer.base, &averager.base, &evaluator.base,
-              &sft.base, &dpo.base, &service.base);
+              &combine.base, &ranker.base, &keep.base, &smoothing.base, &cream.base, &trainer.base, &averager.base,
+              &evaluator.base, &sft.base, &dpo.base, &service.base);

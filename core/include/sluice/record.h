@@ -97,6 +97,7 @@ typedef struct sluice_record_api {
     int (*set_step)(sluice_record *, int64_t);
     char *(*json)(const sluice_record *); /* whole record as one line of JSON; the caller frees it */
     int (*set_meta_json)(sluice_record *, const char *key, const char *json);
+    int (*keep_candidates)(sluice_record *, const uint32_t *indices, size_t count);
 } sluice_record_api;
 
 struct sluice_record {
@@ -162,6 +163,14 @@ static inline int sluice_record_add_candidate(sluice_record *r, const sluice_can
 static inline int sluice_record_set_candidate(sluice_record *r, size_t index, const sluice_candidate *candidate)
 {
     return r->api->set_candidate(r, index, candidate);
+}
+
+/* Leaves only these candidates, in this order, with all that is said of them. Rankings close up; a pair that names a
+ * candidate which has gone goes too, and so does the mention of a parent which has gone or now comes later.
+ * SLUICE_BAD_RECORD when an index names no candidate or stands there twice: the record is then as before. */
+static inline int sluice_record_keep_candidates(sluice_record *r, const uint32_t *indices, size_t count)
+{
+    return r->api->keep_candidates(r, indices, count);
 }
 
 /* One score a candidate, NaN where this judge gave none; NULL when the judge scored nothing of this record. */
