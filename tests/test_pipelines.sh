@@ -65,7 +65,7 @@ mkdir "$work/data"
 if "$sluice" run "$pipelines/make-data.cfg" --out "$work/make-data" --set seeds-file.path="$work/data/seeds.jsonl" \
     --set prompts-file.path="$work/data/prompts.jsonl" --set preferences-file.path="$work/data/preferences.jsonl" \
     --set held-out-file.path="$work/data/held-out.jsonl" >"$work/make-data.log" 2>&1 &&
-    diff -r "$work/data" "$pipelines/data" >"$work/make-data.diff"; then
+    diff -r -x reward.py "$work/data" "$pipelines/data" >"$work/make-data.diff"; then
     echo "ok: make-data"
     passed=$((passed + 1))
 else
@@ -77,6 +77,33 @@ run sft "$pipelines/sft.cfg" policy@1 --set seeds.limit=48 --set held-out.limit=
 run reward-model "$pipelines/reward-model.cfg" reward@2 --set first-questions.count=48 --set questions.count=48 --set held-out.count=32 &&
     differ reward-model/models/reward@1 reward-model/models/reward@2
 run dpo "$pipelines/dpo.cfg" policy@1 --set preferences.limit=48 --set held-out.limit=16
+run best-of-n "$pipelines/best-of-n.cfg" policy@1 --set questions.count=48 --set answers.n=8 --set held-out.count=16
+# A reward function in Python, and the one that stands in the user guide.
+if command -v python3 >/dev/null; then
+    run judge-command "$pipelines/judge-command.cfg" policy@1 --set questions.count=48 --set held-out.count=16
+    again judge-command "$pipelines/judge-command.cfg" --set questions.count=48 --set held-out.count=16
+    mkdir "$work/guide"
+    for f in reward.py reward.cfg; do
+        awk -v name="$f" '$1 ~ /^```/ { inside = ($2 == name); next } inside' "$SLUICE_SOURCE/doc/user-guide.md" >"$work/guide/$f"
+    done
+    run reward "$work/guide/reward.cfg" policy@2 --set models.policy.path="$SLUICE_SOURCE/models/embedded"
+    echo 'raise ValueError("none today")' >"$work/guide/reward.py" # an edited script is asked again
+    if "$sluice" run "$work/guide/reward.cfg" --out "$work/reward" --set models.policy.path="$SLUICE_SOURCE/models/embedded" \
+        >"$work/reward.log" 2>&1; then
+        echo "not ok: the scores of another reward.py are used"
+        failed=$((failed + 1))
+    elif grep -q "did not answer for this record in 3 attempts: it ended with exit status 1; its last words: ValueError: none today" "$work/reward.log"; then
+        echo "ok: a reward.py that fails"
+        passed=$((passed + 1))
+    else
+        echo "not ok: a reward.py that fails is not told well"
+        tail -n 3 "$work/reward.log"
+        failed=$((failed + 1))
+    fi
+else
+    echo "skipped: reward functions in Python (there is no python3)"
+    skipped=$((skipped + 1))
+fi
 cream="--set seeds.limit=32 --set tune.epochs=1 --set prompts.limit=96 --set first.limit=16 --set again.limit=16"
 # shellcheck disable=SC2086
 run self-rewarding "$pipelines/self-rewarding.cfg" policy@4 $cream
