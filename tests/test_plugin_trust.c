@@ -215,7 +215,7 @@ static void cream_leaves_out_missing_scores(void **state)
     fake_set_text(f, "previous", "nobody");
     judged(f, "a", 4, up, up, 3, 0);
     assert_int_equal(fake_run(f), SLUICE_BAD_RECORD);
-    assert_non_null(strstr(f->error, "no scores of 'nobody'"));
+    assert_non_null(strstr(f->error, "scores of both 'now' and 'nobody'"));
     fake_close(f);
 
     f = cream("kendall", "dataset", "zero", "published");
@@ -380,7 +380,17 @@ static void ranker_needs_its_judge(void **state)
     sluice_record *record = fake_record(f, "a", "q");
     fake_candidate(record, "x", NULL, 0);
     assert_int_equal(fake_run(f), SLUICE_BAD_RECORD);
-    assert_non_null(strstr(f->error, "no scores of 'judge'"));
+    assert_non_null(strstr(f->error, "no record has scores of 'judge'"));
+    fake_close(f);
+    f = ranker("best-worst", "drop"); /* of some it may have nothing to say */
+    fake_candidate(fake_record(f, "a", "q"), "x", NULL, 0);
+    record = fake_record(f, "b", "q");
+    for (uint32_t i = 0; i < 2; i++) {
+        fake_candidate(record, i ? "x" : "y", NULL, 0);
+        fake_score(record, "judge", i, i);
+    }
+    assert_int_equal(fake_run(f), SLUICE_OK);
+    assert_true(fake_metric(f, "pairs") == 1 && fake_metric(f, "unpaired") == 1);
     fake_close(f);
 }
 

@@ -26,6 +26,7 @@ struct cream {
     double consistency, tau; /* sums while observing */
     double trust;            /* what C maps to, once settled */
     uint64_t defined, undefined, unpaired;
+    uint64_t lacking; /* of the undefined: without a score of one of the judges */
     uint64_t pairs, reversed;
 };
 
@@ -110,10 +111,10 @@ static int record_rate(struct cream *cream, const sluice_record *record, double 
     size_t count = sluice_record_candidates(record), n = 0;
     const float *current = sluice_record_scores(record, cream->current);
     const float *previous = sluice_record_scores(record, cream->previous);
-    if (!current || !previous)
-        return sluice_record_error(cream->host, record, SLUICE_BAD_RECORD,
-                                   "no scores of '%s'; put that judge before this stage in the chain",
-                                   current ? cream->previous : cream->current);
+    if (!current || !previous) { /* a judge may have nothing to say of a record */
+        *result = NAN;
+        return SLUICE_OK;
+    }
     if (count > cream->room) {
         double *grown = realloc(cream->work, 4 * count * sizeof(double));
         if (!grown)
@@ -157,6 +158,8 @@ static int observe(void *self, const sluice_record *record)
         return rc;
     if (isnan(c)) {
         cream->undefined++;
+        cream->lacking +=
+            !sluice_record_scores(record, cream->current) || !sluice_record_scores(record, cream->previous);
         return SLUICE_OK;
     }
     cream->defined++;
@@ -168,6 +171,11 @@ static int observe(void *self, const sluice_record *record)
 static int settle(void *self)
 {
     struct cream *cream = self;
+    if (cream->lacking > 0 && cream->lacking == cream->defined + cream->undefined)
+        return sluice_error(
+            cream->host, SLUICE_BAD_RECORD,
+            "no record has scores of both '%s' and '%s'; put those judges before this stage in the chain",
+            cream->current, cream->previous);
     if (cream->defined == 0)
         return SLUICE_OK;
     cream->consistency /= (double)cream->defined;

@@ -20,7 +20,8 @@ struct ranker {
     uint32_t *work; /* 2 arrays of `room`: ranks; candidates that have a score */
     size_t room;
     uint64_t records, unpaired, pairs, tied, identical;
-    uint64_t right, known; /* of pairs whose truth differs */
+    uint64_t judged, lacking; /* records with candidates: with a score of the judge, without */
+    uint64_t right, known;    /* of pairs whose truth differs */
     double margins;
 };
 
@@ -220,9 +221,12 @@ static int process(void *self, sluice_record *record)
         ranker->room = count;
     }
     const float *borrowed = sluice_record_scores(record, ranker->by);
-    if (!borrowed)
-        return sluice_record_error(ranker->host, record, SLUICE_BAD_RECORD,
-                                   "no scores of '%s'; put that judge before this stage in the chain", ranker->by);
+    if (!borrowed) { /* a judge may have nothing to say of a record */
+        ranker->unpaired++;
+        ranker->lacking++;
+        return SLUICE_OK;
+    }
+    ranker->judged++;
     float *scores = malloc(count * sizeof(float)); /* what is read of a record is gone once the record is changed */
     if (!scores)
         return sluice_error(ranker->host, SLUICE_NO_MEMORY, "out of memory for %zu candidates", count);
@@ -239,6 +243,9 @@ static int process(void *self, sluice_record *record)
 static int finish(void *self)
 {
     struct ranker *ranker = self;
+    if (ranker->lacking > 0 && ranker->judged == 0)
+        return sluice_error(ranker->host, SLUICE_BAD_RECORD,
+                            "no record has scores of '%s'; put that judge before this stage in the chain", ranker->by);
     sluice_number numbers[8] = {{"records", (double)ranker->records},
                                 {"pairs", (double)ranker->pairs},
                                 {"unpaired", (double)ranker->unpaired},
@@ -264,7 +271,8 @@ static const sluice_stage_class ranker_class = {
                 "several candidates share "
                 "the best or the worst score the first of them stands for all: candidates come in no order that means "
                 "anything. A "
-                "candidate without a score takes no part. Records that give no pair stay in the stream, without one.",
+                "candidate without a score takes no part, nor does a record about which the judge said nothing. "
+                "Records that give no pair stay in the stream, without one.",
     .base.metrics = metrics,
     .base.init = init,
     .base.fini = fini,
