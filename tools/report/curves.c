@@ -1,0 +1,243 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+#include "tools/report/curves.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool ends_with(const char *text, const char *end)
+{
+    const size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+/* Counts and bounds are no curves of their own. */
+static bool is_drawn(uint32_t kind, const char *metric)
+{
+    static const char *const of_others[] = {"label_accuracy", "consistency", "trust", "tau", "score_margin"};
+    if (kind == SLUICE_EVALUATOR)
+        return strcmp(metric, "questions") != 0 && !ends_with(metric, "/low") && !ends_with(metric, "/high");
+    for (size_t i = 0; (kind == SLUICE_RANKER || kind == SLUICE_REGULARIZER) && i < 5; i++)
+        if (strcmp(of_others[i], metric) == 0)
+            return true;
+    return false;
+}
+
+static rp_curve *curve_of(sl_arena *arena, rp_curves *curves, const char *metric, const char *series,
+                          const char *family, bool training)
+{
+    for (size_t i = 0; i < curves->count; i++) {
+        rp_curve *c = &curves->items[i];
+        if (c->training == training && strcmp(c->metric, metric) == 0 && strcmp(c->series, series) == 0 &&
+            strcmp(c->family, family) == 0)
+            return c;
+    }
+    rp_curve *items = rp_grow(arena, curves->items, curves->count, sizeof *items);
+    if (items == NULL)
+        return NULL;
+    curves->items = items;
+    items[curves->count] = (rp_curve){metric, series, family, training, NULL, 0};
+    return &items[curves->count++];
+}
+
+/* Keeps x rising; a number said again for the same x replaces the first, as in the table. */
+static int add_point(sl_arena *arena, rp_curve *curve, rp_point point)
+{
+    if (curve == NULL)
+        return SLUICE_NO_MEMORY;
+    if (!isfinite(point.y))
+        return SLUICE_OK;
+    size_t at = curve->count;
+    while (at > 0 && curve->points[at - 1].x >= point.x)
+        at--;
+    if (at < curve->count && curve->points[at].x == point.x) {
+        curve->points[at] = point;
+        return SLUICE_OK;
+    }
+    rp_point *points = rp_grow(arena, curve->points, curve->count, sizeof *points);
+    if (points == NULL)
+        return SLUICE_NO_MEMORY;
+    curve->points = points;
+    memmove(points + at + 1, points + at, (curve->count - at) * sizeof *points);
+    points[at] = point;
+    curve->count++;
+    return SLUICE_OK;
+}
+
+/* The version that this phase and iteration published, and its slot; -1 when it published none. */
+static int64_t published(const rp_run *run, const rp_line *of, char slot[64])
+{
+    for (size_t i = 0; i < run->line_count; i++) {
+        const rp_line *line = &run->lines[i];
+        if (line->step >= 0 || line->iteration != of->iteration || strcmp(line->phase, of->phase) != 0)
+            continue;
+        const sl_stage *stage = rp_stage(run, line->phase, line->stage);
+        const uint32_t kind = stage != NULL ? stage->object.type->type->kind : SLUICE_SOURCE;
+        if (kind == SLUICE_TRAINER || kind == SLUICE_AVERAGER)
+            return rp_version(line->model, slot);
+    }
+    return -1;
+}
+
+static int read_whole(const rp_run *run, const rp_line *line, uint32_t kind, rp_curves *curves)
+{
+    char slot[64] = "";
+    const int64_t version = kind == SLUICE_EVALUATOR ? rp_version(line->model, slot) : published(run, line, slot);
+    int rc = SLUICE_OK;
+    if (version < 0)
+        return rc;
+    const char *series = sl_arena_strdup(run->arena, slot);
+    for (size_t i = 0; rc >= 0 && series != NULL && i < line->count; i++) {
+        const char *metric = line->numbers[i].name;
+        if (!is_drawn(kind, metric))
+            continue;
+        rp_curve *curve = curve_of(run->arena, curves, metric, series, "", false);
+        rc = add_point(run->arena, curve,
+                       (rp_point){(double)version, line->numbers[i].value, rp_number(line, metric, "/low"),
+                                  rp_number(line, metric, "/high")});
+    }
+    return series != NULL ? rc : SLUICE_NO_MEMORY;
+}
+
+/* Steps of the iterations before: the highest of each. */
+static int64_t steps_before(const rp_run *run, const rp_line *of)
+{
+    int64_t highest = 0, sum = 0, iteration = 0;
+    for (size_t i = 0; i < run->line_count && &run->lines[i] != of; i++) {
+        const rp_line *line = &run->lines[i];
+        if (line->step < 0 || strcmp(line->stage, of->stage) != 0 || strcmp(line->phase, of->phase) != 0)
+            continue;
+        if (line->iteration != iteration) {
+            sum += highest;
+            highest = 0;
+            iteration = line->iteration;
+        }
+        highest = line->step > highest ? line->step : highest;
+    }
+    return of->iteration == iteration ? sum : sum + highest;
+}
+
+static const char *family_of(const sl_stage *stage)
+{
+    for (size_t i = 0; stage != NULL && i < stage->part_count; i++)
+        if (stage->parts[i].type != NULL)
+            return stage->parts[i].type->type->id;
+    return "";
+}
+
+static int read_step(const rp_run *run, const rp_line *line, int64_t before, rp_curves *curves)
+{
+    static const char *const left_out[] = {"epoch", "num_tokens"};
+    const char *family = family_of(rp_stage(run, line->phase, line->stage));
+    int rc = SLUICE_OK;
+    for (size_t i = 0; rc >= 0 && i < line->count; i++) {
+        const char *metric = line->numbers[i].name;
+        if (strcmp(metric, left_out[0]) == 0 || strcmp(metric, left_out[1]) == 0)
+            continue;
+        rc = add_point(run->arena, curve_of(run->arena, curves, metric, line->stage, family, true),
+                       (rp_point){(double)(before + line->step), line->numbers[i].value, NAN, NAN});
+    }
+    return rc;
+}
+
+int rp_curves_read(const rp_run *run, rp_curves *curves)
+{
+    const rp_line *first = NULL;
+    int64_t before = 0;
+    int rc = SLUICE_OK;
+    *curves = (rp_curves){.seeds = 1};
+    for (size_t i = 0; rc >= 0 && i < run->line_count; i++) {
+        const rp_line *line = &run->lines[i];
+        if (line->step >= 0) { /* lines of one stage and iteration lie together */
+            if (first == NULL || first->iteration != line->iteration || strcmp(first->stage, line->stage) != 0) {
+                first = line;
+                before = steps_before(run, line);
+            }
+            rc = read_step(run, line, before, curves);
+            continue;
+        }
+        const sl_stage *stage = rp_stage(run, line->phase, line->stage);
+        if (stage != NULL)
+            rc = read_whole(run, line, stage->object.type->type->kind, curves);
+    }
+    return rc;
+}
+
+/* ---- means over seeds */
+
+/* Student's t, two-sided 95 %, by degrees of freedom 1 to 30; above, the normal's within 2 %. */
+static double student(size_t freedom)
+{
+    static const double t[] = {12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
+                               2.201,  2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
+                               2.080,  2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042};
+    return freedom == 0 ? NAN : freedom <= 30 ? t[freedom - 1] : 1.96 + 2.5 / (double)freedom;
+}
+
+double rp_half_interval(const double *values, size_t count, double *mean)
+{
+    double sum = 0, squares = 0;
+    for (size_t i = 0; i < count; i++)
+        sum += values[i];
+    *mean = sum / (double)count;
+    for (size_t i = 0; i < count; i++)
+        squares += (values[i] - *mean) * (values[i] - *mean);
+    return count < 2 ? NAN : student(count - 1) * sqrt(squares / (double)(count - 1) / (double)count);
+}
+
+static const rp_curve *same_curve(const rp_curves *curves, const rp_curve *as)
+{
+    for (size_t i = 0; i < curves->count; i++) {
+        const rp_curve *c = &curves->items[i];
+        if (c->training == as->training && strcmp(c->metric, as->metric) == 0 && strcmp(c->series, as->series) == 0 &&
+            strcmp(c->family, as->family) == 0)
+            return c;
+    }
+    return NULL;
+}
+
+static const rp_point *point_at(const rp_curve *curve, double x)
+{
+    size_t low = 0, high = curve->count;
+    while (low < high) {
+        const size_t middle = (low + high) / 2;
+        if (curve->points[middle].x < x)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < curve->count && curve->points[low].x == x ? &curve->points[low] : NULL;
+}
+
+static int mean_curve(const rp_curves *sets, size_t count, const rp_curve *first, sl_arena *arena, rp_curves *mean)
+{
+    double *values = sl_arena_alloc(arena, (count + 1) * sizeof *values);
+    rp_curve *to = curve_of(arena, mean, first->metric, first->series, first->family, first->training);
+    int rc = values != NULL && to != NULL ? SLUICE_OK : SLUICE_NO_MEMORY;
+    for (size_t i = 0; rc >= 0 && i < first->count; i++) {
+        rp_point point = first->points[i];
+        size_t found = 0;
+        for (size_t s = 0; s < count; s++) {
+            const rp_curve *curve = same_curve(&sets[s], first);
+            const rp_point *p = curve != NULL ? point_at(curve, point.x) : NULL;
+            if (p != NULL)
+                values[found++] = p->y;
+        }
+        if (found < count)
+            continue;
+        const double half = rp_half_interval(values, count, &point.y);
+        point.low = point.y - half;
+        point.high = point.y + half;
+        rc = add_point(arena, to, point);
+    }
+    return rc;
+}
+
+int rp_curves_mean(const rp_curves *sets, size_t count, sl_arena *arena, rp_curves *mean)
+{
+    int rc = SLUICE_OK;
+    *mean = count == 1 ? sets[0] : (rp_curves){.seeds = count};
+    for (size_t i = 0; rc >= 0 && count > 1 && i < sets[0].count; i++)
+        rc = mean_curve(sets, count, &sets[0].items[i], arena, mean);
+    return rc;
+}
