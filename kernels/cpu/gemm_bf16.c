@@ -173,36 +173,44 @@ static void product(const kn_product16 *p, size_t row, size_t row_end, size_t pa
 
 /* --- weight gradients --- */
 
-/* Pairs of rows (second NULL: zero): n of their elements as steps of `width` places, 0 beyond n. */
-KN_INLINE void pack_pair(uint16_t *to, const uint16_t *first, const uint16_t *second, size_t width, size_t n)
+/* VN pairs of two rows (the second may be NULL: zeros), of which `left` are there: low halves from the first. */
+KN_INLINE VU load_pairs(const uint16_t *first, const uint16_t *second, size_t left)
 {
-    for (size_t i = 0; i < width; i += VN) {
-        const size_t left = i < n ? n - i : 0;
-        const V low = left >= VN ? v_load_bf16(first + i) : left ? v_load_bf16_n(first + i, left) : v_zero();
-        V high = v_zero();
-        if (second && left)
-            high = left >= VN ? v_load_bf16(second + i) : v_load_bf16_n(second + i, left);
-        const VU pair = (VU)low >> 16 | (VU)high;
-        memcpy(to + 2 * i, &pair, sizeof(pair));
+    if (left >= VN)
+        return vu_load_half(first) | (second ? vu_load_half(second) << 16 : (VU)v_zero());
+    if (left == 0)
+        return (VU)v_zero();
+    uint16_t low[VN] = {0}, high[VN] = {0};
+    memcpy(low, first, left * sizeof(*low));
+    if (second)
+        memcpy(high, second, left * sizeof(*high));
+    return vu_load_half(low) | vu_load_half(high) << 16;
+}
+
+/* One step of k of a panel of B. */
+KN_INLINE void pack_panel(uint16_t *to, const uint16_t *first, const uint16_t *second, size_t left)
+{
+    KN_UNROLL
+    for (size_t i = 0; i < KN_PANEL; i += VN) {
+        const VU pairs = load_pairs(first + i, second ? second + i : NULL, left > i ? left - i : 0);
+        memcpy(to + 2 * i, &pairs, sizeof(pairs));
     }
 }
 
-/* The same for A, in whatever form tile_run reads it. */
-KN_INLINE void pack_tile(A *to, const uint16_t *first, const uint16_t *second, size_t n)
+/* One step of a tile of A, in the form that tile_run reads. Places behind the tile's own take what follows in the row;
+ * they are not read. */
+KN_INLINE void pack_tile(A *to, const uint16_t *first, const uint16_t *second, size_t left)
 {
-#if DOT
-    pack_pair((uint16_t *)to, first, second, MR_PITCH, n);
-#else
+    KN_UNROLL
     for (size_t i = 0; i < MR_PITCH; i += VN) {
-        const size_t left = i < n ? n - i : 0;
-        const V low = left >= VN ? v_load_bf16(first + i) : left ? v_load_bf16_n(first + i, left) : v_zero();
-        V high = v_zero();
-        if (second && left)
-            high = left >= VN ? v_load_bf16(second + i) : v_load_bf16_n(second + i, left);
-        v_store(to + i, low);
-        v_store(to + MR_PITCH + i, high);
-    }
+        const VU pairs = load_pairs(first + i, second ? second + i : NULL, left > i ? left - i : 0);
+#if DOT
+        memcpy(to + i, &pairs, sizeof(pairs));
+#else
+        v_store(to + i, (V)(pairs << 16));
+        v_store(to + MR_PITCH + i, (V)(pairs & 0xffff0000u));
 #endif
+    }
 }
 
 KN_INLINE void weight_block(const int m, const int np, size_t pairs, const A *a, const uint16_t *b, float *c,
@@ -216,6 +224,9 @@ KN_INLINE void weight_block(const int m, const int np, size_t pairs, const A *a,
         for (int n = 0; n < nv; n++)
             acc[r * nv + n] = load_columns(c + (size_t)r * ldc, n, columns);
     }
+    for (int r = 0; r < m; r++) /* the next tile's sums */
+        for (int n = 0; n < np; n++)
+            __builtin_prefetch(c + (size_t)(m + r) * ldc + n * KN_PANEL, 1);
     tile_run(acc, m, np, 0, pairs, a, 0, b, (size_t)KN_DEPTH16 * KN_PANEL);
     KN_UNROLL
     for (int r = 0; r < m; r++) {
@@ -251,31 +262,30 @@ static void weight(const kn_weight16 *w, size_t out, size_t out_end, size_t pane
 {
     const size_t outputs = out_end - out, tiles = kn_ceil(outputs, MR), panels = panel_end - panel;
     const size_t a_step = KN_DEPTH16 / (DOT ? 2 : 1) * MR_PITCH, b_step = (size_t)KN_DEPTH16 * KN_PANEL;
+    const size_t column = panel * KN_PANEL;
+    size_t first[KN_WEIGHT_OUTPUTS / MR + 2];
+    for (size_t i = 0; i <= tiles; i++)
+        first[i] = out + kn_cut(outputs, tiles, i);
     uint16_t *b = scratch;
     A *a = (A *)(b + panels * b_step);
     for (size_t t = 0; t < w->T; t += KN_DEPTH16) {
         const size_t depth = kn_min(KN_DEPTH16, w->T - t), pairs = kn_ceil(depth, 2);
         for (size_t k = 0; k < pairs; k++) {
             const bool both = 2 * k + 1 < depth;
-            const uint16_t *x = w->x + (t + 2 * k) * w->ldx + panel * KN_PANEL;
-            const uint16_t *dy = w->dy + (t + 2 * k) * w->lddy + out;
-            for (size_t p = 0; p < panels; p++)
-                pack_pair(b + p * b_step + k * 2 * KN_PANEL, x + p * KN_PANEL, both ? x + w->ldx + p * KN_PANEL : NULL,
-                          KN_PANEL, kn_min(KN_PANEL, w->in - (panel + p) * KN_PANEL));
-            for (size_t i = 0; i < tiles; i++) {
-                const size_t from = kn_cut(outputs, tiles, i);
-                pack_tile(a + i * a_step + k * (DOT ? 1 : 2) * MR_PITCH, dy + from, both ? dy + w->lddy + from : NULL,
-                          kn_cut(outputs, tiles, i + 1) - from);
-            }
+            const uint16_t *x = w->x + (t + 2 * k) * w->ldx, *dy = w->dy + (t + 2 * k) * w->lddy;
+            const uint16_t *x_next = both ? x + w->ldx : NULL, *dy_next = both ? dy + w->lddy : NULL;
+            for (size_t p = 0, i = column; p < panels; p++, i += KN_PANEL)
+                pack_panel(b + p * b_step + k * 2 * KN_PANEL, x + i, both ? x_next + i : NULL, w->in - i);
+            for (size_t i = 0; i < tiles; i++)
+                pack_tile(a + i * a_step + k * (DOT ? 1 : 2) * MR_PITCH, dy + first[i],
+                          both ? dy_next + first[i] : NULL, w->out - first[i]);
         }
         for (size_t p = 0, np; p < panels; p += np) {
             np = kn_min(NP, panels - p);
-            const size_t column = (panel + p) * KN_PANEL, columns = kn_min(np * KN_PANEL, w->in - column);
-            for (size_t i = 0; i < tiles; i++) {
-                const size_t from = kn_cut(outputs, tiles, i), m = kn_cut(outputs, tiles, i + 1) - from;
-                weight_rows(m, np, pairs, a + i * a_step, b + p * b_step, w->dw + (out + from) * w->lddw + column,
-                            w->lddw, columns);
-            }
+            const size_t at = column + p * KN_PANEL, columns = kn_min(np * KN_PANEL, w->in - at);
+            for (size_t i = 0; i < tiles; i++)
+                weight_rows(first[i + 1] - first[i], np, pairs, a + i * a_step, b + p * b_step,
+                            w->dw + first[i] * w->lddw + at, w->lddw, columns);
         }
     }
 }

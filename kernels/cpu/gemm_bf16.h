@@ -24,7 +24,9 @@
 
 enum {
     KN_PANEL = 16,
-    KN_DEPTH16 = 256, /* rows of dy and x packed at a time for a weight gradient; even */
+    KN_DEPTH16 = 512, /* rows of dy and x packed at a time for a weight gradient; even. The block of a part: */
+    KN_WEIGHT_OUTPUTS = 256,
+    KN_WEIGHT_PANELS = 256 / KN_PANEL, /* so that what is packed stays in the second-level cache */
 };
 
 /* Elements from panel to panel. */
@@ -62,7 +64,7 @@ typedef struct kn_way16 {
     size_t tile_rows; /* rows that one block holds in registers */
     /* Rows [row, row_end) and panels [panel, panel_end). scratch: kn_product16_room bytes, 64-byte aligned. */
     void (*product)(const kn_product16 *, size_t row, size_t row_end, size_t panel, size_t panel_end, void *scratch);
-    /* Outputs [out, out_end) and panels of inputs. scratch: kn_weight16_room bytes. */
+    /* Outputs [out, out_end), at most KN_WEIGHT_OUTPUTS, and panels of inputs. scratch: kn_weight16_room bytes. */
     void (*weight)(const kn_weight16 *, size_t out, size_t out_end, size_t panel, size_t panel_end, void *scratch);
     /* W's panels of outputs [panel, panel_end) from float32 W[out, in], rounded, into `forward` (the layout of Wᵀ:
      * K = in, N = out), and their part of `back` (K = out, N = in) unless NULL. Fillings are zero beforehand. */

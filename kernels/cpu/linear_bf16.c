@@ -5,11 +5,8 @@
 
 #include <stdlib.h>
 
-enum {
-    ROWS_BYTES = 128 << 10, /* rows of A that a part walks over all its panels: they stay in the second-level cache */
-    WEIGHT_OUTPUTS = 128, /* a part's block of a weight gradient: with KN_DEPTH16 rows of both sides packed it stays */
-    WEIGHT_PANELS = 256 / KN_PANEL, /* in the second-level cache too */
-};
+/* Bytes of rows of A that a part walks over all its panels: they stay in the second-level cache. */
+enum { ROWS_BYTES = 128 << 10 };
 
 static const double flops_per_ns = 200; /* of one thread, for the pool's estimate */
 
@@ -187,8 +184,8 @@ int KN(product_weight_bf16)(kn_cpu *cpu, const kn_weight16 *w, float *db)
     weight_job j = {.way = cpu->way16, .w = w, .db = db, .panels = kn_ceil(w->in, KN_PANEL)};
     const double cost = 2.0 * (double)w->T * (double)w->out * (double)w->in / flops_per_ns;
     const size_t tiles = kn_ceil(w->out, j.way->tile_rows), pieces = kn_pieces(cpu, tiles * j.panels, cost);
-    j.out_cuts = kn_ceil(w->out, WEIGHT_OUTPUTS);
-    j.panel_cuts = kn_ceil(j.panels, WEIGHT_PANELS);
+    j.out_cuts = kn_ceil(w->out, KN_WEIGHT_OUTPUTS);
+    j.panel_cuts = kn_ceil(j.panels, KN_WEIGHT_PANELS);
     if (j.out_cuts * j.panel_cuts < pieces)
         j.out_cuts = kn_min(tiles, kn_ceil(pieces, j.panel_cuts));
     if (j.out_cuts * j.panel_cuts < pieces)

@@ -47,6 +47,18 @@ KN_INLINE VU vu_load(const uint16_t *p)
     return a;
 }
 
+/* VN bfloat16 as the low halves of 32-bit lanes. */
+KN_INLINE VU vu_load_half(const uint16_t *p)
+{
+#if VN == 16
+    return (VU)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+#elif VN == 8
+    return (VU)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+#else
+    return (VU)v_load_bf16(p) >> 16;
+#endif
+}
+
 #if DOT
 
 KN_INLINE uint32_t load_pair(const uint16_t *p)
