@@ -5,9 +5,11 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <sluice/stage.h>
 #include <sluice/random.h>
 #include "plugins/trainer/batch.h"
+#include "plugins/trainer/checkpoint.h"
 #include "plugins/trainer/gather.h"
 
 enum freeze { FREEZE_NONE, FREEZE_BODY };
@@ -20,10 +22,17 @@ struct window {
     uint64_t steps;
 };
 
+/* What a checkpoint holds beside the runtime's state. */
+struct counts {
+    struct window window;
+    double total_loss;
+    uint64_t steps, skipped_steps, tokens;
+};
+
 struct trainer {
     const sluice_model_ref *model, *start, *reference, *head_from;
     const sluice_part *loss;
-    double lr, warmup, weight_decay, beta1, beta2, epsilon, max_grad_norm, dropout, prompt_weight;
+    double lr, warmup, weight_decay, beta1, beta2, epsilon, max_grad_norm, dropout, prompt_weight, checkpoint_every;
     int64_t epochs, batch, micro_tokens, log_every, head;
     int schedule, too_long, truncated, freeze;
     bool raw, recompute;
@@ -36,9 +45,9 @@ struct trainer {
     sluice_training *training;
     uint32_t *order;
     struct batch work;
-    struct window window;
-    double total_loss;
-    uint64_t steps, total_steps, skipped_steps, tokens;
+    struct counts counts;
+    uint64_t total_steps;
+    double saved;   /* monotonic seconds, when the last checkpoint was written */
     double changed; /* distance between the weights before and after */
 };
 
@@ -99,6 +108,10 @@ static const sluice_param params[] = {
             "What to do where prompt and answer exceed the context: stop, leave out, or cut the prompt on the left."),
     SLUICE_CHOICE(struct trainer, truncated, .value = TRUNCATED_KEEP, .choices = truncated_rules,
                   .doc = "What to do with answers that were cut at max_tokens."),
+    SLUICE_DOUBLE(struct trainer, checkpoint_every, .value = 60, .min = 0, .unit = "seconds", .speed_only = true,
+                  .doc =
+                      "Time between two checkpoints, from which an interrupted training goes on; it takes 12 bytes a "
+                      "parameter on the disk."),
     SLUICE_INT(struct trainer, log_every, .value = 1, .min = 1, .unit = "steps",
                .doc = "Steps between two lines of metrics, which hold means over those steps."),
     SLUICE_PARAMS_END};
@@ -280,15 +293,15 @@ static double learning_rate(const struct trainer *t, uint64_t step)
 /* One line of metrics: the means over the steps since the last. */
 static void report(struct trainer *t, double lr)
 {
-    struct window *w = &t->window;
+    struct window *w = &t->counts.window;
     double steps = (double)w->steps, pairs = (double)w->sums.examples;
-    double done = (double)t->steps * (double)t->epochs / (double)t->total_steps;
+    double done = (double)t->counts.steps * (double)t->epochs / (double)t->total_steps;
     double chosen = w->sums.chosen_reward / pairs, rejected = w->sums.rejected_reward / pairs;
     sluice_number numbers[11] = {{"loss", w->loss / steps},
                                  {"grad_norm", w->grad_norm / steps},
                                  {"learning_rate", lr},
                                  {"epoch", done},
-                                 {"num_tokens", (double)t->tokens},
+                                 {"num_tokens", (double)t->counts.tokens},
                                  {"rewards/chosen", chosen},
                                  {"rewards/rejected", rejected},
                                  {"rewards/margins", chosen - rejected},
@@ -299,7 +312,7 @@ static void report(struct trainer *t, double lr)
         numbers[9] = (sluice_number){"rewards/mean", (chosen + rejected) / 2};
         numbers[10] = (sluice_number){"rewards/center", w->sums.center / pairs};
     }
-    sluice_metrics(t->host, (int64_t)t->steps, numbers, loss_class(t)->pairs ? 11 : 5);
+    sluice_metrics(t->host, (int64_t)t->counts.steps, numbers, loss_class(t)->pairs ? 11 : 5);
     memset(w, 0, sizeof *w);
 }
 
@@ -319,28 +332,64 @@ static int step(struct trainer *t, const uint32_t *order, size_t count)
 {
     batch_sums sums = {0};
     sluice_step_info info = {0};
-    double lr = learning_rate(t, t->steps), progress = (double)t->steps / (double)t->total_steps;
-    int rc = batch_gradient(&t->work, order, count, t->steps + 1, progress, &sums);
+    double lr = learning_rate(t, t->counts.steps), progress = (double)t->counts.steps / (double)t->total_steps;
+    int rc = batch_gradient(&t->work, order, count, t->counts.steps + 1, progress, &sums);
     if (rc < 0)
         return rc;
     double scale = sums.divisor > 0 ? 1 / sums.divisor : 0;
     if ((rc = t->policy.service->train_step(t->training, lr, scale, &info)) < 0)
         return rc;
-    if (info.skipped && t->skipped_steps++ == 0)
+    if (info.skipped && t->counts.skipped_steps++ == 0)
         sluice_log(t->host, SLUICE_LOG_WARNING,
                    "step %llu was not taken: its gradient is not finite; lower lr or max_grad_norm",
-                   (unsigned long long)t->steps + 1);
-    t->steps++;
-    t->tokens += sums.tokens;
-    t->total_loss += sums.loss * scale;
-    t->window.steps++;
-    t->window.loss += sums.loss * scale;
-    t->window.grad_norm += info.grad_norm;
-    note_batch(&t->window, &sums);
-    if (t->steps % (uint64_t)t->log_every == 0 || t->steps == t->total_steps)
+                   (unsigned long long)t->counts.steps + 1);
+    t->counts.steps++;
+    t->counts.tokens += sums.tokens;
+    t->counts.total_loss += sums.loss * scale;
+    t->counts.window.steps++;
+    t->counts.window.loss += sums.loss * scale;
+    t->counts.window.grad_norm += info.grad_norm;
+    note_batch(&t->counts.window, &sums);
+    if (t->counts.steps % (uint64_t)t->log_every == 0 || t->counts.steps == t->total_steps)
         report(t, lr);
-    sluice_progress(t->host, t->steps, t->total_steps, "steps");
+    sluice_progress(t->host, t->counts.steps, t->total_steps, "steps");
     return SLUICE_OK;
+}
+
+static double monotonic(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* Between two steps. A run that is to stop leaves a checkpoint too. */
+static int between(struct trainer *t)
+{
+    const bool stopping = sluice_cancelled(t->host);
+    int rc = SLUICE_OK;
+    if (stopping || monotonic() - t->saved >= t->checkpoint_every) {
+        rc = checkpoint_save(t->host, t->policy.service, t->training, &t->counts, sizeof t->counts);
+        t->saved = monotonic();
+    }
+    return rc >= 0 && stopping ? SLUICE_CANCELLED : rc;
+}
+
+/* All steps that were not taken before an interruption. */
+static int take_steps(struct trainer *t)
+{
+    const size_t count = t->examples.count, size = (size_t)t->batch;
+    uint64_t number = 0;
+    int rc = SLUICE_OK;
+    t->saved = monotonic();
+    for (int64_t epoch = 0; rc >= 0 && epoch < t->epochs; epoch++) {
+        shuffle(t, (uint32_t)epoch);
+        for (size_t at = 0; rc >= 0 && at < count; at += size)
+            if (number++ >= t->counts.steps &&
+                (rc = step(t, t->order + at, count - at < size ? count - at : size)) >= 0 && number < t->total_steps)
+                rc = between(t);
+    }
+    return rc;
 }
 
 static int train(struct trainer *t)
@@ -372,14 +421,14 @@ static int train(struct trainer *t)
                              .examples = &t->examples,
                              .heads = t->heads,
                              .micro_tokens = (size_t)t->micro_tokens};
-    for (int64_t epoch = 0; epoch < t->epochs; epoch++) {
-        shuffle(t, (uint32_t)epoch);
-        for (size_t at = 0; rc >= 0 && at < count; at += size)
-            rc = step(t, t->order + at, count - at < size ? count - at : size);
-        if (rc < 0)
-            return rc;
-    }
-    if (t->skipped_steps == t->steps)
+    rc = checkpoint_load(t->host, t->policy.service, t->training, &t->counts, sizeof t->counts);
+    if (rc == SLUICE_OK)
+        sluice_log(t->host, SLUICE_LOG_INFO, "goes on after step %llu", (unsigned long long)t->counts.steps);
+    if (rc >= 0)
+        rc = take_steps(t);
+    if (rc < 0)
+        return rc;
+    if (t->counts.skipped_steps == t->counts.steps)
         return sluice_error(t->host, SLUICE_FAILED,
                             "no step had a finite gradient, so nothing was trained; lower lr, and look at the "
                             "first lines of this stage's loss in metrics.jsonl");
@@ -421,8 +470,8 @@ static int finish(void *self)
 {
     struct trainer *t = self;
     const gather *g = &t->gather;
-    sluice_number numbers[] = {{"train_loss", t->total_loss / (double)t->steps},
-                               {"steps", (double)t->steps},
+    sluice_number numbers[] = {{"train_loss", t->counts.total_loss / (double)t->counts.steps},
+                               {"steps", (double)t->counts.steps},
                                {"examples", (double)t->examples.count},
                                {"weights_changed", t->changed},
                                {"bare", (double)g->bare},
@@ -432,7 +481,7 @@ static int finish(void *self)
                                {"too_long", (double)g->too_long_count},
                                {"cut", (double)g->cut},
                                {"empty", (double)g->empty},
-                               {"skipped_steps", (double)t->skipped_steps},
+                               {"skipped_steps", (double)t->counts.skipped_steps},
                                {"reference_found", (double)g->found},
                                {"reference_computed", (double)g->computed}};
     sluice_metrics(t->host, -1, numbers, sizeof numbers / sizeof *numbers - (g->reference ? 0 : 2));
