@@ -113,13 +113,18 @@ for v in 2 3 4; do differ cream/models/policy@$((v - 1)) cream/models/policy@$v;
 # A judge asked in words: points, A or B, and as soft labels where a regularizer stands.
 words="--set seeds.count=32 --set tune.epochs=1 --set prompts.limit=96 --set first.limit=16 --set again.limit=16 --set phases.align.repeat=2"
 # shellcheck disable=SC2086
-run words "$pipelines/self-rewarding-judge.cfg" policy@3 $words --set pairs.ties=keep
+run words "$pipelines/self-rewarding-judge.cfg" policy@3 $words --set words.mode=question \
+    --set words.prompt="$SLUICE_SOURCE/prompts/embedded-question.txt"
 # shellcheck disable=SC2086
 run words-pairwise "$pipelines/self-rewarding-judge.cfg" policy@2 $words --set words.mode=pairwise \
     --set words.prompt="$SLUICE_SOURCE/prompts/embedded-pairwise.txt" --set phases.align.repeat=1
 # shellcheck disable=SC2086
 run words-pairs "$pipelines/self-rewarding.cfg" policy@2 $cream --set phases.align.repeat=1 --set trust.use=judge-llm \
     --set trust.model=policy --set trust.mode=pairs --set trust.prompt="$SLUICE_SOURCE/prompts/embedded-pairwise.txt"
+# A judge that is not trained to give points gives none: this one is left out of the comparison.
+# shellcheck disable=SC2086
+run judges "$pipelines/judges.cfg" policy@2 --set seeds.count=32 --set tune.epochs=1 --set prompts.count=96 --set fit.epochs=1 \
+    --set questions.count=48 --set points.mode=question --set points.prompt="$SLUICE_SOURCE/prompts/embedded-question.txt"
 # Swapping the regularizer is one setting.
 for trust in keep label-smoothing random-label fixed; do
     # shellcheck disable=SC2086
