@@ -7,7 +7,7 @@
 
 struct random_label {
     double fraction;
-    const char *truth;
+    const char *truth, *mark;
 
     const sluice_host *host;
     uint64_t pairs, flipped;
@@ -20,6 +20,10 @@ static const sluice_param params[] = {
     SLUICE_STAGE(struct random_label, truth,
                  .doc =
                      "A judge that knows (a verifier): the share of labels that it confirms afterwards is reported."),
+    SLUICE_STRING(struct random_label, mark,
+                  .doc = "A meta field that gets \"flipped\", \"kept\", or for several pairs of which some are "
+                         "exchanged \"mixed\": what a judge makes of wrong labels is measured by the evaluator's "
+                         "group."),
     SLUICE_PARAMS_END};
 
 static const sluice_metric_info metrics[] = {
@@ -67,18 +71,25 @@ static int compare_truth(struct random_label *state, const sluice_record *record
 static int process(void *self, sluice_record *record)
 {
     struct random_label *state = self;
-    for (size_t i = 0; i < sluice_record_pairs(record); i++) {
+    size_t count = sluice_record_pairs(record), exchanged = 0;
+    for (size_t i = 0; i < count; i++) {
         bool flip = draw(state, record, i) < state->fraction;
         /* A regularizer changes p only: p = 0 is the same pair with the label exchanged. */
         int rc = sluice_pair_doubt(record, i, flip ? 0 : 1, 1);
         if (rc < 0)
             return rc;
         state->pairs++;
-        state->flipped += flip;
+        exchanged += flip;
         if ((rc = compare_truth(state, record, i)) < 0)
             return rc;
     }
-    return SLUICE_OK;
+    state->flipped += exchanged;
+    if (!state->mark || count == 0)
+        return SLUICE_OK;
+    return sluice_record_set_meta_text(record, state->mark,
+                                       exchanged == 0       ? "kept"
+                                       : exchanged == count ? "flipped"
+                                                            : "mixed");
 }
 
 static int finish(void *self)
