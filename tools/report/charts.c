@@ -119,14 +119,14 @@ static bool one_series(const rp_curves *sets, size_t count, const rp_curve *of)
     return true;
 }
 
-/* A line needs two points; a line at zero throughout says nothing. */
+/* A line needs two points; what never changes says nothing. */
 static bool is_worth(const rp_series *series, size_t count)
 {
     bool two = false, any = false;
     for (size_t s = 0; s < count; s++) {
         two = two || series[s].count > 1;
         for (size_t i = 0; i < series[s].count; i++)
-            any = any || series[s].points[i].y != 0;
+            any = any || series[s].points[i].y != series[0].points[0].y;
     }
     return two && any;
 }

@@ -149,7 +149,8 @@ static void write_answers(FILE *out, const rp_run *run, const look *from, sl_rec
     fputs("</ul></div>\n", out);
 }
 
-static bool write_slot(FILE *out, rp_run *run, size_t slot)
+/* The first slot stands open, the others are there to be unfolded. */
+static bool write_slot(FILE *out, rp_run *run, size_t slot, bool folded)
 {
     look first, last;
     sl_record *before[PROMPTS] = {NULL}, *after[PROMPTS] = {NULL};
@@ -157,13 +158,14 @@ static bool write_slot(FILE *out, rp_run *run, size_t slot)
     const size_t count = looks > 0 ? read_records(run, &first, before, NULL, PROMPTS) : 0;
     if (looks > 1 && count > 0)
         read_records(run, &last, after, before, count);
-    if (count > 0) {
+    char title[200];
+    snprintf(title, sizeof title, "%s%s: the first prompts that its evaluation drew", run->plan->slots[slot].name,
+             looks > 1 ? " before and after" : "");
+    if (count > 0 && folded) {
+        rp_details_begin(out, title);
+    } else if (count > 0) {
         fputs("<p class=\"soft\">", out);
-        rp_printf(out,
-                  looks > 1 ? "%s before and after: the first prompts that its evaluation drew."
-                            : "%s: the first prompts "
-                              "that its evaluation drew.",
-                  run->plan->slots[slot].name);
+        rp_printf(out, "%s.", title);
         fputs("</p>\n", out);
     }
     for (size_t i = 0; i < count; i++) {
@@ -175,6 +177,8 @@ static bool write_slot(FILE *out, rp_run *run, size_t slot)
             write_answers(out, run, &last, after[i]);
         fputs("</div></div>\n", out);
     }
+    if (count > 0 && folded)
+        rp_details_end(out);
     close_records(before, PROMPTS);
     close_records(after, PROMPTS);
     return count > 0;
@@ -184,7 +188,7 @@ void rp_write_samples(FILE *out, rp_run *run)
 {
     bool any = false;
     for (size_t s = 0; run->plan != NULL && s < run->plan->slot_count && s < MOST_SLOTS; s++)
-        any = write_slot(out, run, s) || any;
+        any = write_slot(out, run, s, any) || any;
     if (!any)
         fputs("<p class=\"soft\">No evaluator has read answers in this run, or its stream is no longer there.</p>\n",
               out);
