@@ -56,20 +56,13 @@ void golden_room_free(float **room, size_t completions)
     free(room);
 }
 
-void golden_load(golden *g, const char *name)
+void golden_groups(golden *g, const json_t *list)
 {
-    char path[4096];
-    json_error_t bad;
-    golden_path(path, sizeof(path), name, "score.json");
-    *g = (golden){.json = json_load_file(path, 0, &bad), .checkpoint = golden_folder(name, "")};
-    if (!g->json)
-        fail_msg("%s:%d: %s", path, bad.line, bad.text);
-    const json_t *groups = json_object_get(g->json, "groups");
-    g->group_count = json_array_size(groups);
+    g->group_count = json_array_size(list);
     g->groups = calloc(g->group_count, sizeof(*g->groups));
     assert_non_null(g->groups);
     for (size_t i = 0; i < g->group_count; i++) {
-        const json_t *group = json_array_get(groups, i), *completions = json_object_get(group, "completions");
+        const json_t *group = json_array_get(list, i), *completions = json_object_get(group, "completions");
         const size_t count = json_array_size(completions);
         sluice_span *spans = calloc(count, sizeof(*spans));
         assert_non_null(spans);
@@ -79,6 +72,17 @@ void golden_load(golden *g, const char *name)
         g->completions += count;
     }
     g->logps = golden_room(g->groups, g->group_count);
+}
+
+void golden_load(golden *g, const char *name)
+{
+    char path[4096];
+    json_error_t bad;
+    golden_path(path, sizeof(path), name, "score.json");
+    *g = (golden){.json = json_load_file(path, 0, &bad), .checkpoint = golden_folder(name, "")};
+    if (!g->json)
+        fail_msg("%s:%d: %s", path, bad.line, bad.text);
+    golden_groups(g, json_object_get(g->json, "groups"));
 }
 
 void golden_free(golden *g)

@@ -25,6 +25,8 @@ typedef struct golden {
 } golden;
 
 void golden_load(golden *, const char *name);
+/* Fills groups and room from the JSON array `list`. */
+void golden_groups(golden *, const json_t *list);
 void golden_free(golden *);
 /* A folder beside the model's own weights: "gradient", "sft", … */
 sm_checkpoint *golden_folder(const char *name, const char *folder);

@@ -156,6 +156,13 @@ if [ -f "$model/tokenizer.json" ]; then
     exits 0 . sample --model mean --prompt 'Once upon a time' --max-tokens 8 --json --raw
     grep -qF "$recorded" out && ok || bad "the mean of a model and itself is another model"
     exits 1 'mean' average --out mean "$model"
+    "$sluice" export --model "$model" --dtype bf16 --out half >out 2>err || bad "export"
+    grep -q '"torch_dtype": "bfloat16"\|"dtype": "bfloat16"' half/config.json && ok || bad "an exported model says its dtype"
+    "$sluice" average --out whole half >out 2>err || bad "average of one"
+    "$sluice" export --model whole --out again >out 2>err || bad "export in the original dtype"
+    cmp -s half/model.safetensors again/model.safetensors && ok || bad "an export remembers the original dtype"
+    exits 2 'model is missing' export --out x
+    exits 1 'int4' export --model "$model" --out x --dtype int4
 else
     skipped=$((skipped + 1))
     echo "skipped: sample and score (no tokenizer; SLUICE_STORIES names no model)"

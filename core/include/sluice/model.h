@@ -192,7 +192,8 @@ typedef struct sluice_model_service {
     int (*copy)(sluice_model *, sluice_model **);
     int (*save)(sluice_model *, const char *dir);
     /* Streams several folders of one architecture into their average, tensor by tensor, float32 sums in the order
-     * given. WEIGHTED: Σ w_i θ_i / Σ w_i. RUNNING: ema ← (1 - weights[0])·ema + weights[0]·θ along the list. */
+     * given. WEIGHTED: Σ w_i θ_i / Σ w_i. RUNNING: ema ← (1 - weights[0])·ema + weights[0]·θ along the list.
+     * dtype: "float32" (NULL too), "bfloat16", "float16", or "original": what the first folder was trained from. */
     int (*merge)(const struct sluice_model_service *, const sluice_host *, int method, const char *const *folders,
                  const double *weights, size_t count, const char *dir, const char *dtype);
     /* ‖a − b‖ over all tensors: did training change anything? */

@@ -50,7 +50,7 @@ typedef struct sluice_model_ref {
     const char *slot;  /* "policy" */
     int64_t version;   /* 0 is the one the file names; each publication adds one */
     const char *path;  /* the Hugging Face folder that holds it; for SLUICE_TYPE_SLOT the starting version's */
-    const char *dtype; /* as the models section says: "float32" */
+    const char *dtype; /* as the models section says: "float32" or "bfloat16" */
     const char *text;  /* as written: "policy@-1" */
     int64_t next;      /* for SLUICE_TYPE_SLOT: the version that will be published; otherwise -1 */
     bool random;       /* the folder has no weights and `init = "random"` was given: start from seeded random weights */
