@@ -175,7 +175,8 @@ static void name_adders(const sl_builder *b, uint32_t field, char *text, size_t 
     text[0] = '\0';
     for (size_t i = 0; i < sl_registry_count(b->registry) && found < 3; i++) {
         const sluice_class *type = sl_registry_at(b->registry, i)->type;
-        if (!(type->adds & field) || (type->reads & field) || type->kind == SLUICE_SOURCE || type->kind == SLUICE_KIND_LOSS)
+        if (!(type->adds & field) || (type->reads & field) || type->kind == SLUICE_SOURCE ||
+            type->kind == SLUICE_KIND_LOSS)
             continue;
         size_t used = strlen(text);
         snprintf(text + used, size - used, "%s'%s' (a %s)", found ? " or " : "", type->id, sl_kind_name(type->kind));
