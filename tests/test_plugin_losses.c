@@ -75,6 +75,48 @@ static void trl_gives_the_same(void **state)
     assert_int_equal(cases, 180);
 }
 
+static void trl_gives_the_same_for_rewards(void **state)
+{
+    FILE *file = golden("rewards.txt");
+    size_t heads, cases = 0;
+    double p, margin, center, v[13];
+    while (fscanf(file, "%zu %lf %lf %lf", &heads, &p, &margin, &center) == 4) {
+        assert_true(heads <= 3);
+        for (size_t i = 0; i < 4 * heads + 1; i++)
+            assert_int_equal(fscanf(file, "%lf", &v[i]), 1);
+        fake_host *f = fake_open("bradley-terry", "bradley-terry");
+        fake_set_number(f, "center", center);
+        assert_int_equal(fake_start(f), SLUICE_OK);
+        sluice_answer answers[2] = {{0}};
+        double loss = 0, ignored[2], dw[3], dl[3];
+        sluice_pairs in = {.size = sizeof in,
+                           .count = 1,
+                           .chosen = answers,
+                           .rejected = answers + 1,
+                           .p = &p,
+                           .margin = &margin,
+                           .heads = heads,
+                           .chosen_value = v,
+                           .rejected_value = v + heads};
+        sluice_pair_grads out = {.size = sizeof out,
+                                 .loss = &loss,
+                                 .d_chosen = ignored,
+                                 .d_rejected = ignored + 1,
+                                 .d_chosen_value = dw,
+                                 .d_rejected_value = dl};
+        assert_int_equal(loss_of(f)->pairs(f->self, &in, &out), SLUICE_OK);
+        assert_near(loss, v[2 * heads]);
+        for (size_t h = 0; h < heads; h++) {
+            assert_near(dw[h], v[2 * heads + 1 + h]);
+            assert_near(dl[h], v[3 * heads + 1 + h]);
+        }
+        fake_close(f);
+        cases++;
+    }
+    fclose(file);
+    assert_int_equal(cases, 144);
+}
+
 static void extremes_stay_finite(void **state)
 {
     const char *const names[] = {"dpo", "ipo"};
@@ -108,36 +150,83 @@ static double draw(unsigned *seed)
     return (double)(*seed >> 8) / (1 << 24);
 }
 
+/* Pairs with all that a loss may need; outputs of a head come in rows of HEADS. */
 #define PAIRS 7
+#define HEADS 3
+struct pair_room {
+    sluice_answer chosen[PAIRS], rejected[PAIRS];
+    double p[PAIRS], margin[PAIRS], chosen_value[PAIRS * HEADS], rejected_value[PAIRS * HEADS];
+    double loss[PAIRS], d_chosen[PAIRS], d_rejected[PAIRS];
+    double d_chosen_value[PAIRS * HEADS], d_rejected_value[PAIRS * HEADS];
+};
+
+/* The loss of all pairs together; derivatives stay in the room. */
+static double loss_of_pairs(fake_host *f, struct pair_room *x)
+{
+    const bool values = loss_of(f)->needs & SLUICE_HEAD_VALUES;
+    sluice_pairs in = {.size = sizeof in,
+                       .count = PAIRS,
+                       .chosen = x->chosen,
+                       .rejected = x->rejected,
+                       .p = x->p,
+                       .margin = x->margin,
+                       .progress = 0.3,
+                       .heads = values ? HEADS : 0,
+                       .chosen_value = values ? x->chosen_value : NULL,
+                       .rejected_value = values ? x->rejected_value : NULL};
+    sluice_pair_grads out = {.size = sizeof out,
+                             .loss = x->loss,
+                             .d_chosen = x->d_chosen,
+                             .d_rejected = x->d_rejected,
+                             .d_chosen_value = values ? x->d_chosen_value : NULL,
+                             .d_rejected_value = values ? x->d_rejected_value : NULL};
+    memset(x->loss, 0, sizeof x->loss);
+    assert_int_equal(loss_of(f)->pairs(f->self, &in, &out), SLUICE_OK);
+    return total(x->loss, PAIRS);
+}
+
+static sluice_answer some_answer(unsigned *seed)
+{
+    return (sluice_answer){-20 * draw(seed), -20 * draw(seed), -20 * draw(seed), 1 + (uint64_t)(9 * draw(seed))};
+}
+
+/* Is `derivative` how the loss changes with the number at `at`? */
+static void difference(fake_host *f, struct pair_room *x, double *at, double derivative)
+{
+    const double before = *at, h = 1e-5;
+    double side[2];
+    for (int k = 0; k < 2; k++) {
+        *at = before + (k ? h : -h);
+        side[k] = loss_of_pairs(f, x);
+    }
+    *at = before;
+    assert_near((side[1] - side[0]) / (2 * h), derivative);
+}
+
 static void differences_of_pairs(fake_host *f)
 {
-    sluice_answer w[PAIRS], l[PAIRS];
-    double p[PAIRS], margin[PAIRS], loss[PAIRS] = {0}, dw[PAIRS] = {0}, dl[PAIRS] = {0}, ignored[2][PAIRS];
+    const bool values = loss_of(f)->needs & SLUICE_HEAD_VALUES;
+    struct pair_room x = {.p = {0}};
     unsigned seed = 5;
     for (size_t i = 0; i < PAIRS; i++) {
-        w[i] =
-            (sluice_answer){-20 * draw(&seed), -20 * draw(&seed), -20 * draw(&seed), 1 + (uint64_t)(9 * draw(&seed))};
-        l[i] =
-            (sluice_answer){-20 * draw(&seed), -20 * draw(&seed), -20 * draw(&seed), 1 + (uint64_t)(9 * draw(&seed))};
-        p[i] = draw(&seed);
-        margin[i] = draw(&seed);
+        x.chosen[i] = some_answer(&seed);
+        x.rejected[i] = some_answer(&seed);
+        x.p[i] = draw(&seed);
+        x.margin[i] = draw(&seed);
     }
-    sluice_pairs in = {
-        .size = sizeof in, .count = PAIRS, .chosen = w, .rejected = l, .p = p, .margin = margin, .progress = 0.3};
-    sluice_pair_grads out = {.size = sizeof out, .loss = loss, .d_chosen = dw, .d_rejected = dl};
-    assert_int_equal(loss_of(f)->pairs(f->self, &in, &out), SLUICE_OK);
-    for (size_t i = 0; i < 2 * PAIRS; i++) {
-        double *x = i < PAIRS ? &w[i].policy : &l[i - PAIRS].policy, at = *x, h = 1e-5, side[2];
-        for (int k = 0; k < 2; k++) {
-            double moved[PAIRS] = {0};
-            sluice_pair_grads other = {
-                .size = sizeof other, .loss = moved, .d_chosen = ignored[0], .d_rejected = ignored[1]};
-            *x = at + (k ? h : -h);
-            assert_int_equal(loss_of(f)->pairs(f->self, &in, &other), SLUICE_OK);
-            side[k] = total(moved, PAIRS);
-        }
-        *x = at;
-        assert_near((side[1] - side[0]) / (2 * h), i < PAIRS ? dw[i] : dl[i - PAIRS]);
+    for (size_t i = 0; i < PAIRS * HEADS; i++) {
+        x.chosen_value[i] = 6 * draw(&seed) - 3;
+        x.rejected_value[i] = 6 * draw(&seed) - 3;
+    }
+    loss_of_pairs(f, &x);
+    const struct pair_room first = x;
+    for (size_t i = 0; i < PAIRS && !values; i++) {
+        difference(f, &x, &x.chosen[i].policy, first.d_chosen[i]);
+        difference(f, &x, &x.rejected[i].policy, first.d_rejected[i]);
+    }
+    for (size_t i = 0; i < PAIRS * HEADS && values; i++) {
+        difference(f, &x, &x.chosen_value[i], first.d_chosen_value[i]);
+        difference(f, &x, &x.rejected_value[i], first.d_rejected_value[i]);
     }
 }
 
@@ -243,9 +332,8 @@ static void p_is_the_label(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(trl_gives_the_same),
-        cmocka_unit_test(extremes_stay_finite),
-        cmocka_unit_test(derivatives_are_finite_differences),
+        cmocka_unit_test(trl_gives_the_same),   cmocka_unit_test(trl_gives_the_same_for_rewards),
+        cmocka_unit_test(extremes_stay_finite), cmocka_unit_test(derivatives_are_finite_differences),
         cmocka_unit_test(p_is_the_label),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,6 +5,7 @@
 
 losses.txt: loss beta average p | policy and reference of chosen, their length, policy and reference of rejected, their length |
             loss, d loss / d chosen's policy, d loss / d rejected's policy
+rewards.txt: outputs p margin center | outputs of chosen | of rejected | loss | its derivatives by those of chosen | of rejected
 ranks.txt:  n | x | y | kendall tau-a, tau-b, spearman (nan where scipy has none)
 """
 import sys
@@ -36,6 +37,23 @@ def losses(out):
             out.write(" ".join([name, repr(beta), avg, repr(p)] + [repr(v) for v in values]) + "\n")
 
 
+def rewards(out):
+    """TRL's RewardTrainer (reward_trainer.py, compute_loss) for each output of a head, with soft labels."""
+    rng = np.random.default_rng(3)
+    for heads in (1, 3):
+        for margin in (0.0, 0.7):
+            for center in (0.0, 0.01, 1.0):
+                for p in (1.0, 0.75, 0.5, 0.1):
+                    for scale in (0.1, 3, 50):
+                        w = torch.tensor(rng.normal(size=heads) * scale, requires_grad=True)
+                        l = torch.tensor(rng.normal(size=heads) * scale, requires_grad=True)
+                        each = p * -F.logsigmoid(w - l - margin) + (1 - p) * -F.logsigmoid(l - w - margin)
+                        loss = each.mean() + center * torch.mean((w + l) ** 2)
+                        loss.backward()
+                        values = [*w.tolist(), *l.tolist(), loss.item(), *w.grad.tolist(), *l.grad.tolist()]
+                        out.write(" ".join([str(heads)] + [repr(v) for v in [p, margin, center, *values]]) + "\n")
+
+
 def tau_a(x, y):
     n = len(x)
     return sum(np.sign(x[i] - x[j]) * np.sign(y[i] - y[j]) for i in range(n) for j in range(i)) / (n * (n - 1) / 2)
@@ -59,5 +77,7 @@ def ranks(out):
 if __name__ == "__main__":
     with open(sys.argv[1] + "/losses.txt", "w") as f:
         losses(f)
+    with open(sys.argv[1] + "/rewards.txt", "w") as f:
+        rewards(f)
     with open(sys.argv[1] + "/ranks.txt", "w") as f:
         ranks(f)
