@@ -50,13 +50,19 @@ KN_INLINE void draw_words(VU word[4], const kn_draw *d, VU block)
     word[0] = c0, word[1] = c1, word[2] = c2, word[3] = c3;
 }
 
+/* sluice_uniform_float. */
+KN_INLINE V draw_uniform(VU bits)
+{
+    const V high = v_from_int((VI)(bits >> 16)) * v_set1(0x1p-16f);
+    const V low = (v_from_int((VI)(bits & 0xffff)) + v_set1(0.5f)) * v_set1(0x1p-32f);
+    return v_min(high + low, v_set1(0x1.fffffep-1f));
+}
+
 /* -log(-log(1 - u)), u as sluice_uniform_float makes it. 1 - u rounds; what it loses is put back to first order, so
  * that small u, which decide who wins, keep all their digits. */
 KN_INLINE V draw_gumbel(VU bits)
 {
-    const V high = v_from_int((VI)(bits >> 16)) * v_set1(0x1p-16f);
-    const V low = (v_from_int((VI)(bits & 0xffff)) + v_set1(0.5f)) * v_set1(0x1p-32f);
-    const V u = v_min(high + low, v_set1(0x1.fffffep-1f)), one = v_set1(1.0f);
+    const V u = draw_uniform(bits), one = v_set1(1.0f);
     const V rest = one - u;
     const V e = -(v_log(rest) + ((one - rest) - u) / rest);
     return -v_log(e);

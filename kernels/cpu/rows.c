@@ -1,9 +1,9 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /* What is done to each row by itself: norm, rotary embedding, gated activation, embedding, dropout, sums. The formulas
  * stand in kernels/reference/rows.c. */
+#include "draw.h"
 #include "element.h"
 #include "ops.h"
-#include "sluice/random.h"
 
 /* --- RMS norm --- */
 
@@ -330,21 +330,34 @@ typedef struct dropout_job {
     float rate;
 } dropout_job;
 
+/* Elements i … i + 63 of a row belong to sixteen counters, whose four words serve sixteen elements each. */
+static void dropout_row(E *x, size_t d, float rate, const kn_draw *draw)
+{
+    const V limit = v_set1(rate), scale = v_set1(1 / (1 - rate));
+    for (size_t i = 0; i < d; i += 64)
+        for (size_t w = 0; w < NW; w++) {
+            VU word[4];
+            draw_words(word, draw, (VU)(vi_iota() + (int32_t)(i / 4 + w * VN)));
+            for (size_t n = 0; n < 4; n++) {
+                const size_t at = i + 16 * n + w * VN;
+                if (at >= d)
+                    break;
+                const VI gone = draw_uniform(word[n]) < limit;
+                if (at + VN <= d)
+                    e_store(x + at, v_select(gone, v_zero(), e_load(x + at) * scale));
+                else
+                    e_store_n(x + at, v_select(gone, v_zero(), e_load_n(x + at, d - at) * scale), d - at);
+            }
+        }
+}
+
 static void dropout_piece(void *arg, size_t index, unsigned worker)
 {
     const dropout_job *j = arg;
-    const float scale = 1 / (1 - j->rate);
-    for (size_t t = kn_cut(j->T, j->pieces, index); t < kn_cut(j->T, j->pieces, index + 1); t++)
-        for (size_t i = 0; i < j->d; i += 64)
-            for (size_t lane = 0; lane < 16 && i + lane < j->d; lane++) { /* one counter serves four elements */
-                const uint64_t counter[2] = {i / 4 + lane, j->row_id[t]};
-                uint32_t bits[4];
-                sluice_philox(j->key, counter, bits);
-                for (size_t w = 0; w < 4 && i + 16 * w + lane < j->d; w++) {
-                    E *x = j->x + t * j->d + i + 16 * w + lane;
-                    e_put(x, sluice_uniform_float(bits[w]) < j->rate ? 0 : e_get(x) * scale);
-                }
-            }
+    for (size_t t = kn_cut(j->T, j->pieces, index); t < kn_cut(j->T, j->pieces, index + 1); t++) {
+        const kn_draw draw = kn_draw_of(j->key, (const uint64_t[]){0, j->row_id[t]});
+        dropout_row(j->x + t * j->d, j->d, j->rate, &draw);
+    }
 }
 
 int KE(dropout)(kn_device *device, void *x, size_t T, size_t d, float rate, const uint64_t key[2],
@@ -353,7 +366,7 @@ int KE(dropout)(kn_device *device, void *x, size_t T, size_t d, float rate, cons
     kn_cpu *cpu = (kn_cpu *)device;
     if (!(rate >= 0 && rate < 1))
         return KN_BAD_ARGUMENT;
-    const double cost = 3.0 * (double)T * (double)d;
+    const double cost = 0.7 * (double)T * (double)d;
     dropout_job j = {
         .x = x, .key = key, .row_id = row_id, .T = T, .d = d, .rate = rate, .pieces = kn_pieces(cpu, T, cost)};
     kn_run(cpu, j.pieces, cost, dropout_piece, &j);

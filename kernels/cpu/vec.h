@@ -125,7 +125,15 @@ KN_INLINE V v_fma(V a, V b, V c)
 /* c - a·b */
 KN_INLINE V v_fnma(V a, V b, V c)
 {
-    return v_fma(-a, b, c);
+#if VN == 16
+    return (V)_mm512_fnmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif VN == 8
+    return (V)_mm256_fnmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__ARM_NEON) && !defined(KN_PLAIN)
+    return (V)vfmsq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+    return -a * b + c;
+#endif
 }
 
 /* Lane by lane: where mask is -1 a, where it is 0 b. */
@@ -196,6 +204,20 @@ KN_INLINE VI v_round(V a)
 #else
     return (VI){(int32_t)__builtin_rintf(a[0]), (int32_t)__builtin_rintf(a[1]), (int32_t)__builtin_rintf(a[2]),
                 (int32_t)__builtin_rintf(a[3])};
+#endif
+}
+
+/* The same as float32. */
+KN_INLINE V v_nearest(V a)
+{
+#if VN == 16
+    return (V)_mm512_roundscale_ps((__m512)a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#elif VN == 8
+    return (V)_mm256_round_ps((__m256)a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#elif defined(__ARM_NEON) && !defined(KN_PLAIN)
+    return (V)vrndnq_f32((float32x4_t)a);
+#else
+    return __builtin_convertvector(v_round(a), V);
 #endif
 }
 
@@ -291,9 +313,14 @@ KN_INLINE V v_load_bf16_n(const uint16_t *p, size_t n)
 
 KN_INLINE void v_store_bf16_n(uint16_t *p, V a, size_t n)
 {
+#if VN == 16
+    const __m512i high = _mm512_srli_epi32((__m512i)v_round_bf16(a), 16);
+    _mm256_mask_storeu_epi16(p, (__mmask16)((1u << n) - 1), _mm512_cvtepi32_epi16(high));
+#else
     uint16_t lane[VN];
     v_store_bf16(lane, a);
     memcpy(p, lane, n * sizeof(*p));
+#endif
 }
 
 /* The lanes of a mask as bits. */

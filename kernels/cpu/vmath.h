@@ -117,9 +117,15 @@ KN_INLINE float w_max_lane(W a)
 
 /* --- functions --- */
 
-KN_INLINE V v_pow2(VI n)
+/* p · 2^n for whole n of -126 … 128 and p about 1, rounded once; 0 where tiny. */
+KN_INLINE V v_scale(V p, V n, VI tiny)
 {
-    return (V)((n + 127) << 23);
+#if VN == 16
+    return v_select(tiny, v_zero(), (V)_mm512_scalef_ps((__m512)p, (__m512)n));
+#else
+    const VI whole = v_round(n), half = whole >> 1; /* in two steps: 2^128 is no float */
+    return v_select(tiny, v_zero(), p * (V)((half + 127) << 23) * (V)((whole - half + 127) << 23));
+#endif
 }
 
 /* Within 2 units in the last place; 0 below -87.33 (no denormals), infinity above 88.73, NaN for NaN. Argument
@@ -128,10 +134,9 @@ KN_INLINE V v_exp(V x)
 {
     const VI tiny = x < v_set1(-87.33654f);
     x = v_max(v_set1(-88.0f), v_min(v_set1(89.0f), x));
-    const VI n = v_round(x * v_set1(1.44269504088896341f));
-    const V nf = v_from_int(n);
-    V r = v_fnma(nf, v_set1(0.693359375f), x);
-    r = v_fnma(nf, v_set1(-2.12194440e-4f), r);
+    const V n = v_nearest(x * v_set1(1.44269504088896341f));
+    V r = v_fnma(n, v_set1(0.693359375f), x);
+    r = v_fnma(n, v_set1(-2.12194440e-4f), r);
     V p = v_set1(1.9875691500e-4f);
     p = v_fma(p, r, v_set1(1.3981999507e-3f));
     p = v_fma(p, r, v_set1(8.3334519073e-3f));
@@ -139,8 +144,7 @@ KN_INLINE V v_exp(V x)
     p = v_fma(p, r, v_set1(1.6666665459e-1f));
     p = v_fma(p, r, v_set1(5.0000001201e-1f));
     p = v_fma(p, r * r, r) + v_set1(1.0f);
-    const VI half = n >> 1; /* in two steps: 2^128 is no float */
-    return v_select(tiny, v_zero(), p * v_pow2(half) * v_pow2(n - half));
+    return v_scale(p, n, tiny);
 }
 
 /* Normal positive numbers only; within 2 units in the last place (Cephes' logf). */
