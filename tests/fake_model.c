@@ -101,6 +101,7 @@ static void append(sluice_ids *ids, uint32_t id)
 
 static int model_encode(sluice_model *model, const char *text, size_t length, uint32_t flags, sluice_ids *out)
 {
+    assert_false(flags & SLUICE_ENCODE_SPECIAL); /* what users wrote stays text */
     if (flags & SLUICE_ENCODE_START)
         append(out, FAKE_START);
     for (size_t i = 0; i < length; i++)
