@@ -2,39 +2,54 @@
 /*
  * bench-model: times a DPO step, scoring and sampling on a checkpoint with random token ids, no tokenizer needed.
  *
- *     bench-model FOLDER [train|score|sample] [threads]
- *
- * The work is what a plain PyTorch loop would be timed on: 8 pairs of 256 tokens with 64 of them the prompt (all tokens
- * of both answers, prompt included, count); 16 sequences of 256; 8 prompts of 64 tokens with 5 answers of 64 each.
+ * The work is what a plain PyTorch loop would be timed on: pairs of 256 tokens with 64 of them the prompt (all tokens
+ * of both answers, prompt included, count), reference log-probabilities known; 16 sequences of 256; 8 prompts of 64
+ * tokens with 5 answers of 64 each.
  */
+#include <getopt.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <math.h>
 
+#include "model/bench.h"
 #include "model/checkpoint.h"
 #include "model/generate.h"
 #include "model/train.h"
 
-enum { PAIRS = 8, LENGTH = 256, PROMPT = 64, SEQUENCES = 16, CANDIDATES = 5, NEW = 64, MICRO_BATCH_PAIRS = 2 };
+enum { LENGTH = 256, PROMPT = 64, SEQUENCES = 16, PROMPTS = 8, CANDIDATES = 5, NEW = 64, MOST_PAIRS = 64 };
+
+static const char usage[] = "usage: bench-model [OPTIONS] FOLDER [train|score|sample|all]\n\n"
+                            "  --dtype TYPE   float32 (default) or bf16\n"
+                            "  --pairs N      of a DPO step: 8\n"
+                            "  --micro N      pairs computed at once: 2\n"
+                            "  --recompute    keep one row of activations a layer\n"
+                            "  --rounds N     timed runs, of which the median counts: 7\n"
+                            "  --threads N    0: one a processor\n"
+                            "  --memory       what is resident after each part of the work\n"
+                            "  --ops          time, share, flops and bytes of each op, beside the machine's limits\n";
 
 typedef struct bench {
+    const char *name; /* of the model */
+    kn_dtype dtype;
+    int pairs, micro, rounds, threads;
+    bool recompute, memory, ops;
+
     kn_device *device;
+    kn_limits limits;
     sm_checkpoint *checkpoint;
     sm_network *network;
     sm_workspace *workspace;
+    sm_training *training;
     sm_error error;
     uint32_t *tokens; /* random, enough for everything */
-    size_t handed_out;
-    int rc;
+    int handed_out;
 } bench;
 
-static double now(void)
+static void told(const bench *b, const char *what)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+    if (b->memory)
+        bench_memory(what);
 }
 
 static int by_size(const void *a, const void *b)
@@ -43,37 +58,45 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* The median time of seven runs after one that does not count. */
-static double median_time(bench *b, int (*work)(bench *))
+/* The median time of some runs after one that does not count; the ops of all these runs. */
+static int timed(bench *b, int (*work)(bench *), double *median)
 {
-    double times[7];
-    for (int i = -1; i < 7; i++) {
-        const double begin = now();
-        b->rc = work(b);
-        if (b->rc != SM_OK)
-            return NAN;
-        if (i >= 0)
-            times[i] = now() - begin;
+    double *times = malloc((size_t)b->rounds * sizeof(*times)), total = 0;
+    int rc = times ? work(b) : sm_fail(&b->error, SM_NO_MEMORY, "out of memory");
+    if (b->ops)
+        kn_profile_reset(b->device);
+    for (int i = 0; rc == SM_OK && i < b->rounds; i++) {
+        const double begin = bench_now();
+        rc = work(b);
+        total += times[i] = bench_now() - begin;
     }
-    qsort(times, 7, sizeof(*times), by_size);
-    return times[3];
+    if (rc == SM_OK) {
+        qsort(times, (size_t)b->rounds, sizeof(*times), by_size);
+        *median = times[b->rounds / 2];
+        if (b->ops)
+            bench_print_ops(b->device, &b->limits, total);
+    }
+    free(times);
+    return rc;
 }
 
 /* --- DPO ------------------------------------------------------------------------------------------------------------
  */
 
-static sm_training *training;
+/* Of one micro-batch: -log σ(0.1 (s_w - s_l)), reference log-probabilities known (0 here). */
+typedef struct batch {
+    int count, pairs;
+} batch;
 
-/* -log σ(0.1 (s_w - s_l)), reference log-probabilities known (0 here). */
 static int dpo(void *context, const float *const *logps, float *const *d_logps)
 {
-    (void)context;
+    const batch *x = context;
     const size_t count = LENGTH - PROMPT;
-    for (size_t i = 0; i < MICRO_BATCH_PAIRS; i++) {
+    for (int i = 0; i < x->count; i++) {
         double delta = 0;
         for (size_t t = 0; t < count; t++)
             delta += (double)logps[2 * i][t] - logps[2 * i + 1][t];
-        const double slope = -0.1 / (1 + exp(0.1 * delta)) / PAIRS;
+        const double slope = -0.1 / (1 + exp(0.1 * delta)) / x->pairs;
         for (size_t t = 0; t < count; t++) {
             d_logps[2 * i][t] = (float)slope;
             d_logps[2 * i + 1][t] = (float)-slope;
@@ -85,42 +108,67 @@ static int dpo(void *context, const float *const *logps, float *const *d_logps)
 static int dpo_step(bench *b)
 {
     sluice_step_info info;
-    const size_t answer = LENGTH - PROMPT;
-    for (size_t from = 0; from < PAIRS; from += MICRO_BATCH_PAIRS) {
-        sluice_group groups[MICRO_BATCH_PAIRS];
-        sluice_span spans[MICRO_BATCH_PAIRS][2];
-        for (size_t i = 0; i < MICRO_BATCH_PAIRS; i++) {
-            const uint32_t *at = b->tokens + (from + i) * 2 * LENGTH;
-            spans[i][0] = (sluice_span){at + PROMPT, answer};
-            spans[i][1] = (sluice_span){at + LENGTH, answer};
-            groups[i] = (sluice_group){{at, PROMPT}, spans[i], 2, from + i};
+    sluice_group groups[MOST_PAIRS];
+    sluice_span spans[MOST_PAIRS][2];
+    for (int from = 0; from < b->pairs; from += b->micro) {
+        batch x = {b->pairs - from < b->micro ? b->pairs - from : b->micro, b->pairs};
+        for (int i = 0; i < x.count; i++) {
+            const uint32_t *at = b->tokens + (size_t)(from + i) * 2 * LENGTH;
+            spans[i][0] = (sluice_span){at + PROMPT, LENGTH - PROMPT};
+            spans[i][1] = (sluice_span){at + LENGTH, LENGTH - PROMPT};
+            groups[i] = (sluice_group){{at, PROMPT}, spans[i], 2, (uint64_t)(from + i)};
         }
         int result = 0;
-        const int rc = sm_training_gradient(training, groups, MICRO_BATCH_PAIRS, dpo, NULL, &result, &b->error);
+        const int rc = sm_training_gradient(b->training, groups, (size_t)x.count, dpo, &x, &result, &b->error);
         if (rc != SM_OK)
             return rc;
     }
-    return sm_training_step(training, 1e-6, 1, &info, &b->error);
+    told(b, "after the gradient");
+    return sm_training_step(b->training, 1e-6, 1, &info, &b->error);
 }
 
-static int time_training(bench *b, const char *name)
+static int time_training(bench *b)
 {
-    const sluice_optimizer optimizer = {
-        .size = sizeof(optimizer), .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .weight_decay = 0.01};
-    int rc = sm_training_new(&training, b->device, KN_F32, &b->checkpoint->layout,
-                             &(sm_numbers){.params = b->checkpoint->params}, &optimizer, &b->error);
-    if (rc != SM_OK)
-        return rc;
-    const double seconds = median_time(b, dpo_step);
-    const double tokens = 2.0 * PAIRS * LENGTH;
-    printf("train sluice %s float32 pairs %d x %d: median %.3f s/step, %.0f tokens/s, %.0f GFLOP/s (6ND)\n", name,
-           PAIRS, LENGTH, seconds, tokens / seconds, 6 * (double)b->checkpoint->layout.count * tokens / seconds / 1e9);
-    sm_training_free(training);
-    return b->rc;
+    const sluice_optimizer optimizer = {.size = sizeof(optimizer),
+                                        .beta1 = 0.9,
+                                        .beta2 = 0.999,
+                                        .epsilon = 1e-8,
+                                        .weight_decay = 0.01,
+                                        .recompute = b->recompute};
+    const sm_numbers numbers = sm_checkpoint_numbers(b->checkpoint);
+    int rc =
+        sm_training_new(&b->training, b->device, b->dtype, &b->checkpoint->layout, &numbers, &optimizer, &b->error);
+    double seconds = 0;
+    if (rc == SM_OK) {
+        told(b, "training begun: masters, weights");
+        rc = timed(b, dpo_step, &seconds);
+    }
+    if (rc == SM_OK) {
+        const double tokens = 2.0 * b->pairs * LENGTH, parameters = (double)b->checkpoint->layout.count;
+        printf("train sluice %s %s pairs %d x %d: median %.3f s/step, %.0f tokens/s, %.0f GFLOP/s (6ND), "
+               "peak %.2f GB\n",
+               b->name, sm_dtype_name(b->dtype), b->pairs, LENGTH, seconds, tokens / seconds,
+               6 * parameters * tokens / seconds / 1e9, bench_peak_gigabytes());
+    }
+    sm_training_free(b->training);
+    b->training = NULL;
+    return rc;
 }
 
-/* --- scoring --------------------------------------------------------------------------------------------------------
+/* --- scoring and sampling -------------------------------------------------------------------------------------------
  */
+
+static int open_network(bench *b)
+{
+    if (b->network)
+        return SM_OK;
+    const sm_numbers numbers = sm_checkpoint_numbers(b->checkpoint);
+    const int rc = sm_network_new(&b->network, b->device, b->dtype, &b->checkpoint->layout, &numbers, false, &b->error);
+    if (rc == SM_OK && !(b->workspace = sm_workspace_new(b->network, SM_KEEP_NOTHING)))
+        return sm_fail(&b->error, SM_NO_MEMORY, "out of memory");
+    told(b, "weights packed");
+    return rc;
+}
 
 static int score(bench *b)
 {
@@ -136,24 +184,27 @@ static int score(bench *b)
     return sm_score(b->network, b->workspace, groups, SEQUENCES, logps, NULL, &b->error);
 }
 
-static int time_scoring(bench *b, const char *name)
+static int time_scoring(bench *b)
 {
-    const double seconds = median_time(b, score), tokens = (double)SEQUENCES * LENGTH;
-    printf("score sluice %s float32 %d x %d: %.0f tokens/s, %.0f GFLOP/s (2ND)\n", name, SEQUENCES, LENGTH,
-           tokens / seconds, 2 * (double)b->checkpoint->layout.count * tokens / seconds / 1e9);
-    return b->rc;
+    double seconds = 0;
+    int rc = open_network(b);
+    if (rc == SM_OK)
+        rc = timed(b, score, &seconds);
+    const double tokens = (double)SEQUENCES * LENGTH, parameters = (double)b->checkpoint->layout.count;
+    if (rc == SM_OK)
+        printf("score sluice %s %s %d x %d: %.0f tokens/s, %.0f GFLOP/s (2ND)\n", b->name, sm_dtype_name(b->dtype),
+               SEQUENCES, LENGTH, tokens / seconds, 2 * parameters * tokens / seconds / 1e9);
+    told(b, "after scoring");
+    return rc;
 }
-
-/* --- sampling -------------------------------------------------------------------------------------------------------
- */
 
 static int next_prompt(void *context, sluice_generate_prompt *out)
 {
     bench *b = context;
-    if (b->handed_out == PAIRS)
+    if (b->handed_out == PROMPTS)
         return SLUICE_END;
     *out = (sluice_generate_prompt){.tokens = b->tokens + b->handed_out * PROMPT, .token_count = PROMPT};
-    out->key = b->handed_out++;
+    out->key = (uint64_t)b->handed_out++;
     return SLUICE_OK;
 }
 
@@ -180,55 +231,110 @@ static int sample(bench *b)
     return sm_generate(b->network, b->workspace, NULL, NULL, 0, &generation, &result, &b->error);
 }
 
-static int time_sampling(bench *b, const char *name)
+static int time_sampling(bench *b)
 {
-    const double seconds = median_time(b, sample);
-    printf("sample sluice %s float32 %d x %d x %d: %.0f new tokens/s\n", name, PAIRS, CANDIDATES, NEW,
-           PAIRS * CANDIDATES * NEW / seconds);
-    return b->rc;
+    double seconds = 0;
+    int rc = open_network(b);
+    if (rc == SM_OK)
+        rc = timed(b, sample, &seconds);
+    if (rc == SM_OK)
+        printf("sample sluice %s %s %d x %d x %d: %.0f new tokens/s\n", b->name, sm_dtype_name(b->dtype), PROMPTS,
+               CANDIDATES, NEW, PROMPTS * CANDIDATES * NEW / seconds);
+    told(b, "after sampling");
+    return rc;
+}
+
+/* --- the program ----------------------------------------------------------------------------------------------------
+ */
+
+/* false: something is wrong with the words. */
+static bool read_options(bench *b, int argc, char **argv)
+{
+    enum { DTYPE, PAIRS, MICRO, RECOMPUTE, ROUNDS, THREADS, MEMORY, OPS };
+    static const struct option options[] = {{"dtype", required_argument, NULL, DTYPE},
+                                            {"pairs", required_argument, NULL, PAIRS},
+                                            {"micro", required_argument, NULL, MICRO},
+                                            {"recompute", no_argument, NULL, RECOMPUTE},
+                                            {"rounds", required_argument, NULL, ROUNDS},
+                                            {"threads", required_argument, NULL, THREADS},
+                                            {"memory", no_argument, NULL, MEMORY},
+                                            {"ops", no_argument, NULL, OPS},
+                                            {0}};
+    for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+        int *const numbers[] = {
+            [PAIRS] = &b->pairs, [MICRO] = &b->micro, [ROUNDS] = &b->rounds, [THREADS] = &b->threads};
+        if (option == DTYPE && (!sm_dtype_of_name(optarg, &b->dtype) || b->dtype == KN_F16))
+            return false;
+        if (option == PAIRS || option == MICRO || option == ROUNDS || option == THREADS)
+            *numbers[option] = atoi(optarg);
+        b->recompute |= option == RECOMPUTE;
+        b->memory |= option == MEMORY;
+        b->ops |= option == OPS;
+        if (option == '?')
+            return false;
+    }
+    return b->pairs >= 1 && b->pairs <= MOST_PAIRS && b->micro >= 1 && b->rounds >= 1 && b->threads >= 0 &&
+           optind < argc && argc <= optind + 2;
+}
+
+static int make_tokens(bench *b)
+{
+    const size_t sequences = b->pairs > SEQUENCES ? (size_t)b->pairs : SEQUENCES, needed = 2 * sequences * LENGTH;
+    uint64_t x = 1;
+    if (!(b->tokens = malloc(needed * sizeof(*b->tokens))))
+        return sm_fail(&b->error, SM_NO_MEMORY, "out of memory");
+    for (size_t i = 0; i < needed; i++) {
+        x = x * 6364136223846793005u + 1442695040888963407u;
+        b->tokens[i] = (uint32_t)((x >> 33) % b->checkpoint->layout.config.vocab);
+    }
+    return SM_OK;
+}
+
+static int work(bench *b, const char *folder, const char *kind)
+{
+    static const struct {
+        const char *name;
+        int (*run)(bench *);
+    } kinds[] = {{"train", time_training}, {"score", time_scoring}, {"sample", time_sampling}};
+    int rc = sm_checkpoint_open(&b->checkpoint, folder, &b->error);
+    if (rc == SM_OK)
+        rc = make_tokens(b);
+    told(b, "opened");
+    for (size_t i = 0; rc == SM_OK && i < sizeof(kinds) / sizeof(*kinds); i++)
+        if (strcmp(kind, "all") == 0 || strcmp(kind, kinds[i].name) == 0)
+            rc = kinds[i].run(b);
+    return rc;
 }
 
 int main(int argc, char **argv)
 {
-    static const struct {
-        const char *name;
-        int (*run)(bench *, const char *);
-    } kinds[] = {{"train", time_training}, {"score", time_scoring}, {"sample", time_sampling}};
+    bench b = {.pairs = 8, .micro = 2, .rounds = 7};
     const char *why = NULL;
-    if (argc < 2) {
-        fprintf(stderr, "usage: bench-model FOLDER [train|score|sample|all] [threads]\n");
+    if (!read_options(&b, argc, argv)) {
+        fputs(usage, stderr);
         return 2;
     }
-    const char *kind = argc > 2 ? argv[2] : "all", *slash = strrchr(argv[1], '/');
-    bench b = {.device = kn_cpu_new(argc > 3 ? atoi(argv[3]) : 0, NULL, &why)};
+    const char *folder = argv[optind], *slash = strrchr(folder, '/');
+    b.name = slash && slash[1] ? slash + 1 : folder;
+    kn_device *cpu = kn_cpu_new(b.threads, NULL, &why);
+    b.device = cpu && b.ops ? kn_profile_new(cpu) : cpu;
     if (!b.device) {
         fprintf(stderr, "bench-model: %s\n", why ? why : "no device");
         return 1;
     }
-    int rc = sm_checkpoint_load(&b.checkpoint, argv[1], &b.error);
+    b.dtype = sm_device_dtype(b.device, b.dtype);
+    int rc =
+        b.ops && kn_limits_measure(cpu, &b.limits) != KN_OK ? sm_fail(&b.error, SM_NO_MEMORY, "out of memory") : SM_OK;
     if (rc == SM_OK)
-        rc = sm_network_new(&b.network, b.device, KN_F32, &b.checkpoint->layout,
-                            &(sm_numbers){.params = b.checkpoint->params}, false, &b.error);
-    const size_t needed = (size_t)2 * SEQUENCES * LENGTH;
-    b.tokens = malloc(needed * sizeof(*b.tokens));
-    b.workspace = rc == SM_OK ? sm_workspace_new(b.network, SM_KEEP_NOTHING) : NULL;
-    if (rc == SM_OK && (!b.tokens || !b.workspace))
-        rc = sm_fail(&b.error, SM_NO_MEMORY, "out of memory");
-    uint64_t x = 1;
-    for (size_t i = 0; rc == SM_OK && i < needed; i++) {
-        x = x * 6364136223846793005u + 1442695040888963407u;
-        b.tokens[i] = (uint32_t)((x >> 33) % b.checkpoint->layout.config.vocab);
-    }
-    for (size_t i = 0; rc == SM_OK && i < sizeof(kinds) / sizeof(*kinds); i++)
-        if (strcmp(kind, "all") == 0 || strcmp(kind, kinds[i].name) == 0)
-            rc = kinds[i].run(&b, slash && slash[1] ? slash + 1 : argv[1]);
+        rc = work(&b, folder, optind + 1 < argc ? argv[optind + 1] : "all");
     if (rc != SM_OK)
         fprintf(stderr, "bench-model: %s\n", b.error.text);
     sm_workspace_free(b.workspace);
-    if (b.network)
-        sm_network_free(b.network);
+    sm_network_free(b.network);
     sm_checkpoint_free(b.checkpoint);
     free(b.tokens);
-    kn_cpu_free(b.device);
+    if (b.ops)
+        kn_profile_free(b.device);
+    kn_cpu_free(cpu);
     return rc == SM_OK ? 0 : 1;
 }

@@ -162,7 +162,7 @@ if [ -f "$model/tokenizer.json" ]; then
     "$sluice" export --model whole --out again >out 2>err || bad "export in the original dtype"
     cmp -s half/model.safetensors again/model.safetensors && ok || bad "an export remembers the original dtype"
     exits 2 'model is missing' export --out x
-    exits 1 'int4' export --model "$model" --out x --dtype int4
+    exits 2 'int4' export --model "$model" --out x --dtype int4
 else
     skipped=$((skipped + 1))
     echo "skipped: sample and score (no tokenizer; SLUICE_STORIES names no model)"
