@@ -60,6 +60,10 @@ run quickstart "$pipelines/quickstart.cfg" policy@3 $small && again quickstart "
 differ quickstart/models/policy@2 quickstart/models/policy@3
 differ quickstart/models/policy@3 quickstart/models/control@3
 run embedded-model "$pipelines/embedded-model.cfg" base@1 --set corpus.count=600 --set questions.count=16
+few=""
+for stage in plain shown graded two mistaken correct mannered; do few="$few --set $stage.count=16"; done
+# shellcheck disable=SC2086
+run embedded-judge "$pipelines/embedded-judge.cfg" base@2 --set cases.count=320 --set corpus.count=320 $few
 # The data files are what make-data.cfg makes, to the byte.
 mkdir "$work/data"
 if "$sluice" run "$pipelines/make-data.cfg" --out "$work/make-data" --set seeds-file.path="$work/data/seeds.jsonl" \
