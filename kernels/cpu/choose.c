@@ -1,8 +1,9 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * From a row of logits to a token. What is kept is exactly what sorting would keep (kernels/reference/choose.c); found
- * instead by collecting the tokens within some distance of the largest logit, widening that until they are enough, and
- * selecting among those few.
+ * From a row of logits to a token. What is kept is exactly what sorting would keep (kernels/reference/choose.c). It is
+ * found by looking within some distance of the largest logit, widened until that is enough. Few tokens are listed and
+ * selected among; of many (a flat row) the boundary is found by halving, a pass over the row each time, and only what
+ * lies about it is listed.
  */
 #include "draw.h"
 #include "ops.h"
@@ -46,17 +47,19 @@ typedef struct room {
     float *seen_was;  /* their logits before */
     uint64_t *marked; /* a bit a token */
     float *scaled;    /* [vocab, rounded up to 64] */
+    float *weight;    /* the same: exp(scaled - largest) */
 } room;
 
 static size_t room_bytes(size_t vocab)
 {
-    return vocab * (2 * sizeof(entry) + 8) + (vocab / 64 + 1) * (64 * 4 + 8);
+    return vocab * (2 * sizeof(entry) + 8) + (vocab / 64 + 1) * (2 * 64 * 4 + 8);
 }
 
 static room room_at(char *p, size_t vocab)
 {
     room r = {.scaled = (float *)p};
-    r.marked = (uint64_t *)(r.scaled + (vocab / 64 + 1) * 64);
+    r.weight = r.scaled + (vocab / 64 + 1) * 64;
+    r.marked = (uint64_t *)(r.weight + (vocab / 64 + 1) * 64);
     r.kept = (entry *)(r.marked + vocab / 64 + 1);
     r.work = r.kept + vocab;
     r.seen = (uint32_t *)(r.work + vocab);
@@ -119,38 +122,58 @@ static row scale_row(float *to, const float *l, size_t n, float temperature)
     return r;
 }
 
-/* Σ exp(x - max) */
-static double row_mass(const row *r)
+/* weight = exp(x - max); their sum. */
+static double weigh_row(float *weight, const row *r)
 {
     double sum = 0;
-    for (size_t at = 0; at < r->n; at += 256) {
+    for (size_t at = 0; at < r->padded; at += 256) {
         W part = w_set1(0);
-        for (size_t i = at; i < kn_min(r->n, at + 256); i += 16) {
+        for (size_t i = at; i < kn_min(r->padded, at + 256); i += 16) {
             W x = w_load(r->x + i);
             W_EACH(w)
-            part.v[w] = part.v[w] + v_exp(x.v[w] - v_set1(r->max));
+            {
+                x.v[w] = v_exp(x.v[w] - v_set1(r->max));
+                part.v[w] = part.v[w] + x.v[w];
+            }
+            w_store(weight + i, x);
         }
         sum += w_sum(part);
     }
     return sum;
 }
 
-/* Tokens within `reach` of the largest (and above -infinity), in order of token. */
-static size_t collect(entry *e, const row *r, float reach)
+/* The number, or the weight, of the tokens whose logit is at least `least`. */
+static double measure_above(const row *r, const float *weight, float least, bool count)
+{
+    const V bound = v_set1(least), one = v_set1(1), none = v_set1(0);
+    double sum = 0;
+    for (size_t at = 0; at < r->padded; at += 256) {
+        W part = w_set1(0);
+        for (size_t i = at; i < kn_min(r->padded, at + 256); i += 16) {
+            const W x = w_load(r->x + i), m = w_load(weight + i);
+            W_EACH(w)
+            part.v[w] = part.v[w] + v_select(x.v[w] >= bound, count ? one : m.v[w], none);
+        }
+        sum += w_sum(part);
+    }
+    return sum;
+}
+
+enum { FEW = 512 }; /* tokens that are worth a list */
+
+/* Tokens whose logit is at least `least` and below `below`, in order of token; at most `most` of them, and most + 1
+ * says that there are more. */
+static size_t collect(entry *e, const row *r, const float *weight, float least, float below, size_t most)
 {
     size_t count = 0;
-    const float least = reach < INFINITY ? r->max - reach : -3.4028234e38f;
-    const V bound = v_set1(least);
-    for (size_t i = 0; i < r->n; i += VN) {
+    const V low = v_set1(least), high = v_set1(below);
+    for (size_t i = 0; i < r->padded; i += VN) {
         const V x = v_load(r->x + i);
-        unsigned bits = v_bits(x >= bound);
-        if (bits == 0)
-            continue;
-        float weight[VN];
-        v_store(weight, v_exp(x - v_set1(r->max)));
-        for (; bits != 0; bits &= bits - 1) {
-            const size_t k = (size_t)__builtin_ctz(bits);
-            e[count++] = entry_of(r->x[i + k], weight[k], (uint32_t)(i + k));
+        for (unsigned bits = v_bits(x >= low) & v_bits(x < high); bits != 0; bits &= bits - 1) {
+            const size_t k = i + (size_t)__builtin_ctz(bits);
+            if (count == most)
+                return most + 1;
+            e[count++] = entry_of(r->x[k], weight[k], (uint32_t)k);
         }
     }
     return count;
@@ -219,19 +242,72 @@ static size_t keep_prefix(entry *e, size_t n, entry *work, bool count, double ta
     return kept;
 }
 
-/* The kept tokens of a scaled row by top-k, top-p and min-p, of which at least one is on. */
-static size_t truncate_row(const room *r, const row *w, const kn_choice *c)
+/* Takes out of the row (-infinity, no weight) all behind the shortest ranked prefix whose count or weight reaches
+ * `target`; `least` is low enough for that. What is left: its weight. */
+static double cut_row(row *w, const room *r, float least, bool count, double target)
+{
+    float above = INFINITY; /* the boundary's logit is at least `least` and below this */
+    double taken = 0;       /* what `above` and more come to */
+    size_t n;
+    while ((n = collect(r->work, w, r->weight, least, above, FEW)) > FEW) {
+        const float high = above < w->max ? above : w->max, middle = least + (high - least) / 2;
+        if (!(middle > least && middle < above)) { /* that many equal logits */
+            n = collect(r->work, w, r->weight, least, above, w->n);
+            break;
+        }
+        const double sum = measure_above(w, r->weight, middle, count);
+        if (sum >= target) {
+            least = middle;
+        } else {
+            above = middle;
+            taken = sum;
+        }
+    }
+    const uint64_t last = n > 0 ? select_boundary(r->work, n, count, target - taken) : 0;
+    const entry end = {.rank = last};
+    const float bound = n > 0 ? logit_of(&end) : least;
+    const V limit = v_set1(bound), none = v_set1(-INFINITY);
+    for (size_t i = 0; i < w->padded; i += VN) {
+        const V x = v_load(w->x + i);
+        if (v_bits(x == limit) != 0) {
+            for (size_t k = i; k < i + VN; k++)
+                if (w->x[k] < bound || (w->x[k] == bound && (uint32_t)k > token_of(&end))) {
+                    w->x[k] = -INFINITY;
+                    r->weight[k] = 0;
+                }
+        } else {
+            v_store(w->x + i, v_select(x >= limit, x, none));
+            v_store(r->weight + i, v_select(x >= limit, v_load(r->weight + i), v_set1(0)));
+        }
+    }
+    return measure_above(w, r->weight, bound, false);
+}
+
+/* The kept tokens of a scaled row by top-k, top-p and min-p, of which at least one is on: how many are listed in
+ * r->kept, or 0 and the others are taken out of the row. */
+static size_t truncate_row(const room *r, row *w, const kn_choice *c)
 {
     const bool by_count = c->top_k > 0 && c->top_k < w->n, by_mass = c->top_p < 1;
-    const double mass = by_mass && !by_count ? c->top_p * row_mass(w) : 0;
-    size_t n = 0;
+    const double all = weigh_row(r->weight, w), mass = by_mass && !by_count ? c->top_p * all : 0;
+    float least = 0;
     for (float reach = 4;; reach *= 2) {
-        reach = reach > 1000 ? INFINITY : reach;
-        n = collect(r->kept, w, reach);
-        if (reach == INFINITY || (by_count  ? n >= c->top_k
-                                  : by_mass ? measure(r->kept, n, false) >= mass
-                                            : kn_exp(-reach) < 0.99 * c->min_p))
+        least = reach > 1000 ? -3.4028234e38f : w->max - reach;
+        if (reach > 1000 || (by_count  ? measure_above(w, r->weight, least, true) >= c->top_k
+                             : by_mass ? measure_above(w, r->weight, least, false) >= mass
+                                       : kn_exp(-reach) < 0.99 * c->min_p))
             break;
+    }
+    size_t n = collect(r->kept, w, r->weight, least, INFINITY, FEW);
+    if (n > FEW) {
+        double left = all;
+        if (by_count)
+            left = cut_row(w, r, least, true, c->top_k);
+        if (by_mass)
+            cut_row(w, r, least, false, c->top_p * left);
+        for (size_t i = 0; c->min_p > 0 && i < w->n; i++)
+            if (r->weight[i] < c->min_p)
+                w->x[i] = -INFINITY;
+        return 0;
     }
     if (by_count && n > c->top_k)
         n = keep_prefix(r->kept, n, r->work, true, c->top_k);
@@ -363,15 +439,15 @@ static int choose_row(kn_chosen *chosen, float *l, const kn_choice *c, size_t vo
     const size_t penalized = penalize(l, c, vocab, r);
     const bool greedy = !(c->temperature > 0), cut = c->top_k > 0 || c->top_p < 1 || c->min_p > 0;
     const kn_draw draw = kn_draw_of(c->key, c->counter);
-    const row w = scale_row(r->scaled, l, vocab, greedy ? 1.0f : c->temperature);
+    row w = scale_row(r->scaled, l, vocab, greedy ? 1.0f : c->temperature);
     if (!(w.max > -INFINITY && w.max < INFINITY))
         return KN_BAD_ARGUMENT;
     uint32_t token = first_largest(&w);
     double kept_mass = 1; /* Σ exp(logit - max) over what was kept */
-    if (!greedy && cut) {
-        const size_t n = truncate_row(r, &w, c);
-        token = draw_listed(r->kept, n, &draw);
-        kept_mass = measure(r->kept, n, false);
+    const size_t listed = !greedy && cut ? truncate_row(r, &w, c) : 0;
+    if (listed > 0) {
+        token = draw_listed(r->kept, listed, &draw);
+        kept_mass = measure(r->kept, listed, false);
     } else if (!greedy) {
         token = draw_whole(&w, token, &draw, &kept_mass);
     }
