@@ -122,9 +122,14 @@ static int model_encode_prompt(sluice_model *model, const sluice_record *record,
 static int model_encode_messages(sluice_model *model, const sluice_message *messages, size_t count,
                                  bool add_generation_prompt, sluice_ids *out)
 {
-    for (size_t i = 0; i < count; i++)
+    char *roles = model->owner->roles;
+    size_t room = sizeof model->owner->roles, at = 0;
+    for (size_t i = 0; i < count; i++) {
+        at += (size_t)snprintf(roles + at, room - at, "%s ", messages[i].role);
+        assert_true(at < room);
         model_encode(model, messages[i].content, strlen(messages[i].content), SLUICE_ENCODE_START | SLUICE_ENCODE_STOP,
                      out);
+    }
     return add_generation_prompt ? model_encode(model, "", 0, SLUICE_ENCODE_START, out) : SLUICE_OK;
 }
 

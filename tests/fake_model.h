@@ -34,6 +34,7 @@ typedef struct fake_models {
     const char *const *says;
     size_t say_count, said;
     char asked[4096]; /* the text of the last prompt that was generated from or scored, without the fake's own tokens */
+    char roles[256];  /* of the messages that were encoded last, a blank after each */
 } fake_models;
 
 fake_models *fake_models_new(void);

@@ -1,6 +1,7 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /* The embedded world as its plugins give it: what is asked about questions, the judge's wording in its files, manners.
  */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +11,7 @@
 #include <cmocka.h>
 
 #include "tests/fake_host.h"
+#include "tests/fake_model.h"
 
 #define COUNT 400
 
@@ -45,52 +47,86 @@ static const char *candidate(const sluice_record *r, size_t index)
     return c.text;
 }
 
-/* A prompt file with its placeholders filled from meta, as "[role]\ncontent\n" turns. */
-static void fill(const char *file, const sluice_record *r, char *out, size_t size)
+/* What a judge is asked by the prompt file of a kind about the answers that a record shows, and what it makes of
+ * `says`, the judge's reply in words (score). Returns the score of the answer shown, or of the first of two. */
+static double judged(fake_models *models, const char *kind, const sluice_record *shown, const char *says)
 {
-    static const char *const places[][2] = {
-        {"{prompt}", "question"}, {"{answer}", "shown"}, {"{a}", "a"}, {"{b}", "b"}};
-    char path[512], text[1024];
-    snprintf(path, sizeof path, "%s/prompts/%s", getenv("SLUICE_SOURCE"), file);
-    FILE *f = fopen(path, "r");
-    assert_non_null(f);
-    text[fread(text, 1, sizeof text - 1, f)] = 0;
-    fclose(f);
-    size_t at = 0;
-    for (const char *p = text; *p;) {
-        size_t i = 0;
-        while (i < 4 && strncmp(p, places[i][0], strlen(places[i][0])) != 0)
-            i++;
-        at += (size_t)(i < 4 ? snprintf(out + at, size - at, "%s", meta(r, places[i][1]))
-                             : snprintf(out + at, size - at, "%c", *p));
-        p += i < 4 ? strlen(places[i][0]) : 1;
-        assert_true(at < size);
-    }
+    const sluice_model_ref ref = fake_ref(1);
+    char path[512];
+    bool words = strcmp(kind, "score") == 0, two = strcmp(kind, "pairwise") == 0;
+    fake_host *f = fake_open("judge-llm", "judge-llm");
+    f->models = &models->service;
+    f->stage_name = "says";
+    models->says = &says;
+    models->say_count = 1;
+    snprintf(path, sizeof path, "%s/prompts/embedded-%s.txt", getenv("SLUICE_SOURCE"), kind);
+    fake_set_pointer(f, "model", &ref);
+    fake_set_text(f, "mode", kind);
+    fake_set_text(f, "prompt", path);
+    if (words)
+        fake_set_number(f, "samples", 1);
+    if (two)
+        fake_set_text(f, "orders", "first");
+    sluice_record *r = fake_record(f, "0", meta(shown, "question"));
+    fake_candidate(r, meta(shown, two ? "a" : "shown"), NULL, 0);
+    if (two)
+        fake_candidate(r, meta(shown, "b"), NULL, 0);
+    if (fake_run(f) != SLUICE_OK)
+        fail_msg("%s", f->error);
+    double score = sluice_record_scores(f->output[0], "says")[0];
+    fake_close(f);
+    return score;
 }
 
-static void conversation(const sluice_record *r, char *out, size_t size)
+/* The fake's log pi of a label as the judge's whole reply. */
+static double label_logp(const char *label)
+{
+    double sum = 0;
+    uint32_t before = FAKE_START;
+    for (const char *c = label; *c; before = (unsigned char)*c++)
+        sum += fake_logp(1, before, (unsigned char)*c);
+    return sum;
+}
+
+/* `models` was asked this conversation, turn for turn. */
+static void assert_asked(const fake_models *models, const sluice_record *made)
 {
     const sluice_message *m;
-    size_t n = sluice_record_messages(r, &m), at = 0;
-    for (size_t i = 0; i < n; i++)
-        at += (size_t)snprintf(out + at, size - at, "[%s]\n%s\n", m[i].role, m[i].content);
-    assert_true(n > 0 && at < size);
+    size_t n = sluice_record_messages(made, &m), at = 0, role_at = 0;
+    char text[512], roles[64];
+    for (size_t i = 0; i < n; i++) {
+        at += (size_t)snprintf(text + at, sizeof text - at, "%s", m[i].content);
+        role_at += (size_t)snprintf(roles + role_at, sizeof roles - role_at, "%s ", m[i].role);
+    }
+    assert_true(n > 0 && at < sizeof text && role_at < sizeof roles);
+    assert_string_equal(models->asked, text);
+    assert_string_equal(models->roles, roles);
 }
 
+/* The prompt files ask what the source trains on, and its replies mean to judge-llm what they mean to the source. */
 static void prompt_files_ask_in_the_same_words(void **state)
 {
-    static const char *const kinds[][2] = {
-        {"question", "embedded-question.txt"}, {"score", "embedded-score.txt"}, {"pairwise", "embedded-pairwise.txt"}};
+    static const char *const kinds[] = {"question", "score", "pairwise"};
     (void)state;
     for (size_t k = 0; k < 3; k++) {
-        fake_host *f = tasks(kinds[k][0], "prompt");
-        for (size_t i = 0; i < COUNT; i++) {
-            char asked[512], filled[1024];
-            conversation(f->output[i], asked, sizeof asked);
-            fill(kinds[k][1], f->output[i], filled, sizeof filled);
-            assert_string_equal(asked, filled);
+        fake_models *models = fake_models_new();
+        fake_host *f = tasks(kinds[k], "preference");
+        bool words = strcmp(kinds[k], "score") == 0, two = strcmp(kinds[k], "pairwise") == 0;
+        models->context = 2048;
+        models->has_template = true;
+        for (size_t i = 0; i < COUNT; i += 8) {
+            const sluice_record *made = f->output[i];
+            const char *right = candidate(made, 0), *wrong = candidate(made, 1);
+            double good = strcmp(right, "A") == 0; /* whether the reply speaks for the answer that is scored */
+            if (!two)
+                assert_int_equal(sluice_record_meta_number(made, "shown_right", &good), SLUICE_OK);
+            double score = judged(models, kinds[k], made, right);
+            double p = 1 / (1 + exp(label_logp(good ? wrong : right) - label_logp(good ? right : wrong)));
+            assert_asked(models, made);
+            assert_true(fabs(score - (words ? 5 * good : p)) < 1e-5);
         }
         fake_close(f);
+        fake_models_free(models);
     }
 }
 
