@@ -82,8 +82,8 @@ run reward-model "$pipelines/reward-model.cfg" reward@2 --set first-questions.co
     differ reward-model/models/reward@1 reward-model/models/reward@2
 run dpo "$pipelines/dpo.cfg" policy@1 --set preferences.limit=48 --set held-out.limit=16
 run best-of-n "$pipelines/best-of-n.cfg" policy@1 --set questions.count=48 --set answers.n=8 --set held-out.count=16
-run warm "$pipelines/warm.cfg" average@1 --set seeds.count=24 --set pairs.count=24 --set held.count=24 --set questions.count=6 \
-    --set answers.n=4 && differ warm/models/average@1 warm/models/first@1
+run warm "$pipelines/warm.cfg" average@1 --set seeds.count=24 --set train-questions.count=64 --set held-questions.count=48 \
+    --set questions.count=6 --set answers.n=4 && differ warm/models/average@1 warm/models/first@1
 # A reward function in Python, and the one that stands in the user guide.
 if command -v python3 >/dev/null; then
     run judge-command "$pipelines/judge-command.cfg" policy@1 --set questions.count=48 --set held-out.count=16
@@ -119,18 +119,15 @@ for v in 2 3 4; do differ cream/models/policy@$((v - 1)) cream/models/policy@$v;
 # A judge asked in words: points, A or B, and as soft labels where a regularizer stands.
 words="--set seeds.count=32 --set tune.epochs=1 --set prompts.limit=96 --set first.limit=16 --set again.limit=16 --set phases.align.repeat=2"
 # shellcheck disable=SC2086
-run words "$pipelines/self-rewarding-judge.cfg" policy@3 $words --set words.mode=question \
-    --set words.prompt="$SLUICE_SOURCE/prompts/embedded-question.txt"
+run words "$pipelines/self-rewarding-judge.cfg" policy@3 $words
 # shellcheck disable=SC2086
 run words-pairwise "$pipelines/self-rewarding-judge.cfg" policy@2 $words --set words.mode=pairwise \
     --set words.prompt="$SLUICE_SOURCE/prompts/embedded-pairwise.txt" --set phases.align.repeat=1
 # shellcheck disable=SC2086
 run words-pairs "$pipelines/self-rewarding.cfg" policy@2 $cream --set phases.align.repeat=1 --set trust.use=judge-llm \
     --set trust.model=policy --set trust.mode=pairs --set trust.prompt="$SLUICE_SOURCE/prompts/embedded-pairwise.txt"
-# A judge that is not trained to give points gives none: this one is left out of the comparison.
-# shellcheck disable=SC2086
 run judges "$pipelines/judges.cfg" policy@2 --set seeds.count=32 --set tune.epochs=1 --set prompts.count=96 --set fit.epochs=1 \
-    --set questions.count=48 --set points.mode=question --set points.prompt="$SLUICE_SOURCE/prompts/embedded-question.txt"
+    --set questions.count=48
 # Swapping the regularizer is one setting.
 for trust in keep label-smoothing random-label fixed; do
     # shellcheck disable=SC2086
