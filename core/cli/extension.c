@@ -18,7 +18,7 @@ static const char *const summaries[][2] = {{"report", "writes a run, or several 
 /* Started by sluice itself, not by people. */
 static bool is_internal(const char *name)
 {
-    return strcmp(name, "try") == 0;
+    return strcmp(name, "try") == 0 || strcmp(name, "stage") == 0;
 }
 
 static int is_program(const struct dirent *entry)

@@ -43,6 +43,9 @@ const sl_registered *sl_build_class(sl_builder *, const char *id, int kind, cons
 void sl_build_sinks(sl_builder *);
 /* Reads a stage's name, class, parts and parameters; edges come later. False when its class is unknown. */
 bool sl_build_stage(sl_builder *, sl_stage *, const sl_setting *group);
+/* Reads isolate, limits, on_crash and seccomp, and refuses what cannot be isolated.
+ */
+void sl_build_isolation(sl_builder *, sl_stage *, const sl_setting *group);
 /* Finds the stages and the model slots that a phase's stages name. False after a mistake: what follows needs them. */
 bool sl_build_edges(sl_builder *, sl_phase *);
 bool sl_build_references(sl_builder *, sl_phase *);

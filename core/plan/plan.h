@@ -42,6 +42,18 @@ typedef struct sl_object {
     size_t value_count;
 } sl_object;
 
+/* What is done when a stage's own process crashes, hangs or talks nonsense. */
+enum sl_crash_rule { SL_CRASH_STOP, SL_CRASH_RETRY, SL_CRASH_SKIP };
+
+/* A stage in a process of its own. */
+typedef struct sl_isolation {
+    bool on;
+    bool confined;   /* by a filter of system calls */
+    int on_crash;    /* sl_crash_rule */
+    uint64_t memory; /* bytes of address space; 0 = no limit */
+    double seconds;  /* that it may be silent; 0 = no limit */
+} sl_isolation;
+
 typedef struct sl_stage {
     const char *name;
     const char *id; /* of the class */
@@ -53,6 +65,7 @@ typedef struct sl_stage {
     size_t from_count;
     struct sl_stage **after; /* stages that must be finished before it starts */
     size_t after_count;
+    sl_isolation isolation;
     struct sl_phase *phase;
     size_t index; /* within the phase, file order */
     int line;
@@ -111,6 +124,8 @@ uint32_t sl_stage_adds(const sl_stage *);
 uint32_t sl_stage_reads(const sl_stage *);
 /* May it go without `from`? */
 bool sl_stage_input_optional(const sl_stage *);
+/* "skip-record" */
+const char *sl_crash_rule_name(int rule);
 /* The value of a parameter of the stage's class; NULL when there is none of that name. */
 const sl_value *sl_stage_value(const sl_stage *, const char *param);
 

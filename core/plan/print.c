@@ -47,6 +47,8 @@ static void class_text(const sl_stage *stage, sl_buffer *text)
     for (size_t i = 0; i < stage->part_count; i++)
         if (stage->parts[i].type)
             sl_buffer_printf(text, " (%s)", stage->parts[i].type->type->id);
+    if (stage->isolation.on)
+        sl_buffer_printf(text, ", isolated");
 }
 
 static void edges_text(const sl_stage *stage, sl_buffer *text)

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-static const char *const own_keys[] = {"name", "use", "from", "after"};
+static const char *const own_keys[] = {"name", "use", "from", "after", "isolate", "limits", "on_crash", "seccomp"};
 
 static const sluice_param *find_param(const sluice_class *type, const char *name)
 {
@@ -185,6 +185,7 @@ bool sl_build_stage(sl_builder *b, sl_stage *stage, const sl_setting *group)
     sl_build_object(b, type, group, stage->name, &stage->object);
     read_parts(b, stage, group);
     check_keys(b, stage, group);
+    sl_build_isolation(b, stage, group);
     return true;
 }
 

@@ -129,12 +129,33 @@ static void write_edges(FILE *out, const char *key, sl_stage *const *stages, siz
     fputs(" );\n", out);
 }
 
+static void write_isolation(FILE *out, const sl_isolation *i, const char *indent)
+{
+    if (!i->on)
+        return;
+    fprintf(out, "%sisolate = true;\n%son_crash = \"%s\";\n", indent, indent, sl_crash_rule_name(i->on_crash));
+    if (i->memory > 0 || i->seconds > 0) {
+        fprintf(out, "%slimits = {", indent);
+        if (i->memory > 0)
+            fprintf(out, " memory = %lluL;", (unsigned long long)i->memory);
+        if (i->seconds > 0) {
+            fputs(" seconds = ", out);
+            write_double(out, i->seconds);
+            fputc(';', out);
+        }
+        fputs(" };\n", out);
+    }
+    if (i->confined)
+        fprintf(out, "%sseccomp = true;\n", indent);
+}
+
 static void write_stage(FILE *out, const sl_stage *s)
 {
     static const char indent[] = "        ";
     fprintf(out, "      {\n%sname = \"%s\";\n%suse = \"%s\";\n", indent, s->name, indent, s->id);
     write_edges(out, "from", s->from, s->from_count);
     write_edges(out, "after", s->after, s->after_count);
+    write_isolation(out, &s->isolation, indent);
     write_object(out, &s->object, NULL, NULL, 0, indent);
     for (size_t i = 0; i < s->part_count; i++)
         write_object(out, &s->parts[i], &s->object, s->parts, i, indent);

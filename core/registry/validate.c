@@ -9,7 +9,7 @@
 enum { MOST_PARAMS = 256, MOST_CHOICES = 256, MOST_METRICS = 256 };
 
 /* Keys of a stage in a pipeline file that are the plan's own. */
-static const char *const reserved[] = {"name", "use", "from", "after"};
+static const char *const reserved[] = {"name", "use", "from", "after", "isolate", "limits", "on_crash", "seccomp"};
 
 static bool wrong(sl_why *why, const char *format, ...) SLUICE_PRINTF(2, 3);
 static bool wrong(sl_why *why, const char *format, ...)

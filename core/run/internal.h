@@ -179,6 +179,9 @@ int sl_stage_drive(sl_job *, sl_instance *);
 int sl_stage_next(sl_job *, sl_record **);
 int sl_stage_emit(sl_job *, sl_record *);
 int sl_stage_release(sl_job *, sl_record *);
+/* One record of the output, and one left out of it, by the number in the input. */
+int sl_stage_append(sl_job *, const sl_record *, uint64_t number);
+int sl_stage_skip(sl_job *, uint64_t number);
 bool sl_stage_has_output(const sl_stage *);
 
 /* ---- progress.c */
@@ -194,6 +197,13 @@ bool sl_run_interrupted(void);        /* run.c: a signal came */
 void sl_phase_cancel(sl_execution *); /* wakes everybody; any thread, without the lock */
 
 enum sl_job_state { SL_JOB_WAITING, SL_JOB_RUNNING, SL_JOB_DONE, SL_JOB_REUSED, SL_JOB_FAILED };
+
+/* Where the records of a stage in its own process come from and go to. */
+typedef struct sl_passage {
+    int (*next)(sl_job *, sl_record **); /* with its number */
+    int (*append)(sl_job *, const sl_record *, uint64_t number);
+    int (*skip)(sl_job *, uint64_t number);
+} sl_passage;
 
 typedef struct sl_publication sl_publication;
 typedef struct sl_sink sl_sink;
@@ -214,9 +224,12 @@ struct sl_job {
     bool threaded;
     sl_arena *arena; /* what the stage's state points to */
     sl_stream_reader *input;
-    sl_stream_writer *output; /* under run->lock while other threads may cancel it */
-    sl_earlier *earlier;      /* what an interrupted run of this job left; NULL = nothing */
-    const sl_record *current; /* the record in hand, for error lines */
+    sl_stream_writer *output;  /* under run->lock while other threads may cancel it */
+    sl_earlier *earlier;       /* what an interrupted run of this job left; NULL = nothing */
+    const sl_record *current;  /* the record in hand, for error lines */
+    char taken[128];           /* id of the last record that it took, for a crash's */
+    const sl_passage *passage; /* NULL: input and output */
+    uint64_t careful;          /* records before this number are given to process_batch one by one */
     sl_publication *publications;
 
     /* A stage with `run`: which input records were released before the first was emitted, one bit each. They count as

@@ -273,6 +273,9 @@ static int compute(sl_execution *run, sl_job *job, char *error)
     add_text(r.hash, job->stage->name);
     add_integer(r.hash, job->iteration);
     add_integer(r.hash, job->stage->phase->repeat);
+    if (job->stage->isolation.on_crash ==
+        SL_CRASH_SKIP) /* its output may lack records; other isolation changes nothing */
+        add_text(r.hash, sl_crash_rule_name(SL_CRASH_SKIP));
     int rc = add_object(&r, &job->stage->object);
     for (size_t p = 0; rc >= 0 && p < job->stage->part_count; p++)
         if (job->stage->parts[p].type != NULL)

@@ -1,5 +1,7 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /* One iteration of one phase: streams opened, a thread a stage, the end awaited. */
+#include "core/isolate/isolate.h"
+#include "core/run/crash.h"
 #include "core/run/internal.h"
 
 #include <errno.h>
@@ -127,7 +129,8 @@ static int close_output(sl_job *job)
     return SLUICE_OK;
 }
 
-static int execute(sl_job *job)
+/* The stage's own part, in this process. */
+static int work(sl_job *job)
 {
     sl_instance self = {0};
     const sl_stage *stage = job->stage;
@@ -139,6 +142,12 @@ static int execute(sl_job *job)
     free(job->released); /* ending, a stage that failed gives back what it still held */
     job->released = NULL;
     job->released_size = 0;
+    return rc;
+}
+
+static int execute(sl_job *job)
+{
+    int rc = job->stage->isolation.on ? sl_isolate_run(job) : work(job);
     if (rc >= 0)
         rc = sl_version_finish(job);
     if (rc >= 0)
@@ -163,7 +172,9 @@ static void *stage_thread(void *argument)
     sl_time_now(start);
     set_state(job, SL_JOB_RUNNING);
     sl_progress_started(job);
+    sl_crash_enter(job);
     const int rc = execute(job);
+    sl_crash_leave();
     if (rc < 0) {
         if (rc != SLUICE_CANCELLED || !job->run->cancelled)
             sluice_error(&job->host.public, rc == SLUICE_CANCELLED ? SLUICE_FAILED : rc, "%s", sl_result_text(rc));

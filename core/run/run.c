@@ -1,5 +1,6 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /* The story of a run: folder, keys, phases and iterations, table. */
+#include "core/run/crash.h"
 #include "core/run/environment.h"
 #include "core/run/internal.h"
 #include "core/run/run.h"
@@ -259,8 +260,12 @@ int sl_run(const sl_plan *plan, sl_registry *registry, const sl_run_options *opt
         rc = make_jobs(&run);
     if (rc >= 0) {
         sl_console_line(&run.console, SLUICE_LOG_INFO, "run of %s in %s", plan->file, run.folder);
+        sl_crash_watch(fileno(run.console.file), STDERR_FILENO,
+                       "; the run's log.txt has a backtrace, the same command goes on from there, and isolate = true "
+                       "keeps a stage's crash from the run");
         sl_sinks_begin(&run);
         rc = run_phases(&run, error);
+        sl_crash_unwatch();
     }
     int code = SL_RUN_FAILED;
     if (rc >= 0) {

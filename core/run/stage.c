@@ -17,6 +17,16 @@ static bool cancelled(const sl_job *job)
     return atomic_load_explicit(&job->run->cancelled, memory_order_relaxed);
 }
 
+/* Where a crash finds it without touching what may be broken. */
+static void note_taken(sl_job *job, sl_record *record)
+{
+    const char *id = sluice_record_id(sl_record_public(record));
+    const size_t length = id != NULL ? strnlen(id, sizeof job->taken - 1) : 0;
+    if (length > 0)
+        memcpy(job->taken, id, length);
+    job->taken[length] = '\0';
+}
+
 int sl_stage_next(sl_job *job, sl_record **record)
 {
     *record = NULL;
@@ -26,10 +36,13 @@ int sl_stage_next(sl_job *job, sl_record **record)
         memset(job->released, 0, job->released_size);
     job->ended = false;
     const double start = sl_clock();
-    const int rc = sl_stream_next(job->input, record);
+    const int rc = job->passage != NULL ? job->passage->next(job, record) : sl_stream_next(job->input, record);
     job->waiting += sl_clock() - start;
     if (rc == SLUICE_OK) {
+        if (job->passage != NULL)
+            job->position = sluice_record_number(sl_record_public(*record));
         sl_record_set_number(*record, job->position++);
+        note_taken(job, *record);
         if (job->position > job->in)
             atomic_store_explicit(&job->in, job->position, memory_order_relaxed);
         return SLUICE_OK;
@@ -37,10 +50,13 @@ int sl_stage_next(sl_job *job, sl_record **record)
     if (rc == SLUICE_END) { /* the next call starts another pass */
         job->position = 0;
         job->ended = true;
-        return sl_stream_rewind(job->input) < 0 ? SLUICE_IO : SLUICE_END;
+        job->taken[0] = '\0';
+        return job->passage == NULL && sl_stream_rewind(job->input) < 0 ? SLUICE_IO : SLUICE_END;
     }
     if (rc == SLUICE_CANCELLED || cancelled(job))
         return SLUICE_CANCELLED;
+    if (job->passage != NULL)
+        return rc;
     return sluice_error(&job->host.public, rc, "cannot read what '%s' put out: %s", job->producer->stage->name,
                         sl_stream_reader_error(job->input));
 }
@@ -56,16 +72,20 @@ static int write_failed(sl_job *job, const sl_record *record, int rc)
     return sluice_error(&job->host.public, rc, "cannot write its output: %s", why);
 }
 
-static int skip(sl_job *job, uint64_t number)
+int sl_stage_skip(sl_job *job, uint64_t number)
 {
+    if (job->passage != NULL)
+        return job->passage->skip(job, number);
     if (job->output == NULL)
         return SLUICE_OK;
     const int rc = sl_stream_skip(job->output, number);
     return rc < 0 ? write_failed(job, NULL, rc) : SLUICE_OK;
 }
 
-static int append(sl_job *job, const sl_record *record, uint64_t number)
+int sl_stage_append(sl_job *job, const sl_record *record, uint64_t number)
 {
+    if (job->passage != NULL)
+        return job->passage->append(job, record, number);
     if (job->output == NULL)
         return SLUICE_OK;
     const int rc = sl_stream_append(job->output, record, number);
@@ -97,7 +117,7 @@ static int skip_released(sl_job *job)
     int rc = SLUICE_OK;
     for (uint64_t n = 0; rc >= 0 && n < 8 * (uint64_t)job->released_size; n++)
         if (job->released[n / 8] & (1u << (n % 8)))
-            rc = skip(job, n);
+            rc = sl_stage_skip(job, n);
     job->released_size = 0;
     job->emitting = true;
     return rc;
@@ -108,7 +128,7 @@ int sl_stage_emit(sl_job *job, sl_record *record)
     int rc = SLUICE_OK;
     uint64_t number = sluice_record_number(sl_record_public(record));
     const bool fresh = number == UINT64_MAX;
-    if (job->output == NULL)
+    if (!sl_stage_has_output(job->stage))
         rc = sluice_error(&job->host.public, SLUICE_UNSUPPORTED, "emits a record but declares that it has no output");
     else if (fresh && job->producer != NULL)
         rc = sluice_error(&job->host.public, SLUICE_UNSUPPORTED,
@@ -118,7 +138,7 @@ int sl_stage_emit(sl_job *job, sl_record *record)
     if (rc >= 0 && fresh)
         number = job->position++;
     if (rc >= 0)
-        rc = append(job, record, number);
+        rc = sl_stage_append(job, record, number);
     sl_record_free(record);
     return rc >= 0 && cancelled(job) ? SLUICE_CANCELLED : rc;
 }
@@ -127,9 +147,9 @@ int sl_stage_release(sl_job *job, sl_record *record)
 {
     const uint64_t number = sluice_record_number(sl_record_public(record));
     sl_record_free(record);
-    if (number == UINT64_MAX || job->output == NULL)
+    if (number == UINT64_MAX || !sl_stage_has_output(job->stage))
         return SLUICE_OK;
-    return job->emitting ? skip(job, number) : note_released(job, number);
+    return job->emitting ? sl_stage_skip(job, number) : note_released(job, number);
 }
 
 /* ---- the loops. `current` is what error lines name. */
@@ -154,7 +174,7 @@ static int drive_source(sl_job *job, sl_instance *self)
         job->current = record;
         int rc = job->type->next(self->state, sl_record_public(record));
         if (rc == SLUICE_OK)
-            rc = append(job, record, number);
+            rc = sl_stage_append(job, record, number);
         rc = finish_record(job, record, rc);
         if (rc != SLUICE_OK)
             return rc == SLUICE_END ? SLUICE_OK : rc;
@@ -186,7 +206,7 @@ static int drive_process(sl_job *job, sl_instance *self)
         job->current = record;
         rc = job->type->process(self->state, sl_record_public(record));
         if (rc >= 0)
-            rc = rc == SLUICE_DROP ? skip(job, number) : append(job, record, number);
+            rc = rc == SLUICE_DROP ? sl_stage_skip(job, number) : sl_stage_append(job, record, number);
         rc = finish_record(job, record, rc);
         if (rc < 0)
             return rc;
@@ -204,9 +224,9 @@ static int drive_batches(sl_job *job, sl_instance *self)
         return SLUICE_NO_MEMORY;
     int rc = SLUICE_OK;
     for (bool more = true; more && rc >= 0;) {
-        const uint64_t first = job->position;
+        const size_t room = job->position < job->careful ? 1 : most;
         size_t count = 0;
-        while (count < most && (rc = sl_stage_next(job, &records[count])) == SLUICE_OK) {
+        while (count < room && (rc = sl_stage_next(job, &records[count])) == SLUICE_OK) {
             views[count] = sl_record_public(records[count]);
             keep[count++] = true;
         }
@@ -214,8 +234,9 @@ static int drive_batches(sl_job *job, sl_instance *self)
         if (rc >= 0 && count > 0)
             rc = job->type->process_batch(self->state, views, keep, count);
         for (size_t i = 0; i < count; i++) {
+            const uint64_t number = sluice_record_number(sl_record_public(records[i]));
             if (rc >= 0)
-                rc = keep[i] ? append(job, records[i], first + i) : skip(job, first + i);
+                rc = keep[i] ? sl_stage_append(job, records[i], number) : sl_stage_skip(job, number);
             sl_record_free(records[i]);
         }
     }

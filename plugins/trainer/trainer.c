@@ -492,7 +492,7 @@ static const sluice_stage_class trainer_class = {
     SLUICE_STAGE_CLASS(SLUICE_TRAINER, "trainer", "Train a model on pairs or answers and publish its next version",
                        struct trainer, params),
     .base.reads = SLUICE_FIELD_PROMPT,
-    .base.traits = SLUICE_USES_DEVICE | SLUICE_NO_OUTPUT | SLUICE_NEEDS_INPUT,
+    .base.traits = SLUICE_USES_DEVICE | SLUICE_NO_OUTPUT | SLUICE_NEEDS_INPUT | SLUICE_IN_PROCESS,
     .base.doc =
         "Reads its whole input, packs it into a file (memory holds 8 bytes an example), computes the reference's "
         "log-probabilities once "

@@ -51,7 +51,10 @@ enum sluice_traits {
     SLUICE_WHOLE_STREAM = 1u << 1, /* has `observe`: sees every record before it changes the first */
     SLUICE_USES_DEVICE = 1u << 2,
     SLUICE_NEEDS_INPUT = 1u << 3, /* an empty input stream is an error, not an empty result */
-    SLUICE_NO_OUTPUT = 1u << 4    /* ends a chain: has no output stream */
+    SLUICE_NO_OUTPUT = 1u << 4,   /* ends a chain: has no output stream */
+    /* Cannot run in a process of its own (isolate = true): it needs a training of the runtime, its per-token hook,
+     * iterating or copying tensors, or the device itself. */
+    SLUICE_IN_PROCESS = 1u << 5
 };
 
 struct sluice_host; /* host.h */
