@@ -1,6 +1,6 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 #ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* pipe2, posix_spawn_file_actions_addclosefrom_np */
+#define _GNU_SOURCE /* pipe2, execvpe */
 #endif
 #include "plugins/judge-command/process.h"
 
@@ -8,10 +8,11 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -68,45 +69,50 @@ static char **environment(void)
     return all;
 }
 
-/* The child: a group of its own, no signal blocked or ignored, its three descriptors and no other. */
+/* What the child does before it is the program; it shares our memory until then, and calls the kernel alone. A group of
+ * its own, no signal blocked or ignored, its three descriptors and no other; and it ends when this thread does, so that
+ * a run which is killed leaves no program behind. (posix_spawn can do all but that.) */
+static void become(const char *const *argv, char *const *env, const int child[3])
+{
+    const struct sigaction as_usual = {.sa_handler = SIG_DFL};
+    sigset_t none;
+    setpgid(0, 0);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (int i = 0; i < 3; i++)
+        if (dup2(child[i], i) < 0)
+            return;
+#ifdef SYS_close_range
+    syscall(SYS_close_range, 3u, ~0u, 0u); /* also what others forgot to mark */
+#endif
+    for (int number = 1; number < NSIG; number++)
+        sigaction(number, &as_usual, NULL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    execvpe(argv[0], (char *const *)(uintptr_t)argv, env);
+}
+
+/* 0, or why not. */
 static int spawn(pid_t *pid, const char *const *argv, const int child[3])
 {
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attributes;
-    sigset_t none, all;
+    static _Thread_local volatile int failed; /* written by the child */
+    sigset_t all, before;
     char **env = environment();
     if (!env)
         return ENOMEM;
-    sigemptyset(&none);
+    failed = 0;
     sigfillset(&all);
-    int rc = posix_spawn_file_actions_init(&actions);
-    if (rc != 0)
-        goto no_actions;
-    if ((rc = posix_spawnattr_init(&attributes)) != 0)
-        goto no_attributes;
-    for (int i = 0; i < 3 && rc == 0; i++)
-        rc = posix_spawn_file_actions_adddup2(&actions, child[i], i);
-#if defined(__GLIBC__)
-#if __GLIBC_PREREQ(2, 34)
-    if (rc == 0)
-        rc = posix_spawn_file_actions_addclosefrom_np(&actions, 3);
-#endif
-#endif
-    if (rc == 0)
-        rc = posix_spawnattr_setflags(&attributes,
-                                      POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    if (rc == 0)
-        rc = posix_spawnattr_setpgroup(&attributes, 0);
-    if (rc == 0)
-        rc = posix_spawnattr_setsigmask(&attributes, &none);
-    if (rc == 0)
-        rc = posix_spawnattr_setsigdefault(&attributes, &all);
-    if (rc == 0)
-        rc = posix_spawnp(pid, argv[0], &actions, &attributes, (char *const *)(uintptr_t)argv, env);
-    posix_spawnattr_destroy(&attributes);
-no_attributes:
-    posix_spawn_file_actions_destroy(&actions);
-no_actions:
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* no handler of ours may run in the child */
+    *pid = vfork();
+    if (*pid == 0) {
+        become(argv, env, child);
+        failed = errno;
+        _exit(127);
+    }
+    int rc = *pid < 0 ? errno : failed;
+    if (*pid > 0 && rc != 0)
+        while (waitpid(*pid, NULL, 0) < 0 && errno == EINTR)
+            ;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     free(env);
     return rc;
 }
