@@ -1,5 +1,6 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 #include "core/plan/setting.h"
+#include "core/base/utf8.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -50,9 +51,12 @@ static void add(sl_mistakes *m, int line, const char *set, const char *stage, co
         set ? sl_arena_printf(m->arena, "--set %s:%s%s %s", set, mark, of, what)
             : sl_arena_printf(m->arena, "%s%s:%s%s%s%s%s %s", m->file, where, mark, m->variant ? " variant '" : "",
                               m->variant ? m->variant : "", m->variant ? "':" : "", of, what);
+    /* Of a string in the file: a mistake stays one line of text, and steers no terminal. */
     for (unsigned char *c = (unsigned char *)text; c && *c; c++)
-        if (*c < 0x20 || *c == 0x7f) /* of a string in the file: a mistake stays one line, and steers no terminal */
+        if (*c < 0x20 || *c == 0x7f)
             *c = '?';
+    for (size_t size = text ? strlen(text) : 0, at = 0; (at += sl_utf8_check(text + at, size - at)) < size;)
+        text[at] = '?';
     if (text) {
         m->items[m->count] = (mistake){line, m->count, text};
         m->count++;

@@ -76,18 +76,6 @@ static bool read_list(sl_setting *to, char *text, sl_arena *arena)
     return true;
 }
 
-static const char *nearest_stage(const sl_setting *root, const char *name)
-{
-    sl_near near = {.wanted = name};
-    for (sl_setting *p = sl_setting_first_group(sl_setting_member(root, "phases")); p; p = p->next)
-        for (sl_setting *s = sl_setting_first_group(sl_setting_member(p, "stages")); s; s = s->next) {
-            const sl_setting *called = sl_setting_member(s, "name");
-            if (called && called->kind == SL_TEXT)
-                sl_near_offer(&near, called->text);
-        }
-    return near.best;
-}
-
 static sl_setting *phase_called(const sl_setting *root, const char *name, sl_near *near)
 {
     for (sl_setting *p = sl_setting_first_group(sl_setting_member(root, "phases")); p; p = p->next) {
@@ -116,7 +104,7 @@ static void no_stage(const sl_setting *root, const char *name, const char *rest,
         sl_mistake(mistakes, value, NULL, "no stage '%s'; for the phase of that name write phases.%s.%s", name, name,
                    rest);
     else
-        sl_mistake(mistakes, value, NULL, "no stage '%s'%s", name, hint(arena, nearest_stage(root, name)));
+        sl_mistake(mistakes, value, NULL, "no stage '%s'%s", name, hint(arena, sl_setting_near_stage(root, name)));
 }
 
 /* The group that holds the last part of the key; NULL after a mistake. `key` is cut at its dots. */

@@ -329,8 +329,10 @@ static const sl_setting *apply_variant(sl_builder *b, const sl_setting *variant)
     for (const sl_setting *s = root && variant->kind == SL_GROUP ? variant->first : NULL; s; s = s->next) {
         sl_setting *stage = sl_setting_stage(root, s->name);
         if (!stage || s->kind != SL_GROUP) {
-            sl_mistake(b->mistakes, s, NULL, "variant '%s': '%s' is %s; write STAGE = { param = value; }",
-                       variant->name, s->name, stage ? sl_setting_kind_name(s) : "no stage");
+            const sl_near near = {.best = stage ? NULL : sl_setting_near_stage(root, s->name)};
+            sl_mistake(b->mistakes, s, NULL, "variant '%s': '%s' is %s%s", variant->name, s->name,
+                       stage ? sl_setting_kind_name(s) : "no stage",
+                       near.best ? sl_build_hint(b, &near) : "; write STAGE = { param = value; }");
             continue;
         }
         for (const sl_setting *p = s->first; p; p = p->next) {

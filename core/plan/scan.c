@@ -12,6 +12,11 @@ enum { DEEPEST = 32 };
 typedef struct scanner {
     const char *at, *end;
     int line, depth;
+    struct {
+        char bracket;
+        int line;
+    } open[DEEPEST];
+    int long_string; /* where the first string begins that goes past its line; 0 = none */
     sl_mistakes *mistakes;
 } scanner;
 
@@ -77,17 +82,61 @@ static void check_number(scanner *s, const char *begin, size_t length)
         sl_mistake_line(s->mistakes, s->line, "integer %s does not fit into 32 bits; write %sL", text, text);
 }
 
+/* A string may go over several lines, but where quotes do not come out even, the first that does is the likeliest to
+ * lack its end: from there on all that follows is turned inside out. */
+static bool scan_string(scanner *s)
+{
+    const int line = s->line;
+    const bool closed = skip_string(s);
+    if (s->line > line && s->long_string == 0)
+        s->long_string = line;
+    if (!closed)
+        sl_mistake_line(s->mistakes, s->long_string ? s->long_string : line,
+                        "a string starts here and never ends; close it with \"");
+    return closed;
+}
+
+static char closing_of(char opening)
+{
+    return opening == '(' ? ')' : opening == '{' ? '}' : ']';
+}
+
+static bool scan_bracket(scanner *s, char c)
+{
+    if (strchr("({[", c)) {
+        if (s->depth == DEEPEST) {
+            sl_mistake_line(s->mistakes, s->line,
+                            "more than %d groups and lists inside each other; a pipeline needs four", DEEPEST);
+            return false;
+        }
+        s->open[s->depth].bracket = c;
+        s->open[s->depth++].line = s->line;
+        return true;
+    }
+    if (s->depth == 0) {
+        sl_mistake_line(s->mistakes, s->line,
+                        "%c closes nothing that is open; there is one bracket too many here, or "
+                        "one too few before",
+                        c);
+        return false;
+    }
+    s->depth--;
+    const char wanted = closing_of(s->open[s->depth].bracket);
+    if (c != wanted)
+        sl_mistake_line(s->mistakes, s->line,
+                        "%c stands where the %c of line %d would be closed; write %c before it, or "
+                        "remove one bracket too many",
+                        c, s->open[s->depth].bracket, s->open[s->depth].line, wanted);
+    return c == wanted;
+}
+
 /* One token or comment; false when nothing sensible can follow. */
 static bool scan_one(scanner *s)
 {
     char c = *s->at;
     int line = s->line;
-    if (c == '"') {
-        if (skip_string(s))
-            return true;
-        sl_mistake_line(s->mistakes, line, "a string starts here and never ends; close it with \"");
-        return false;
-    }
+    if (c == '"')
+        return scan_string(s);
     if (c == '#' || (c == '/' && s->at + 1 < s->end && s->at[1] == '/'))
         return skip_past(s, "\n");
     if (c == '/' && s->at + 1 < s->end && s->at[1] == '*') {
@@ -97,7 +146,7 @@ static bool scan_one(scanner *s)
         sl_mistake_line(s->mistakes, line, "a comment starts here and never ends; close it with */");
         return false;
     }
-    if (c == '@') {
+    if (c == '@' && (size_t)(s->end - s->at) >= 8 && memcmp(s->at, "@include", 8) == 0) {
         sl_mistake_line(s->mistakes, line, "@include is not supported; copy the settings into this file");
         return skip_past(s, "\n");
     }
@@ -108,12 +157,8 @@ static bool scan_one(scanner *s)
         check_number(s, begin, (size_t)(s->at - begin));
         return true;
     }
-    if (strchr("({[", c) && ++s->depth > DEEPEST) {
-        sl_mistake_line(s->mistakes, line, "more than %d groups and lists inside each other; a pipeline needs four",
-                        DEEPEST);
+    if (strchr("({[)}]", c) && !scan_bracket(s, c))
         return false;
-    }
-    s->depth -= strchr(")}]", c) != NULL;
     s->line += c == '\n';
     s->at++;
     return true;
@@ -138,9 +183,17 @@ bool sl_scan(const char *text, size_t size, sl_mistakes *mistakes)
         sl_mistake_line(mistakes, line_of(text, bad), "byte %zu (0x%02x) is no UTF-8; save the file as UTF-8", bad,
                         (unsigned char)text[bad]);
     } else {
-        scanner s = {text, text + size, 1, 0, mistakes};
-        while (s.at < s.end && scan_one(&s))
-            ;
+        scanner s = {.at = text, .end = text + size, .line = 1, .mistakes = mistakes};
+        bool sensible = true;
+        while (s.at < s.end && sensible)
+            sensible = scan_one(&s);
+        if (sensible && s.depth > 0)
+            sl_mistake_line(mistakes, s.open[s.depth - 1].line, "the %c here is never closed; look for a missing %c",
+                            s.open[s.depth - 1].bracket, closing_of(s.open[s.depth - 1].bracket));
+        if (s.long_string && !sensible && s.at < s.end)
+            sl_mistake_line(mistakes, s.long_string,
+                            "a string starts here and goes on in the next line; close it with \" "
+                            "if it should not");
     }
     return sl_mistakes_count(mistakes) == before;
 }

@@ -1,5 +1,6 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 #include "core/plan/setting.h"
+#include "core/base/near.h"
 #include "core/base/utf8.h"
 
 #include <errno.h>
@@ -86,6 +87,18 @@ sl_setting *sl_setting_stage(const sl_setting *root, const char *name)
     return NULL;
 }
 
+const char *sl_setting_near_stage(const sl_setting *root, const char *name)
+{
+    sl_near near = {.wanted = name};
+    for (sl_setting *p = sl_setting_first_group(sl_setting_member(root, "phases")); p; p = p->next)
+        for (sl_setting *s = sl_setting_first_group(sl_setting_member(p, "stages")); s; s = s->next) {
+            const sl_setting *called = sl_setting_member(s, "name");
+            if (called && called->kind == SL_TEXT)
+                sl_near_offer(&near, called->text);
+        }
+    return near.best;
+}
+
 /* Copies libconfig's setting; NULL when out of memory. */
 static sl_setting *convert(const config_setting_t *from, sl_arena *arena, sl_mistakes *mistakes)
 {
@@ -169,7 +182,7 @@ sl_setting *sl_settings_read(const char *file, sl_arena *arena, sl_mistakes *mis
             const char *mend = strcmp(what, "duplicate setting name") == 0 ? "remove one of the two"
                                : strncmp(what, "mismatched", 10) == 0
                                    ? "write all items as the first, or use ( )"
-                                   : "look just before it for a missing ; , \" or bracket, or one too many";
+                                   : "look just before it for a comma, = or \" that is missing, or one too many";
             sl_mistake_line(mistakes, config_error_line(&config), "%s; %s", what, mend);
         } else {
             root = convert(config_root_setting(&config), arena, mistakes);

@@ -69,6 +69,8 @@ const char *sl_setting_kind_name(const sl_setting *);
 void sl_override(sl_setting *root, const char *text, sl_arena *, sl_mistakes *);
 /* The group of a stage in any phase, NULL when there is none. */
 sl_setting *sl_setting_stage(const sl_setting *root, const char *stage);
+/* The name nearest to this one among those of stages, NULL when none is near. */
+const char *sl_setting_near_stage(const sl_setting *root, const char *name);
 /* Steps over members whether `list` is a list of groups or one group alone. */
 sl_setting *sl_setting_first_group(sl_setting *list);
 
