@@ -24,10 +24,11 @@ run() {
             tune.checkpoint_every=0 train.checkpoint_every=0
         ;;
     warm)
-        set -- seeds.count=32 pairs.count=32 held.count=24 questions.count=6 answers.n=4 phases.start.repeat=2 \
+        set -- seeds.count=32 train-questions.count=64 held-questions.count=24 questions.count=6 answers.n=4 phases.start.repeat=2 \
             tune.checkpoint_every=0 probing.checkpoint_every=0 train-first.start=policy@1 train-second.start=policy@1 \
             train-third.start=policy@1 train-fourth.start=policy@2 train-fifth.start=policy@2 train-sixth.start=policy@2 \
-            train-apart-a.start=policy@2 train-apart-b.start=policy@2 probing.start=policy@2 answers.model=policy@2
+            train-apart-a.start=policy@2 train-apart-b.start=policy@2 probing.start=policy@2 answers.model=policy@2 \
+            train-answers.model=policy@2 held-answers.model=policy@2
         for one in first second third fourth fifth sixth blank-a; do
             set -- "$@" train-$one.checkpoint_every=0 train-$one.epochs=2
         done
