@@ -48,9 +48,17 @@ exits 2 'did you mean --set' check --sett x
 exits 2 '--set wants a value' check --set
 exits 2 'one pipeline file is wanted, 0' run
 exits 2 'contradict' run x.cfg --fresh --resume
-exits 2 "choose text or markdown" describe cream --format pdf
+exits 2 "choose text, markdown, json or man" describe cream --format pdf
+exits 2 'one class is wanted' describe
+exits 2 'name none' describe --all cream
+exits 2 'goes with --all' describe cream --out x
+exits 1 'text' describe --all --out /dev/null/text
 exits 2 "did you mean 'cream'" describe craem
+exits 0 'epsilon: number, default 0.1; at least 0 and at most 0.5' describe label-smoothing
 exits 0 '^## cream' describe cream --format markdown
+exits 0 '"name": "epsilon", "type": "number", "required": false, "default": 0.1, "min": 0.0, "max": 0.5' describe label-smoothing --format json
+exits 0 '^.TH SLUICE.-LABEL.-SMOOTHING 7 ' describe label-smoothing --format man
+exits 0 '^# Classes' describe --all --format markdown
 exits 0 'label-smoothing.*regularizer' plugins
 # The user guide names every number that a class reports.
 for class in $("$sluice" plugins | awk 'NR > 1 { print $1 }'); do

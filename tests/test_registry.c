@@ -14,7 +14,6 @@
 #include <unistd.h>
 
 #include "core/base/near.h"
-#include "core/registry/describe.h"
 #include "core/registry/registry.h"
 #include "core/registry/trial.h"
 
@@ -221,17 +220,6 @@ static void test_services_and_description(void **state)
     assert_string_equal(sl_registry_service(r, "sluice.model/1")->type->id, "model");
     assert_null(sl_registry_service(r, "sluice.model/2"));
     assert_string_equal(sl_kind_name(SLUICE_REGULARIZER), "regularizer");
-    for (int markdown = 0; markdown < 2; markdown++) {
-        char *text = NULL;
-        size_t size;
-        FILE *out = open_memstream(&text, &size);
-        sl_describe(sl_registry_find(r, "label-smoothing"), markdown, out);
-        fclose(out);
-        assert_non_null(strstr(text, "epsilon"));
-        assert_non_null(strstr(text, "at least 0 and below 0.5"));
-        assert_non_null(strstr(text, "How often labels are wrong."));
-        free(text);
-    }
     sl_registry_close(r);
     remove_place(&p);
 }

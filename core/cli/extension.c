@@ -13,7 +13,9 @@ static const char prefix[] = "sluice-";
 enum { PREFIX = sizeof prefix - 1 };
 
 /* What our own say in the list of commands; others are listed by name. */
-static const char *const summaries[][2] = {{"report", "writes a run, or several beside each other, as one HTML page"}};
+static const char *const summaries[][2] = {
+    {"describe", "prints a class: what it does, its parameters"},
+    {"report", "writes a run, or several beside each other, as one HTML page"}};
 
 /* Started by sluice itself, not by people. */
 static bool is_internal(const char *name)

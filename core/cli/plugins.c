@@ -1,7 +1,6 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
-/* `plugins` and `describe`: what is installed, and what it says of itself. */
+/* `plugins`: what is installed. */
 #include "core/cli/cli.h"
-#include "core/registry/describe.h"
 #include "core/registry/trial.h"
 
 #include <errno.h>
@@ -18,14 +17,6 @@ static const char plugins_help[] =
     "Exit codes: 0 done, 1 failed, 2 wrong usage.\n\n"
     "Example:\n"
     "  SLUICE_PLUGIN_PATH=$PWD sluice plugins\n";
-
-static const char describe_help[] = "sluice describe ID [--format text|markdown]\n\n"
-                                    "Prints what a class does, the record fields it reads and adds, its parameters "
-                                    "with type, default and range, and the\n"
-                                    "numbers it reports.\n\n"
-                                    "Exit codes: 0 done, 1 failed, 2 there is no such class, or wrong usage.\n\n"
-                                    "Example:\n"
-                                    "  sluice describe cream\n";
 
 static int by_kind(const void *a, const void *b)
 {
@@ -87,45 +78,5 @@ static int command_plugins(const sl_command *command, int argc, char **argv)
     return code;
 }
 
-static int describe(const sl_command *command, const char *id, bool markdown)
-{
-    sl_registry *registry = sl_registry_open();
-    if (!registry)
-        return sl_fail(command, SL_EXIT_FAILED, "out of memory");
-    const sl_registered *found = sl_registry_find(registry, id);
-    const char *near = sl_registry_near(registry, id, -1), *conflict = sl_registry_conflict(registry, id);
-    int code = SL_EXIT_USAGE;
-    if (conflict) {
-        sl_fail(command, code, "%s", conflict);
-    } else if (found) {
-        sl_describe(found, markdown, stdout);
-        code = SL_EXIT_OK;
-    } else if (near) {
-        sl_fail(command, code, "there is no class '%s'; did you mean '%s'?", id, near);
-    } else {
-        sl_fail(command, code, "there is no class '%s'; `sluice plugins` lists those there are", id);
-    }
-    sl_registry_close(registry);
-    return code;
-}
-
-static int command_describe(const sl_command *command, int argc, char **argv)
-{
-    sl_words rest = {0};
-    const char *format = "text";
-    const sl_option options[] = {{.name = "format", .kind = SL_WORD, .to = &format}, {0}};
-    int code = sl_options_read(command, argc, argv, options, &rest);
-    if (code < 0 && rest.count != 1)
-        code = sl_usage(command, "the id of one class is wanted; `sluice plugins` lists them");
-    if (code < 0 && strcmp(format, "text") != 0 && strcmp(format, "markdown") != 0)
-        code = sl_usage(command, "--format is '%s'; choose text or markdown", format);
-    if (code < 0)
-        code = describe(command, rest.items[0], strcmp(format, "markdown") == 0);
-    sl_words_free(&rest);
-    return code;
-}
-
 const sl_command sl_command_plugins = {"plugins", "lists what is installed, and what was refused and why", plugins_help,
                                        command_plugins};
-const sl_command sl_command_describe = {"describe", "prints a class: what it does, its parameters", describe_help,
-                                        command_describe};

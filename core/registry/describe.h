@@ -1,12 +1,10 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
-/* A class's own description in words. */
+/* Words for what classes are described by. */
 #ifndef SL_DESCRIBE_H
 #define SL_DESCRIBE_H
 
-#include "core/registry/registry.h"
+#include <sluice/plugin.h>
 
-/* A page about a class. */
-void sl_describe(const sl_registered *, bool markdown, FILE *);
 /* "at least 0 and below 0.5", "" when anything goes. */
 void sl_param_range(const sluice_param *, char *text, size_t size);
 /* The name of one record field (a bit of sluice_fields), "none" for none. */
