@@ -102,7 +102,7 @@ typedef struct sluice_param {
 /* The bounds that nobody gave are infinite; the author's own come later in the initializer and win. */
 #if defined(__clang__)
 #pragma clang diagnostic ignored "-Winitializer-overrides"
-#elif defined(__GNUC__)
+#elif defined(__GNUC__) && !defined(__cplusplus)
 #pragma GCC diagnostic ignored "-Woverride-init"
 #endif
 #define SLUICE_PARAM(state, member, kind_, ...)                                                                        \
