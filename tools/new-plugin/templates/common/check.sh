@@ -1,0 +1,21 @@
+#!/bin/sh
+# Runs pipeline.cfg with the plugin of this folder, its results in a temporary one, and looks at what came out.
+set -eu
+sluice=${SLUICE:-sluice}
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+SLUICE_PLUGIN_PATH=$PWD${SLUICE_PLUGIN_PATH:+:$SLUICE_PLUGIN_PATH}
+export SLUICE_PLUGIN_PATH
+
+# expect WHAT COMMAND...: the command succeeds.
+expect() {
+    what=$1
+    shift
+    if "$@"; then echo "ok: $what"; else echo "not ok: $what" >&2 && exit 1; fi
+}
+# number STAGE METRIC: what the stage reported.
+number() { sed -n "/\"stage\":\"$1\"/s|.*\"$2\":\([-+.e0-9]*\).*|\1|p" "$out/run/metrics.jsonl" | tail -n 1; }
+# holds EXPRESSION: of awk.
+holds() { awk "BEGIN { exit !($1) }"; }
+
+@INCLUDE check.sh@
