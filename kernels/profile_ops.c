@@ -49,6 +49,11 @@ static const char *numerics(const kn_device *d)
     return WRAPPED(d)->numerics(INNER(d));
 }
 
+static size_t row_group(const kn_device *d)
+{
+    return WRAPPED(d)->row_group(INNER(d));
+}
+
 static void *device_alloc(kn_device *d, size_t bytes)
 {
     return WRAPPED(d)->alloc(INNER(d), bytes);
@@ -334,6 +339,7 @@ static const kn_ops table = {.size = sizeof(kn_ops),
                              .numerics = numerics,
                              .alloc = device_alloc,
                              .free = device_free,
+                             .row_group = row_group,
                              .threads = threads,
                              .set_threads = set_threads,
                              .parallel = parallel,

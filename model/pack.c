@@ -67,12 +67,18 @@ size_t sm_pack_scored(const sluice_group *group, size_t completion)
     return group->prompt.count == 0 && count > 0 ? count - 1 : count;
 }
 
+/* What `count` lacks of a multiple. */
+static size_t filling(const sm_pack *p, size_t count)
+{
+    return p->multiple > 1 ? (p->multiple - count % p->multiple) % p->multiple : 0;
+}
+
 size_t sm_pack_places(const sm_pack *pack, const sluice_group *group, size_t begin, size_t end)
 {
     size_t places = pack->values ? end - begin : 0;
     for (size_t c = begin; c < end && !pack->values; c++)
         places += sm_pack_scored(group, c);
-    return pack->even ? places + places % 2 : places;
+    return places + filling(pack, places);
 }
 
 static int check_span(const sluice_span *span, uint32_t vocab, sm_error *error)
@@ -148,15 +154,15 @@ static void add_valued(sm_pack *p, const sluice_group *group, size_t c, size_t p
     add_scored(p, completion->count > 0 ? row + completion->count - 1 : prompt + prompt_count - 1, 0);
 }
 
-/* One row of its own where a group of `rows` rows and `places` scored ones would leave an odd number of either. */
+/* Rows of their own, and places, until a group of `rows` rows and `places` scored ones is full. */
 static void fill_up(sm_pack *p, const sluice_group *group, size_t rows, size_t places)
 {
     static const uint32_t nothing = 0; /* a token that every vocabulary has */
-    if (rows % 2 != 0) {
+    for (size_t i = filling(p, rows); i > 0; i--) {
         add_segment(p, p->rows, 1, 0, 0);
         add_rows(p, &nothing, 1, 0, group->key, FILLING_ROW);
     }
-    if (places % 2 != 0)
+    for (size_t i = filling(p, places); i > 0; i--)
         add_scored(p, p->rows - 1, nothing);
 }
 
@@ -173,7 +179,7 @@ int sm_pack_add(sm_pack *p, const sluice_group *group, size_t begin, size_t end,
     if (rc == SM_OK && p->rows + rows > UINT32_MAX)
         rc = sm_fail(error, SM_BAD_ARGUMENT, "a batch of %zu tokens is too large; use smaller batches", p->rows + rows);
     if (rc == SM_OK)
-        rc = reserve(p, rows + 1, completions + 2, scored, error);
+        rc = reserve(p, rows + filling(p, rows), completions + 1 + filling(p, rows), scored, error);
     if (rc != SM_OK || scored == 0)
         return rc;
 
@@ -186,8 +192,7 @@ int sm_pack_add(sm_pack *p, const sluice_group *group, size_t begin, size_t end,
         else
             add_predicting(p, group, c, prompt);
     }
-    if (p->even)
-        fill_up(p, group, p->rows - prompt, p->scored - first);
+    fill_up(p, group, p->rows - prompt, p->scored - first);
     return SM_OK;
 }
 

@@ -10,9 +10,10 @@
  * A pack for a reward model's values (`values`) keeps that last row instead and scores it alone: one row a completion,
  * the prompt's last where the completion is empty, and no target.
  *
- * An even pack fills every group up to an even number of rows, and of scored rows, with one row that depends on nothing
- * and that nothing depends on: where a device sums gradients of weights over pairs of rows (bfloat16), a group's pairs
- * are then its own, and the sum over groups does not depend on where a batch was cut. The gradient of such a row is 0.
+ * `multiple` fills every group up to a multiple of so many rows, and of scored rows, with rows that depend on nothing
+ * and that nothing depends on: where a device sums gradients of weights over groups of rows (row_group of
+ * kernels/ops.h), a record's groups are then its own, and the sum over records does not depend on where a batch was
+ * cut. The gradient of such a row is 0.
  *
  * A pack is plain host memory that grows as groups are added, belongs to one thread, and starts as {0}.
  */
@@ -25,8 +26,8 @@
 #include "model/error.h"
 
 typedef struct sm_pack {
-    bool values; /* set before groups are added: scored rows are last rows */
-    bool even;   /* likewise: groups are filled up */
+    bool values;     /* set before groups are added: scored rows are last rows */
+    size_t multiple; /* likewise: groups are filled up; 0 and 1 = not */
     size_t rows;
     uint32_t *token;    /* [rows] */
     uint32_t *position; /* [rows] in its own sequence */
@@ -44,7 +45,7 @@ typedef struct sm_pack {
  * longer than max_positions or a token is no id of the vocabulary (the message says which). */
 int sm_pack_add(sm_pack *pack, const sluice_group *group, size_t begin, size_t end, uint32_t vocab,
                 uint32_t max_positions, sm_error *error);
-/* Rows that sm_pack_add would add to a pack for log-probabilities that is not even; for values, one more a completion.
+/* Rows that sm_pack_add would add to a pack for log-probabilities without filling; for values, one more a completion.
  */
 size_t sm_pack_rows(const sluice_group *group, size_t begin, size_t end);
 /* Tokens of a completion that have a log-probability: all, but without a prompt the first has none. */

@@ -74,7 +74,7 @@ static int make_network(sm_training *t, sm_error *error)
     const int rc = sm_network_new(&t->network, t->device, t->dtype, t->layout, &masters, whole, error);
     if (rc != SM_OK)
         return rc;
-    t->pack.even = t->dtype == KN_BF16;
+    t->pack.multiple = t->network->ops->row_group(t->device);
     t->keeping = whole ? sm_workspace_new(t->network, t->optimizer.recompute ? SM_KEEP_INPUTS : SM_KEEP_ALL) : NULL;
     t->scoring = sm_workspace_new(t->network, SM_KEEP_NOTHING);
     return (t->keeping || !whole) && t->scoring ? SM_OK : sm_fail(error, SM_NO_MEMORY, "out of memory for training");
@@ -263,8 +263,8 @@ static void deal(const sm_pack *pack, const sluice_group *groups, size_t count, 
                 memcpy(flat, array, scored * sizeof(float));
             flat += scored;
         }
-        if (!out && flat < next)
-            *flat = 0; /* the place that an even pack filled up */
+        if (!out)
+            memset(flat, 0, (size_t)(next - flat) * sizeof(float)); /* places that the pack filled up */
         flat = next;
     }
 }

@@ -104,10 +104,9 @@ int sm_forward_again(const sm_network *network, sm_workspace *workspace, size_t 
                      const sm_dropout *dropout);
 
 /* Adds to `gradient` (laid out as params) the gradient of what has d/d logprob = dlogprob[scored], after
- * sm_forward_pack with the same pack and dropout in a workspace that keeps inputs or all. In bfloat16 the pack must be
- * an even one (sm_pack.even). `head_gradient` [V, d] takes the output
- * matrix's part (its place in `gradient`, or for a tied model a buffer of its own, so that the order of sums does not
- * depend on how a batch was cut). */
+ * sm_forward_pack with the same pack and dropout in a workspace that keeps inputs or all. `head_gradient` [V, d] takes
+ * the output matrix's part (its place in `gradient`, or for a tied model a buffer of its own). For gradients that do
+ * not depend on how a batch was cut, the pack's `multiple` must be the device's row_group. */
 int sm_backward(const sm_network *network, sm_workspace *workspace, const sm_pack *pack, const sm_dropout *dropout,
                 const float *dlogprob, float *gradient, float *head_gradient, sm_error *error);
 

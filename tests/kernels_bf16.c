@@ -52,6 +52,11 @@ static const char *numerics(const kn_device *d)
     return OPS(d)->numerics(INNER(d));
 }
 
+static size_t row_group(const kn_device *d)
+{
+    return OPS(d)->row_group(INNER(d));
+}
+
 static int threads(const kn_device *d)
 {
     return OPS(d)->threads(INNER(d));
@@ -327,6 +332,7 @@ static const kn_ops table = {
     .size = sizeof(kn_ops),
     .dtype = KN_BF16,
     .numerics = numerics,
+    .row_group = row_group,
     .threads = threads,
     .set_threads = set_threads,
     .matrix_new = matrix_new,

@@ -8,6 +8,7 @@
 
 #include "kernels_bf16.h"
 #include "kernels_test.h"
+#include "tests/amx_emulated.h"
 
 /* Everything that the ops make of one packed batch of T rows, in one buffer. */
 typedef struct world {
@@ -144,8 +145,11 @@ static void result_free(result *r)
 static const size_t any_lengths[] = {1, 37, 14, 64, 3, 90, 29};
 #define SEQUENCES 7
 #define ROWS      238
-/* Of as many rows in all; weight gradients of bfloat16 take rows in pairs, so cuts fall after even rows. */
+#define LONG_ROWS 224
+/* Of about as many rows; weight gradients of bfloat16 take rows in groups (row_group), so cuts fall after whole ones.
+ */
 static const size_t even_lengths[] = {2, 36, 14, 64, 4, 90, 28};
+static const size_t long_lengths[] = {32, 32, 32, 32, 32, 32, 32};
 
 /* Calls f with the device, and with its bfloat16 table as a float32 one (kernels_bf16.h). */
 static void both_types(kn_device *device, const char *isa, void (*f)(kn_device *, const char *isa))
@@ -156,15 +160,12 @@ static void both_types(kn_device *device, const char *isa, void (*f)(kn_device *
     bf16_device_free(narrow);
 }
 
-static bool is_bf16(const kn_device *device)
-{
-    return device->ops->dtype == KN_BF16;
-}
-
 /* Batches cut any way, one thread to three. */
 static void check_bits(kn_device *device, const char *isa)
 {
-    const size_t *lengths = is_bf16(device) ? even_lengths : any_lengths;
+    const size_t group = device->ops->row_group(device);
+    const size_t *lengths = group > 2 ? long_lengths : group == 2 ? even_lengths : any_lengths;
+    const size_t rows = group > 2 ? LONG_ROWS : ROWS;
     const world w = world_new();
     float *x = test_floats(ROWS * w.d, 1, 8);
     device->ops->set_threads(device, 1);
@@ -180,8 +181,8 @@ static void check_bits(kn_device *device, const char *isa)
     }
     /* The last sequence first: its rows keep their bits in another place. */
     size_t turned[SEQUENCES];
-    float *y = test_memory(ROWS * w.d * sizeof(float));
-    const size_t last = lengths[SEQUENCES - 1], before = ROWS - last;
+    float *y = test_memory(rows * w.d * sizeof(float));
+    const size_t last = lengths[SEQUENCES - 1], before = rows - last;
     turned[0] = last;
     memcpy(turned + 1, lengths, (SEQUENCES - 1) * sizeof(*turned));
     memcpy(y, x + before * w.d, last * w.d * sizeof(float));
@@ -206,6 +207,16 @@ static void bits_isa(kn_device *device, const char *isa)
 static void test_one_answer(void **state)
 {
     each_isa(1, bits_isa);
+}
+
+static void test_one_answer_amx(void **state)
+{
+    kn_device *device = amx_emulated_device(1);
+    if (device)
+        bits_isa(device, "amx, emulated");
+    else
+        print_message("skipped: no AVX-512\n");
+    kn_cpu_free(device);
 }
 
 static void test_one_answer_onednn(void **state)
@@ -423,9 +434,13 @@ static void test_recorded(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_one_answer), cmocka_unit_test(test_one_answer_onednn),
-        cmocka_unit_test(test_sets_agree), cmocka_unit_test(test_pinned),
-        cmocka_unit_test(test_cached),     cmocka_unit_test(test_recorded),
+        cmocka_unit_test(test_one_answer),
+        cmocka_unit_test(test_one_answer_amx),
+        cmocka_unit_test(test_one_answer_onednn),
+        cmocka_unit_test(test_sets_agree),
+        cmocka_unit_test(test_pinned),
+        cmocka_unit_test(test_cached),
+        cmocka_unit_test(test_recorded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

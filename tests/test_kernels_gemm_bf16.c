@@ -8,16 +8,19 @@
 
 #include "kernels/bf16.h"
 #include "kernels_test.h"
+#include "tests/amx_emulated.h"
 
 static const struct {
     const char *isa, *wish;
-} ways[] = {{"plain", "widened"},  {"avx2", "widened"},  {"neon", "widened"},
-            {"avx512", "widened"}, {"avx512", "avx512"}, {"avx512", "amx"}};
+} ways[] = {{"plain", "widened"}, {"avx2", "widened"}, {"neon", "widened"},   {"avx512", "widened"},
+            {"avx512", "avx512"}, {"avx512", "amx"},   {"avx512", "emulated"}};
 enum { WAYS = sizeof(ways) / sizeof(ways[0]) };
 
 static kn_device *device_of(size_t way, int threads)
 {
     const char *why = NULL;
+    if (strcmp(ways[way].wish, "emulated") == 0)
+        return amx_emulated_device(threads);
     setenv("SLUICE_CPU_BF16", ways[way].wish, 1);
     kn_device *device = kn_cpu_new(threads, ways[way].isa, &why);
     unsetenv("SLUICE_CPU_BF16");
@@ -306,10 +309,10 @@ static void assert_same_answer(const problem *p, const answer *a, const answer *
 
 static const size_t invariant_shape[][3] = {{33, 70, 50}, {530, 40, 37}, {19, 1100, 1024}, {9, 300, 2048}};
 
-/* A cut falls after an even row. */
+/* A cut falls after a whole group of rows. */
 static void test_cuts_and_threads(void **state)
 {
-    static const size_t cuts[] = {0, 2, 4, 14, 30, 512};
+    static const size_t groups[] = {0, 1, 2, 7, 15, 256};
     for (size_t way = 0; way < WAYS; way++)
         for (size_t i = 0; i < sizeof(invariant_shape) / sizeof(invariant_shape[0]); i++) {
             kn_device *one = device_of(way, 1), *three = device_of(way, 3);
@@ -317,8 +320,9 @@ static void test_cuts_and_threads(void **state)
                 break;
             problem p = problem_new(invariant_shape[i][0], invariant_shape[i][1], invariant_shape[i][2]);
             answer whole = solve(one, &p, 0);
-            for (size_t c = 0; c < 2 * sizeof(cuts) / sizeof(cuts[0]); c++) {
-                answer other = solve(c % 2 ? three : one, &p, cuts[c / 2]);
+            for (size_t c = 0; c < 2 * sizeof(groups) / sizeof(groups[0]); c++) {
+                const size_t cut = groups[c / 2] * one->ops_bf16->row_group(one);
+                answer other = solve(c % 2 ? three : one, &p, cut);
                 assert_same_answer(&p, &whole, &other);
                 answer_free(&other);
             }
@@ -327,6 +331,30 @@ static void test_cuts_and_threads(void **state)
             kn_cpu_free(one);
             kn_cpu_free(three);
         }
+}
+
+/* To the bit what the instructions are defined to do. */
+static void test_amx_definition(void **state)
+{
+    kn_device *device = amx_emulated_device(2);
+    if (!device) {
+        print_message("skipped: no AVX-512\n");
+        return;
+    }
+    static const size_t shape[][3] = {{1, 1, 1},   {15, 17, 31}, {16, 16, 32},  {17, 15, 33},   {31, 33, 64},
+                                      {32, 32, 1}, {33, 48, 95}, {49, 100, 97}, {70, 31, 1024}, {5, 300, 2048}};
+    for (size_t i = 0; i < sizeof(shape) / sizeof(shape[0]); i++) {
+        const size_t T = shape[i][0], out = shape[i][1], in = shape[i][2];
+        problem p = problem_new(T, out, in);
+        answer a = solve(device, &p, 0);
+        float *want = test_memory(T * out * sizeof(float));
+        amx_define(want, p.x, p.w16, T, out, in);
+        assert_same_bits("logits", a.logits, want, T * out);
+        free(want);
+        answer_free(&a);
+        problem_free(&p);
+    }
+    kn_cpu_free(device);
 }
 
 /* Each row alone gives what it gives among others. */
@@ -419,9 +447,10 @@ static void test_backward_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_float64),    cmocka_unit_test(test_cuts_and_threads),
-        cmocka_unit_test(test_rows_alone), cmocka_unit_test(test_widened_same_bits),
-        cmocka_unit_test(test_wish),       cmocka_unit_test(test_backward_refused),
+        cmocka_unit_test(test_float64),          cmocka_unit_test(test_cuts_and_threads),
+        cmocka_unit_test(test_rows_alone),       cmocka_unit_test(test_widened_same_bits),
+        cmocka_unit_test(test_amx_definition),   cmocka_unit_test(test_wish),
+        cmocka_unit_test(test_backward_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

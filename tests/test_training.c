@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "model/train.h"
+#include "tests/amx_emulated.h"
 
 static const sluice_optimizer plain_optimizer = {
     .size = sizeof(sluice_optimizer), .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .seed = 7};
@@ -461,6 +462,10 @@ static void training_is_the_same_to_the_bit_however_it_is_cut(void **state)
                 expect_same_bits_however_cut(device, dtype, &g);
             golden_device_free(number, device);
         }
+        kn_device *amx = amx_emulated_device(1);
+        if (amx)
+            expect_same_bits_however_cut(amx, KN_BF16, &g);
+        kn_cpu_free(amx);
         golden_free(&g);
     }
 }

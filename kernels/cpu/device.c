@@ -102,6 +102,17 @@ static bool choose_way16(kn_cpu *cpu, const isa *set, const char **why)
         *why = "SLUICE_CPU_BF16 is none of auto, amx, avx512, widened";
         return false;
     }
+#ifdef KN_HAVE_AMX
+    if (wide && (any || strcmp(wish, "amx") == 0)) {
+        const char *refused = kn_amx_refused_amx();
+        if (!refused) {
+            cpu->way16 = kn_way16_amx();
+        } else if (!any) {
+            *why = refused;
+            return false;
+        }
+    }
+#endif
 #ifdef KN_HAVE_AVX512BF16
     if (!cpu->way16 && wide && (any || strcmp(wish, "avx512") == 0) && has_avx512bf16())
         cpu->way16 = kn_way16_avx512bf16();

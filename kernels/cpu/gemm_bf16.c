@@ -6,41 +6,6 @@ enum { MOST_PANELS = 8 };
 
 /* --- one block of C --- */
 
-/* The n first columns (1 … 16) of a row's panel: the result of a block goes there, start values come from there. */
-KN_INLINE V load_columns(const float *c, int v, size_t n)
-{
-    const size_t at = (size_t)v * VN;
-    return n >= at + VN ? v_load(c + at) : n > at ? v_load_n(c + at, n - at) : v_zero();
-}
-
-KN_INLINE void store_columns(float *c, int v, size_t n, V value)
-{
-    const size_t at = (size_t)v * VN;
-    if (n >= at + VN)
-        v_store(c + at, value);
-    else if (n > at)
-        v_store_n(c + at, value, n - at);
-}
-
-/* Columns from `at` of row r in bfloat16: round(sum + bias + residual). */
-KN_INLINE void store_rounded(const kn_product16 *p, size_t r, size_t at, size_t n, V sum)
-{
-    const size_t place = r * p->ldc + at;
-    if (n >= VN) {
-        if (p->bias)
-            sum = sum + v_load(p->bias + at);
-        if (p->residual)
-            sum = sum + v_load_bf16(p->residual + place);
-        v_store_bf16(p->y + place, sum);
-    } else {
-        if (p->bias)
-            sum = sum + v_load_n(p->bias + at, n);
-        if (p->residual)
-            sum = sum + v_load_bf16_n(p->residual + place, n);
-        v_store_bf16_n(p->y + place, sum, n);
-    }
-}
-
 /* m rows × np panels of a product: rows from `row` on, at `a` (widened or not, as the tile wants them). */
 KN_INLINE void block(const int m, const int np, const kn_product16 *p, const A *a, size_t lda, size_t row, size_t panel)
 {
@@ -173,30 +138,6 @@ static void product(const kn_product16 *p, size_t row, size_t row_end, size_t pa
 
 /* --- weight gradients --- */
 
-/* VN pairs of two rows (the second may be NULL: zeros), of which `left` are there: low halves from the first. */
-KN_INLINE VU load_pairs(const uint16_t *first, const uint16_t *second, size_t left)
-{
-    if (left >= VN)
-        return vu_load_half(first) | (second ? vu_load_half(second) << 16 : (VU)v_zero());
-    if (left == 0)
-        return (VU)v_zero();
-    uint16_t low[VN] = {0}, high[VN] = {0};
-    memcpy(low, first, left * sizeof(*low));
-    if (second)
-        memcpy(high, second, left * sizeof(*high));
-    return vu_load_half(low) | vu_load_half(high) << 16;
-}
-
-/* One step of k of a panel of B. */
-KN_INLINE void pack_panel(uint16_t *to, const uint16_t *first, const uint16_t *second, size_t left)
-{
-    KN_UNROLL
-    for (size_t i = 0; i < KN_PANEL; i += VN) {
-        const VU pairs = load_pairs(first + i, second ? second + i : NULL, left > i ? left - i : 0);
-        memcpy(to + 2 * i, &pairs, sizeof(pairs));
-    }
-}
-
 /* One step of a tile of A, in the form that tile_run reads. Places behind the tile's own take what follows in the row;
  * they are not read. */
 KN_INLINE void pack_tile(A *to, const uint16_t *first, const uint16_t *second, size_t left)
@@ -290,8 +231,12 @@ static void weight(const kn_weight16 *w, size_t out, size_t out_end, size_t pane
     }
 }
 
-static const kn_way16 way = {
-    .name = DOT ? "avx512bf16" : "widened", .tile_rows = MR, .product = product, .weight = weight, .pack = KN(pack16)};
+static const kn_way16 way = {.name = DOT ? "avx512bf16" : "widened",
+                             .tile_rows = MR,
+                             .row_group = 2,
+                             .product = product,
+                             .weight = weight,
+                             .pack = KN(pack16)};
 
 const kn_way16 *KN(way16)(void)
 {

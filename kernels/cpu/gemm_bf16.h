@@ -8,7 +8,7 @@
  *                product of the same numbers, on every instruction set that has them.
  *   avx512bf16   VDPBF16PS: pairs (0, 1), (2, 3), … of k, each added to the sum by two fused multiply-adds that flush
  *                denormals.
- *   amx          TDPBF16PS: blocks of 32 k, see gemm_amx.c. Its weight gradients are avx512bf16's.
+ *   amx          TDPBF16PS: blocks of 32 k, see amx.h and gemm_amx.c.
  *
  * In all of them an output's sum runs in one order of k that nothing but k decides.
  *
@@ -24,7 +24,7 @@
 
 enum {
     KN_PANEL = 16,
-    KN_DEPTH16 = 512, /* rows of dy and x packed at a time for a weight gradient; even. The block of a part: */
+    KN_DEPTH16 = 512, /* rows packed at a time for a weight gradient: whole row_groups. The block of a part: */
     KN_WEIGHT_OUTPUTS = 256,
     KN_WEIGHT_PANELS = 256 / KN_PANEL, /* so that what is packed stays in the second-level cache */
 };
@@ -51,7 +51,7 @@ typedef struct kn_product16 {
     const uint16_t *residual;
 } kn_product16;
 
-/* dw[out, in] += dyᵀ·x, rows in pairs. */
+/* dw[out, in] += dyᵀ·x, rows in pairs, or in blocks of 32 (row_group). */
 typedef struct kn_weight16 {
     float *dw;
     size_t lddw;
@@ -62,6 +62,7 @@ typedef struct kn_weight16 {
 typedef struct kn_way16 {
     const char *name;
     size_t tile_rows; /* rows that one block holds in registers */
+    size_t row_group; /* rows that a weight gradient takes together */
     /* Rows [row, row_end) and panels [panel, panel_end). scratch: kn_product16_room bytes, 64-byte aligned. */
     void (*product)(const kn_product16 *, size_t row, size_t row_end, size_t panel, size_t panel_end, void *scratch);
     /* Outputs [out, out_end), at most KN_WEIGHT_OUTPUTS, and panels of inputs. scratch: kn_weight16_room bytes. */
@@ -89,5 +90,10 @@ const kn_way16 *kn_way16_avx512(void);
 const kn_way16 *kn_way16_neon(void);
 const kn_way16 *kn_way16_avx512bf16(void);
 const kn_way16 *kn_way16_amx(void);
+/* Why this machine cannot go that way; NULL = it can, which a small product has shown. */
+const char *kn_amx_refused_amx(void);
+/* The same with the instructions in C, in kernels/libamxemulated.a alone. */
+const kn_way16 *kn_way16_amx_emulated(void);
+const char *kn_amx_refused_amx_emulated(void);
 
 #endif

@@ -82,7 +82,9 @@ static void product_piece(void *arg, size_t index, unsigned worker)
 {
     const product_job *j = arg;
     const size_t r = index / j->panel_cuts, c = index % j->panel_cuts;
-    j->way->product(j->p, kn_cut(j->M, j->row_cuts, r), kn_cut(j->M, j->row_cuts, r + 1),
+    const size_t tiles = kn_ceil(j->M, j->way->tile_rows);
+    j->way->product(j->p, kn_cut(tiles, j->row_cuts, r) * j->way->tile_rows,
+                    kn_min(j->M, kn_cut(tiles, j->row_cuts, r + 1) * j->way->tile_rows),
                     kn_cut(j->panels, j->panel_cuts, c), kn_cut(j->panels, j->panel_cuts, c + 1),
                     j->scratch + worker * j->room);
 }
@@ -100,7 +102,7 @@ int KN(product_bf16)(kn_cpu *cpu, const kn_product16 *p, size_t M)
     j.panel_cuts = kn_min(j.panels, kn_ceil(pieces, j.row_cuts));
     if (j.row_cuts * j.panel_cuts < pieces)
         j.row_cuts = kn_min(tiles, kn_ceil(pieces, j.panel_cuts));
-    j.room = kn_ceil(kn_product16_room(kn_ceil(M, j.row_cuts), p->K), 64) * 64;
+    j.room = kn_ceil(kn_product16_room(kn_ceil(tiles, j.row_cuts) * most, p->K), 64) * 64;
     j.scratch = kn_scratch_take(cpu, j.room * kn_threads(cpu));
     if (!j.scratch)
         return KN_NO_MEMORY;

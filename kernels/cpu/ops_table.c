@@ -16,6 +16,11 @@ static const char *numerics(const kn_device *device)
     return KN_ELEMENT == KN_F32 ? ((const kn_cpu *)device)->numerics : ((const kn_cpu *)device)->numerics_bf16;
 }
 
+static size_t row_group(const kn_device *device)
+{
+    return KN_ELEMENT == KN_F32 ? 1 : ((const kn_cpu *)device)->way16->row_group;
+}
+
 static void *device_alloc(kn_device *device, size_t bytes)
 {
     return kn_memory(bytes);
@@ -62,6 +67,7 @@ static const kn_ops table = {
     .numerics = numerics,
     .alloc = device_alloc,
     .free = device_free,
+    .row_group = row_group,
     .threads = threads,
     .set_threads = set_threads,
     .parallel = parallel,

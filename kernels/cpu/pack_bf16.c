@@ -1,6 +1,6 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /* Weights from float32 to the packed bfloat16 of gemm_bf16.h, both layouts in one pass over memory. */
-#include "tile_bf16.h"
+#include "block_bf16.h"
 
 enum { STRETCH = 256 }; /* inputs taken at a time */
 
@@ -16,29 +16,6 @@ static void round_row(uint16_t *to, const float *from, size_t n)
         v_store_bf16(to + i, v_load(from + i));
     for (; i < n; i++)
         to[i] = kn_narrow(from[i]);
-}
-
-/* Four pairs of four rows: to's step is a pair of k, all columns. */
-KN_INLINE void transpose4(uint16_t *to, const uint16_t *r0, const uint16_t *r1, const uint16_t *r2, const uint16_t *r3)
-{
-#if defined(__SSE2__)
-    __m128 a = _mm_castsi128_ps(_mm_loadu_si128((const __m128i *)r0));
-    __m128 b = _mm_castsi128_ps(_mm_loadu_si128((const __m128i *)r1));
-    __m128 c = _mm_castsi128_ps(_mm_loadu_si128((const __m128i *)r2));
-    __m128 d = _mm_castsi128_ps(_mm_loadu_si128((const __m128i *)r3));
-    _MM_TRANSPOSE4_PS(a, b, c, d);
-    _mm_storeu_si128((__m128i *)to, _mm_castps_si128(a));
-    _mm_storeu_si128((__m128i *)(to + 2 * KN_PANEL), _mm_castps_si128(b));
-    _mm_storeu_si128((__m128i *)(to + 4 * KN_PANEL), _mm_castps_si128(c));
-    _mm_storeu_si128((__m128i *)(to + 6 * KN_PANEL), _mm_castps_si128(d));
-#else
-    for (size_t i = 0; i < 4; i++, to += 2 * KN_PANEL) {
-        memcpy(to, r0 + 2 * i, 4);
-        memcpy(to + 2, r1 + 2 * i, 4);
-        memcpy(to + 4, r2 + 2 * i, 4);
-        memcpy(to + 6, r3 + 2 * i, 4);
-    }
-#endif
 }
 
 /* Pairs of k stay together: the transpose of a 16 × (n/2) matrix of 32-bit elements. */

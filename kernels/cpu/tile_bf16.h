@@ -7,8 +7,7 @@
 #ifndef KN_TILE_BF16_H
 #define KN_TILE_BF16_H
 
-#include "gemm_bf16.h"
-#include "vec.h"
+#include "block_bf16.h"
 
 #if defined(__AVX512BF16__)
 #define DOT 1
@@ -36,28 +35,6 @@ typedef float A;
 #define NP       1
 #define MR_PITCH 4
 #endif
-
-void KN(pack16)(uint16_t *forward, uint16_t *back, const float *w, size_t out, size_t in, size_t panel,
-                size_t panel_end);
-
-KN_INLINE VU vu_load(const uint16_t *p)
-{
-    VU a;
-    memcpy(&a, p, sizeof(a));
-    return a;
-}
-
-/* VN bfloat16 as the low halves of 32-bit lanes. */
-KN_INLINE VU vu_load_half(const uint16_t *p)
-{
-#if VN == 16
-    return (VU)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
-#elif VN == 8
-    return (VU)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
-#else
-    return (VU)v_load_bf16(p) >> 16;
-#endif
-}
 
 #if DOT
 

@@ -9,6 +9,11 @@ static const char *numerics(const kn_device *device)
     return ELEMENT == KN_BF16 ? "reference1-bf16" : "reference1-f32";
 }
 
+static size_t row_group(const kn_device *device)
+{
+    return 1;
+}
+
 static void *device_alloc(kn_device *device, size_t bytes)
 {
     void *p = NULL;
@@ -42,6 +47,7 @@ static const kn_ops table = {
     .numerics = numerics,
     .alloc = device_alloc,
     .free = device_free,
+    .row_group = row_group,
     .threads = threads,
     .set_threads = set_threads,
     .parallel = parallel,

@@ -20,9 +20,9 @@
  * One answer. Each output row depends on its own inputs alone and its sums run in one fixed order, so a result is
  * bit-identical whatever the number of rows in the call, the place of a row among them, and the number of threads.
  * Weight gradients accumulate row by row in row order onto what the buffer already holds, so cutting a batch into
- * several calls does not change them either; in the bfloat16 table the rows of a call are taken in pairs (0, 1), (2,
- * 3), …, so there a cut falls after an even number of rows (the runtime starts every record at an even row). Softmax
- * sums run by absolute key index, so packed and cached attention agree to the bit.
+ * several calls does not change them either. In the bfloat16 table the rows of a call are taken in groups of
+ * row_group(), so there a cut falls after a multiple of it (the runtime starts every record at one). Softmax sums run
+ * by absolute key index, so packed and cached attention agree to the bit.
  *
  * Threads. A device may be used from several threads; calls are serialized or share its one pool. Functions return
  * KN_OK or a negative kn_status, and never print or exit.
@@ -107,6 +107,7 @@ typedef struct kn_ops {
     const char *(*numerics)(const kn_device *); /* e.g. "cpu-fma-own1-f32": part of every content key */
     void *(*alloc)(kn_device *, size_t bytes);  /* 64-byte aligned, not cleared; NULL when out of memory */
     void (*free)(kn_device *, void *);
+    size_t (*row_group)(const kn_device *); /* rows whose share of a weight gradient is summed first; 1 in float32 */
     int (*threads)(const kn_device *);
     int (*set_threads)(kn_device *, int threads); /* 0 = one a processor this process may use */
     /* Runs task over [0, n) cut into ranges on the pool; returns when all are done. For host-side loops of the runtime.
