@@ -29,13 +29,23 @@ static void host_vlog(const sluice_host *host, int level, const char *format, va
         vsnprintf(of(host)->warning, sizeof of(host)->warning, format, args);
 }
 
+/* Whether a declared name is that of a number: what stands in capitals after a slash, as in "pair_accuracy/GROUP", is
+ * filled in by what the class meets. */
+static bool declares(const char *declared, const char *name)
+{
+    const char *slash = strrchr(declared, '/');
+    if (slash && strspn(slash + 1, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == strlen(slash + 1))
+        return strncmp(declared, name, (size_t)(slash + 1 - declared)) == 0;
+    return strcmp(declared, name) == 0;
+}
+
 /* Only numbers that the class declares may be reported, and only finite ones. */
 static void host_metrics(const sluice_host *host, int64_t step, const sluice_number *numbers, size_t count)
 {
     fake_host *f = of(host);
     for (size_t i = 0; i < count; i++) {
         const sluice_metric_info *info = f->type->metrics;
-        while (info && info->name && strcmp(info->name, numbers[i].name) != 0)
+        while (info && info->name && !declares(info->name, numbers[i].name))
             info++;
         if (!info || !info->name)
             fail_msg("%s reports '%s', which it does not declare", f->type->id, numbers[i].name);

@@ -14,11 +14,13 @@
 
 struct sluice_model {
     fake_models *owner;
+    int64_t version;
     double w[V][V];
 };
 
 struct sluice_training {
     fake_models *owner;
+    int64_t version;
     double w[V][V], gradient[V][V], start[V][V];
 };
 
@@ -45,6 +47,25 @@ double fake_logp(int64_t version, uint32_t last, uint32_t token)
     return logp(w, last, token);
 }
 
+/* Output o for these tokens. */
+static double value(double w[V][V], const sluice_span *span, uint32_t o)
+{
+    double sum = 0;
+    for (size_t t = 0; t < span->count; t++)
+        sum += w[span->tokens[t]][o];
+    return sum;
+}
+
+double fake_value(int64_t version, const char *text, uint32_t o)
+{
+    static double w[V][V];
+    weights(version, w);
+    double sum = w[FAKE_STOP][o];
+    for (; *text; text++)
+        sum += w[(unsigned char)*text][o];
+    return sum;
+}
+
 sluice_model_ref fake_ref(int64_t version)
 {
     return (sluice_model_ref){
@@ -63,6 +84,7 @@ static int model_open(const sluice_model_service *service, const sluice_host *ho
     sluice_model *model = calloc(1, sizeof *model);
     assert_non_null(model);
     model->owner = owner;
+    model->version = ref->version;
     if (ref->path[0] && strcmp(ref->path, owner->saved_dir) == 0)
         memcpy(model->w, owner->saved, sizeof model->w);
     else
@@ -83,6 +105,7 @@ static int model_info(sluice_model *model, sluice_model_info *info)
     info->vocabulary = V;
     info->context = model->owner->context;
     info->start_id = FAKE_START;
+    info->template_hash = model->owner->other_template && model->version == model->owner->other_template;
     info->has_tokenizer = !model->owner->no_tokenizer;
     info->has_template = model->owner->has_template;
     info->head_outputs = model->owner->head_outputs;
@@ -229,11 +252,34 @@ static int model_score(sluice_model *model, const sluice_group *groups, size_t c
     return SLUICE_OK;
 }
 
+static void values_of(const fake_models *owner, int64_t version, double w[V][V], const sluice_group *groups,
+                      size_t count, float *const *values)
+{
+    size_t k = 0;
+    for (size_t i = 0; i < count; i++)
+        for (size_t c = 0; c < groups[i].completion_count; c++, k++)
+            for (uint32_t o = 0; o < owner->head_outputs; o++)
+                values[k][o] =
+                    owner->broken && version == owner->broken ? NAN : (float)value(w, &groups[i].completions[c], o);
+}
+
+static int model_score_values(sluice_model *model, const sluice_group *groups, size_t count, float *const *values)
+{
+    for (size_t i = 0; i < count; i++)
+        model->owner->scored += groups[i].completion_count;
+    values_of(model->owner, model->version, model->w, groups, count, values);
+    return SLUICE_OK;
+}
+
 static int train_begin(sluice_model *model, const sluice_optimizer *optimizer, sluice_training **out)
 {
     sluice_training *t = calloc(1, sizeof *t);
     assert_non_null(t);
     t->owner = model->owner;
+    t->version = model->version;
+    t->owner->optimizer = *optimizer;
+    t->owner->started = model->version;
+    t->owner->head_from = optimizer->head_from ? optimizer->head_from->version : -1;
     memcpy(t->w, model->w, sizeof t->w);
     memcpy(t->start, model->w, sizeof t->start);
     *out = t;
@@ -276,6 +322,30 @@ static int train_gradient(sluice_training *t, const sluice_group *groups, size_t
         free(logps[i]);
         free(d[i]);
     }
+    return rc;
+}
+
+static int train_values(sluice_training *t, const sluice_group *groups, size_t count,
+                        int (*derivative)(void *, const float *const *, float *const *), void *context)
+{
+    const size_t outputs = t->owner->optimizer.head_outputs;
+    float flat[256 * 4] = {0}, d_flat[256 * 4] = {0}, *values[256], *d[256];
+    size_t n = 0;
+    t->owner->gradients++;
+    for (size_t i = 0; i < count; i++)
+        for (size_t c = 0; c < groups[i].completion_count; c++, n++) {
+            assert_true(n < 256 && outputs <= 4);
+            values[n] = flat + n * outputs;
+            d[n] = d_flat + n * outputs;
+        }
+    values_of(t->owner, t->version, t->w, groups, count, values);
+    int rc = derivative(context, (const float *const *)values, d);
+    size_t k = 0;
+    for (size_t i = 0; rc >= 0 && i < count; i++)
+        for (size_t c = 0; c < groups[i].completion_count; c++, k++)
+            for (size_t x = 0; x < groups[i].completions[c].count; x++)
+                for (size_t o = 0; o < outputs; o++)
+                    t->gradient[groups[i].completions[c].tokens[x]][o] += d[k][o];
     return rc;
 }
 
@@ -349,6 +419,8 @@ fake_models *fake_models_new(void)
                                         .train_save = train_save,
                                         .train_end = train_end,
                                         .merge = model_merge,
+                                        .score_values = model_score_values,
+                                        .train_values = train_values,
                                         .train_distance = train_distance};
     return m;
 }
