@@ -17,12 +17,12 @@ kn_cache *KE(cache_new)(kn_device *device, size_t layers, size_t pages, const kn
     if (!c)
         return NULL;
     *c = (kn_cache){.layers = layers, .pages = pages, .shape = *a};
-    c->data = kn_memory(layers * pages * page * sizeof(E));
+    c->bytes = layers * pages * page * sizeof(E);
+    c->data = kn_memory_mapped(c->bytes);
     if (!c->data) {
         free(c);
         return NULL;
     }
-    memset(c->data, 0, layers * pages * page * sizeof(E));
     return c;
 }
 
@@ -30,7 +30,7 @@ void KE(cache_free)(kn_device *device, kn_cache *c)
 {
     if (!c)
         return;
-    free(c->data);
+    kn_memory_unmap(c->data, c->bytes);
     free(c);
 }
 

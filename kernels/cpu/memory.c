@@ -21,6 +21,22 @@ void *kn_memory(size_t bytes)
     return p;
 }
 
+void *kn_memory_mapped(size_t bytes)
+{
+    void *p = bytes > 0 ? mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) : MAP_FAILED;
+    if (p == MAP_FAILED)
+        return NULL;
+#ifdef MADV_HUGEPAGE
+    madvise(p, bytes, MADV_HUGEPAGE);
+#endif
+    return p;
+}
+
+void kn_memory_unmap(void *p, size_t bytes)
+{
+    munmap(p, bytes);
+}
+
 typedef struct block {
     struct block *next;
     size_t bytes;

@@ -30,6 +30,7 @@ struct kn_cache {
     size_t layers, pages;
     kn_attention shape;
     void *data; /* of the table's type, [layers][pages][kv_heads][block] */
+    size_t bytes;
 };
 
 static inline size_t kn_block_size(const kn_attention *a)
