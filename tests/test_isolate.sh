@@ -148,14 +148,25 @@ exits 1 stop one.cfg wild.how=rubbish wild.at=r60
 says 'wrote what is no message into its connection'
 exits 1 stop limits.cfg wild.how=hang wild.at=r60
 says "record 'r60': its process gave no sign for 0.5 seconds, its limit, and was ended"
-case ${CFLAGS-} in *sanitize*) skip "memory limits under a sanitizer" ;; *)
-    if "$sluice" run limits.cfg --quiet --out limited-memory --set wild.how=eat --set wild.at=r60 >out 2>&1; then bad "memory without end"; else says 'no memory after [0-9]* MiB'; fi
-    ;;
-esac
+if grep -q -e '-fsanitize=' "$SLUICE_BUILD/config.status"; then
+    skip "limits of memory under a sanitizer, which maps terabytes"
+else
+    exits 1 limited-memory limits.cfg wild.how=eat wild.at=r60
+    says 'no memory after [0-9]* MiB'
+fi
 exits 1 stop one.cfg wild.how=network wild.at=r60 wild.seccomp=true
 says 'no network: Operation not permitted'
 exits 1 stop one.cfg wild.how=program wild.at=r60 wild.seccomp=true
 exits 0 network one.cfg wild.how=network wild.at=r60
+
+# Messages of any kind with anything in them: the run ends, or goes on, but it does not crash.
+worst=0
+for seed in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    "$sluice" run limits.cfg --quiet --fresh --out fuzz --set seed=$seed --set wild.how=fuzz --set wild.at=r9 >out 2>&1
+    got=$?
+    [ $got -gt $worst ] && worst=$got
+done
+[ $worst -le 3 ] && ok || bad "messages of any kind: exit code $worst"
 
 # --- retry: from the first record on, so that nobody can tell
 for form in one batch drive; do
@@ -234,6 +245,59 @@ wait $child 2>/dev/null
 none "sluice-stage wild"
 exits 0 killed one.cfg $slow
 same slow killed
+
+# Whoever read its words has gone: it stops cleanly all the same.
+mkfifo words
+"$sluice" run one.cfg --out piped $(sets $slow wild.isolate=false) >out 2>words &
+child=$!
+head -n 1 <words >/dev/null
+sleep 0.5
+kill -INT $child
+wait $child
+got=$?
+[ $got = 130 ] && ok || bad "with nobody to read its words: exit code $got"
+exits 0 piped one.cfg $slow
+same slow piped
+# A terminal that is closed.
+if script -qc true /dev/null >/dev/null 2>&1 </dev/null; then
+    script -qfc "'$sluice' run one.cfg --out terminal $(sets $slow)" /dev/null >/dev/null 2>&1 </dev/null &
+    child=$!
+    sleep 1
+    kill -9 $child
+    wait $child 2>/dev/null
+    none "sluice run one.cfg --out terminal"
+    none "sluice-stage wild"
+    says 'the same command again goes on from there' terminal/log.txt
+    exits 0 terminal one.cfg $slow
+    same slow terminal
+else
+    skip "there is no script(1) to make a terminal"
+fi
+# A judge's program: also one that hangs goes with the run.
+if [ -f "$SLUICE_BUILD/plugins/judge-command.so" ]; then
+    cat >judge.cfg <<END
+sluice = 1; name = "judge"; seed = 7;
+phases = ( { name = "main"; stages = (
+  { name = "answers"; use = "jsonl-source"; path = "$SLUICE_SOURCE/pipelines/data/preferences.jsonl"; limit = 20; },
+  { name = "reward"; use = "judge-command"; from = "answers"; command = ( "sh", "-c", "sleep 0.1; exec sleep 876543" ); }
+); } );
+END
+    for isolate in true false; do
+        for s in INT TERM KILL; do
+            "$sluice" run judge.cfg --quiet --out judge --set reward.isolate=$isolate >out 2>&1 </dev/null &
+            child=$!
+            sleep 0.6
+            ps -eo args= | grep -q '^sleep 876543' && ok || bad "the judge's program does not run"
+            kill -$s $child
+            [ $s = INT ] && { sleep 0.5; kill -$s $child 2>/dev/null; }
+            wait $child 2>/dev/null
+            none "sleep 876543"
+            none "sluice-stage reward"
+        done
+    done
+else
+    skip "no judge-command"
+fi
 
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed = 0 ]

@@ -41,7 +41,7 @@ bool sl_run_interrupted(void)
 }
 
 struct handlers {
-    struct sigaction interrupt, terminate, hangup;
+    struct sigaction interrupt, terminate, hangup, pipe;
 };
 
 static void take_signals(struct handlers *old)
@@ -50,6 +50,8 @@ static void take_signals(struct handlers *old)
     interrupts = 0;
     sigaction(SIGINT, &action, &old->interrupt);
     sigaction(SIGTERM, &action, &old->terminate);
+    /* Who reads our words may go before us: `sluice run … 2>&1 | tee log`, and Ctrl-C. */
+    sigaction(SIGPIPE, &(struct sigaction){.sa_handler = SIG_IGN}, &old->pipe);
     sigaction(SIGHUP, NULL, &old->hangup); /* nohup has it ignored */
     if (old->hangup.sa_handler != SIG_IGN)
         sigaction(SIGHUP, &action, NULL);
@@ -60,6 +62,7 @@ static void give_signals_back(const struct handlers *old)
     sigaction(SIGINT, &old->interrupt, NULL);
     sigaction(SIGTERM, &old->terminate, NULL);
     sigaction(SIGHUP, &old->hangup, NULL);
+    sigaction(SIGPIPE, &old->pipe, NULL);
 }
 
 static uint64_t seed_of(const sl_plan *plan, const sl_stage *stage, int64_t iteration)

@@ -11,9 +11,9 @@
 #include <unistd.h>
 #include <sluice/sluice.h>
 
-enum how { NOTHING, SEGV, ABORT, FPE, OVERFLOW, EXIT, HANG, EAT, RUBBISH, SHOUT, NETWORK, PROGRAM, CHILD };
-static const char *const hows[] = {"nothing", "segv",    "abort", "fpe",     "overflow", "exit",  "hang",
-                                   "eat",     "rubbish", "shout", "network", "program",  "child", NULL};
+enum how { NOTHING, SEGV, ABORT, FPE, OVERFLOW, EXIT, HANG, EAT, RUBBISH, SHOUT, NETWORK, PROGRAM, CHILD, FUZZ };
+static const char *const hows[] = {"nothing", "segv",  "abort",   "fpe",     "overflow", "exit", "hang", "eat",
+                                   "rubbish", "shout", "network", "program", "child",    "fuzz", NULL};
 
 struct wild {
     const char *at, *once;
@@ -31,6 +31,25 @@ static const sluice_param params[] = {
                   .doc = "A file that is made first: once it is there nothing happens any more."),
     SLUICE_INT(struct wild, pause, .value = 0, .min = 0, .speed_only = true, .doc = "Microseconds before each record."),
     SLUICE_PARAMS_END};
+
+/* Messages that look like some (core/isolate/wire.h) and say anything. */
+static int fuzz(uint64_t seed)
+{
+    enum { MARK = 0x6c736977, KINDS = 27 };
+    for (int i = 0; i < 40; i++) {
+        uint64_t frame[2 + 32];
+        const uint64_t fields = (seed = sluice_mix(seed, 1)) % 32, kind = sluice_mix(seed, 2) % KINDS;
+        frame[0] = MARK | kind << 32;
+        frame[1] = 8 * fields;
+        for (uint64_t f = 0; f < fields; f++) {
+            const uint64_t any = sluice_mix(seed, 3 + f);
+            frame[2 + f] = any % 4 == 0 ? any : any % 4 == 1 ? any % 64 : any % 4 == 2 ? any % 3 : 0x61616161;
+        }
+        if (write(3, frame, 16 + 8 * fields) < 0)
+            return SLUICE_IO;
+    }
+    return SLUICE_OK;
+}
 
 static int deep(volatile int *n)
 {
@@ -96,6 +115,8 @@ static int go_wild(struct wild *w)
         return system("true") == 0 ? SLUICE_OK : sluice_error(w->host, SLUICE_IO, "no program");
     case CHILD: /* leaves a program running */
         return system("sleep 987654 >/dev/null 2>&1 &") == 0 ? SLUICE_OK : SLUICE_IO;
+    case FUZZ:
+        return fuzz(sluice_run_seed(w->host));
     default:
         return SLUICE_OK;
     }
