@@ -110,7 +110,8 @@ int sl_earlier_take(const char *path, const uint8_t key[16], sl_earlier **out)
     advance(e);
     if (sl_journal_take(&e->journal, e->journal_path, note_waiting, e) < 0)
         e->count = 0;
-    qsort(e->waiting, e->count, sizeof *e->waiting, by_number);
+    if (e->count > 0)
+        qsort(e->waiting, e->count, sizeof *e->waiting, by_number);
     return SLUICE_OK;
 }
 
