@@ -51,14 +51,17 @@ static int fuzz(uint64_t seed)
     return SLUICE_OK;
 }
 
-static int deep(volatile int *n)
+/* What a sanitizer would report is done on purpose. */
+#define WILD __attribute__((no_sanitize("address", "undefined")))
+
+WILD static int deep(volatile int *n)
 {
     volatile char more[4096];
     more[0] = (char)(*n)++;
     return *n > 0 ? deep(n) + more[0] : 0;
 }
 
-static int go_wild(struct wild *w)
+WILD static int go_wild(struct wild *w)
 {
     static volatile int zero, *volatile nowhere;
     volatile int depth = 1;
