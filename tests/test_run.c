@@ -516,6 +516,42 @@ static void free_host_serves_commands(void **state)
     free(text);
 }
 
+/* What test/hear wrote against metrics.jsonl: the same lines in the same order, `most` of them, marked; then `end`. */
+static void assert_heard(const char *file, size_t most, const char *mark, const char *end)
+{
+    char *heard = text_of(in("heard/%s", file)), *lines = text_of(in("heard/metrics.jsonl")), *at = heard;
+    for (char *to = lines, *line; (line = strsep(&to, "\n")) && *line && most-- > 0; at = strchr(at, '\n') + 1) {
+        char phase[32], stage[32], expected[128];
+        int iteration, step = -1;
+        assert_true(sscanf(line, "{\"phase\":\"%31[^\"]\",\"iteration\":%d,\"stage\":\"%31[^\"]\",\"step\":%d", phase,
+                           &iteration, stage, &step) >= 3);
+        snprintf(expected, sizeof expected, "%s %s %d %d%s: ", phase, stage, iteration, step, mark);
+        if (strncmp(at, expected, strlen(expected)) != 0)
+            fail_msg("\"%.60s\" where \"%s\" was expected", at, expected);
+    }
+    assert_string_equal(at, end);
+    free(heard);
+    free(lines);
+}
+
+static void metrics_sinks_hear_every_line(void **state)
+{
+    char pipeline[sizeof training + 256], *out = in("heard");
+    snprintf(pipeline, sizeof pipeline,
+             "%smetrics = ( { use = \"test/hear\"; }, { use = \"test/hear\"; file = \"few.txt\"; most = 2; },\n"
+             "  { use = \"test/hear\"; file = \"nowhere/there.txt\"; } );\n",
+             training);
+    for (int run = 0; run < 2; run++) {
+        assert_exit(RUN(out, pipeline), SL_RUN_DONE);
+        assert_heard("heard.txt", 1000, run == 0 ? "" : " reused", "finished\n");
+        assert_heard("few.txt", 2, run == 0 ? "" : " reused", ""); /* it failed: not even the end is said */
+        assert_says("metrics sink 'test/hear' gets no more numbers: deaf on purpose; the run goes on without it");
+        assert_says("metrics sink 'test/hear' gets no more numbers: cannot write ");
+    }
+    assert_exit(RUN(out, pipeline, "numbers.twice=7"), SL_RUN_DAMAGED); /* its end is said as well */
+    assert_heard("heard.txt", 1000, " reused", "finished\n");
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -558,6 +594,7 @@ int main(void)
         cmocka_unit_test(fresh_leaves_strangers_alone),
         cmocka_unit_test(memory_is_bounded),
         cmocka_unit_test(free_host_serves_commands),
+        cmocka_unit_test(metrics_sinks_hear_every_line),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -412,5 +412,72 @@ static const sluice_stage_class list_class = {
     .process = list_process,
 };
 
+/* ---- a metrics sink that writes down what it is told, and fails after some lines when asked to. */
+
+struct hear {
+    const char *file;
+    int64_t most;
+    const sluice_host *host;
+    FILE *out;
+    char folder[4096];
+};
+
+static const sluice_param hear_params[] = {
+    SLUICE_STRING(struct hear, file, .text = "heard.txt", .doc = "A file in the run's folder."),
+    SLUICE_INT(struct hear, most, .value = 1e9, .min = 0, .doc = "Lines before it fails."), SLUICE_PARAMS_END};
+
+static void hear_folder(void *self, const char *folder)
+{
+    struct hear *h = self;
+    snprintf(h->folder, sizeof h->folder, "%s", folder);
+}
+
+static int hear_init(void *self, const sluice_host *host)
+{
+    struct hear *h = self;
+    char path[sizeof h->folder + 64];
+    h->host = host;
+    snprintf(path, sizeof path, "%s/%.32s", h->folder, h->file);
+    h->out = fopen(path, "w");
+    return h->out != NULL ? SLUICE_OK : sluice_error(host, SLUICE_IO, "cannot write %s: %m", path);
+}
+
+static int hear_line(void *self, const sluice_metrics_line *line)
+{
+    struct hear *h = self;
+    if (h->most-- == 0)
+        return sluice_error(h->host, SLUICE_FAILED, "deaf on purpose");
+    fprintf(h->out, "%s %s %d %d%s%s:", line->phase, line->stage, (int)line->iteration, (int)line->step,
+            line->reused ? " reused" : "", line->time > 1.7e9 ? "" : " at no time");
+    for (size_t i = 0; i < line->count; i++)
+        fprintf(h->out, " %s=%.4g", line->numbers[i].name, line->numbers[i].value);
+    fputc('\n', h->out);
+    return SLUICE_OK;
+}
+
+static int hear_finish(void *self)
+{
+    struct hear *h = self;
+    fputs("finished\n", h->out);
+    return SLUICE_OK;
+}
+
+static void hear_fini(void *self)
+{
+    struct hear *h = self;
+    if (h->out != NULL)
+        fclose(h->out);
+}
+
+static const sluice_metrics_class hear_class = {
+    SLUICE_METRICS_CLASS("test/hear", "Writes down what it is told", struct hear, hear_params),
+    .base.init = hear_init,
+    .base.fini = hear_fini,
+    .line = hear_line,
+    .finish = hear_finish,
+    .folder = hear_folder,
+};
+
 SLUICE_PLUGIN("run-stages", "1.0", "Apache-2.0", &count_class.base, &mark_class.base, &share_class.base,
-              &backwards_class.base, &hold_class.base, &train_class.base, &weigh_class.base, &list_class.base);
+              &backwards_class.base, &hold_class.base, &train_class.base, &weigh_class.base, &list_class.base,
+              &hear_class.base);

@@ -28,7 +28,7 @@ typedef struct sluice_metrics_class {
     /* The run's main thread, in the order of metrics.jsonl. A negative result after sluice_error is a warning in the
      * log, and the sink gets no more lines: a run does not fail for a chart. */
     int (*line)(void *self, const sluice_metrics_line *line);
-    /* Once, after the last line, also of a run that failed; may be NULL. */
+    /* Once, after the last line, also of a run that failed; not after init or line failed. May be NULL. */
     int (*finish)(void *self);
     /* Before init: the run's folder, where relative paths of such a sink lie. Borrowed until fini. May be NULL. */
     void (*folder)(void *self, const char *run_folder);
