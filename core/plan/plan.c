@@ -271,8 +271,8 @@ static void read_runtime(sl_builder *b)
 
 static void read_header(sl_builder *b)
 {
-    static const char *const keys[] = {"sluice",  "name",     "seed",  "out",     "models", "phases",
-                                       "runtime", "ablation", "seeds", "metrics", NULL};
+    static const char *const keys[] = {"sluice",  "name",     "seed",  "out",     "models",  "phases",
+                                       "runtime", "ablation", "seeds", "variant", "metrics", NULL};
     const sl_setting *version = sl_setting_member(b->root, "sluice"), *name = sl_setting_member(b->root, "name");
     const sl_setting *seed = sl_setting_member(b->root, "seed"), *out = sl_setting_member(b->root, "out");
     int64_t number = 0;
@@ -305,17 +305,19 @@ static void build(sl_builder *b)
         sl_mistake(b->mistakes, NULL, NULL, "out of memory");
 }
 
-static void check_seeds(sl_builder *b)
+static void read_seeds(sl_builder *b)
 {
     const sl_setting *seeds = sl_setting_member(b->root, "seeds");
-    int64_t number;
+    int64_t number = 0;
     if (seeds && (seeds->kind != SL_LIST || seeds->count == 0)) {
         sl_mistake(b->mistakes, seeds, NULL, "seeds is %s; write a list of integers: seeds = [1, 2, 3]",
                    seeds->kind == SL_LIST ? "empty" : sl_setting_kind_name(seeds));
         return;
     }
-    for (const sl_setting *s = seeds ? seeds->first : NULL; s; s = s->next)
-        sl_build_integer(b, s, NULL, "seeds", 0, INT64_MAX, &number);
+    b->plan->seeds = sl_build_alloc(b, seeds ? seeds->count : 0, sizeof *b->plan->seeds);
+    for (const sl_setting *s = seeds && b->plan->seeds ? seeds->first : NULL; s; s = s->next)
+        if (sl_build_integer(b, s, NULL, "seeds", 0, INT64_MAX, &number))
+            b->plan->seeds[b->plan->seed_count++] = (uint64_t)number;
 }
 
 /* Puts a variant's settings over a copy of the tree; NULL after a mistake. */
@@ -346,16 +348,47 @@ static const sl_setting *apply_variant(sl_builder *b, const sl_setting *variant)
     return sl_mistakes_count(b->mistakes) == before ? root : NULL;
 }
 
-/* Every variant of the ablation must be a right plan as well: it is built, and thrown away. */
-static void check_ablation(sl_builder *b)
+static const sl_setting *read_ablation(sl_builder *b)
 {
     const sl_setting *ablation = sl_setting_member(b->root, "ablation");
     if (ablation && ablation->kind != SL_GROUP) {
         sl_mistake(b->mistakes, ablation, NULL,
                    "ablation is %s; write ablation = { VARIANT = { STAGE = { param = value; }; }; }",
                    sl_setting_kind_name(ablation));
+        return NULL;
+    }
+    b->plan->variants = sl_build_alloc(b, ablation ? ablation->count : 0, sizeof *b->plan->variants);
+    for (const sl_setting *s = ablation && b->plan->variants ? ablation->first : NULL; s; s = s->next)
+        b->plan->variants[b->plan->variant_count++] = s->name;
+    return ablation;
+}
+
+/* `variant = NAME` makes the plan that of the variant. */
+static void choose_variant(sl_builder *b, const sl_setting *ablation)
+{
+    const sl_setting *chosen = sl_setting_member(b->root, "variant"), *variant = NULL;
+    sl_near near = {0};
+    if (!chosen || !sl_build_text(b, chosen, NULL, "variant", &b->plan->variant))
+        return;
+    near.wanted = b->plan->variant;
+    for (const sl_setting *s = ablation ? ablation->first : NULL; s && !variant; s = s->next) {
+        if (strcmp(s->name, near.wanted) == 0)
+            variant = s;
+        sl_near_offer(&near, s->name);
+    }
+    if (!variant) {
+        sl_mistake(b->mistakes, chosen, NULL, "the file's ablation has no variant '%s'%s", near.wanted,
+                   sl_build_hint(b, &near));
         return;
     }
+    const sl_setting *root = apply_variant(b, variant);
+    if (root)
+        b->root = root;
+}
+
+/* Every variant of the ablation must be a right plan as well: it is built, and thrown away. */
+static void check_variants(sl_builder *b, const sl_setting *ablation)
+{
     for (const sl_setting *s = ablation ? ablation->first : NULL; s; s = s->next) {
         sl_plan plan = {.file = b->plan->file, .arena = b->arena};
         sl_builder variant = *b;
@@ -400,10 +433,12 @@ sl_plan *sl_plan_read(const char *file, const char *const *overrides, size_t cou
             if (text)
                 sl_override(root, text, arena, found);
         }
+        const sl_setting *ablation = read_ablation(&b);
+        choose_variant(&b, ablation);
         build(&b);
-        check_seeds(&b);
-        if (sl_mistakes_count(found) == 0)
-            check_ablation(&b);
+        read_seeds(&b);
+        if (sl_mistakes_count(found) == 0 && !plan->variant)
+            check_variants(&b, ablation);
     }
     *mistakes = sl_mistakes_count(found);
     sl_mistakes_print(found, out);

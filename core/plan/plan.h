@@ -96,7 +96,12 @@ typedef struct sl_plan {
     const char *file; /* as given */
     const char *name;
     uint64_t seed;
-    const char *out; /* run folder from the file, NULL = runs/<name> */
+    const char *out;       /* run folder from the file, NULL = runs/<name> */
+    const char **variants; /* names in `ablation`, in the file's order */
+    size_t variant_count;
+    const char *variant; /* the one that this plan is of; NULL = the file itself */
+    uint64_t *seeds;     /* of a sweep */
+    size_t seed_count;
     sl_slot *slots;
     size_t slot_count;
     sl_phase *phases;
@@ -109,11 +114,11 @@ typedef struct sl_plan {
 } sl_plan;
 
 /* Reads and checks. overrides: "stage.param=value", "models.policy.path=DIR", "phases.align.repeat=3",
- * "runtime.threads=2", "seed=7". Paths in the file are relative to its folder where they exist there, otherwise to the
- * current one; paths of overrides are relative to the current folder. An override that swaps a class (trust.use=keep,
- * train.loss=sft) leaves out what the file said to the class before, with a note. Mistakes go to `out`, one line each
- * (file:line: stage 'x': what; how to mend). Returns the plan, or NULL when there was any mistake. `resolve_files` =
- * false leaves the existence of files and models unchecked. */
+ * "runtime.threads=2", "seed=7", "variant=plain" (of the file's ablation). Paths in the file are relative to its folder
+ * where they exist there, otherwise to the current one; paths of overrides are relative to the current folder. An
+ * override that swaps a class (trust.use=keep, train.loss=sft) leaves out what the file said to the class before, with
+ * a note. Mistakes go to `out`, one line each (file:line: stage 'x': what; how to mend). Returns the plan, or NULL when
+ * there was any mistake. `resolve_files` = false leaves the existence of files and models unchecked. */
 sl_plan *sl_plan_read(const char *file, const char *const *overrides, size_t count, sl_registry *, FILE *out,
                       bool resolve_files, size_t *mistakes);
 void sl_plan_free(sl_plan *);

@@ -58,7 +58,9 @@ static axis y_axis(const rp_chart *chart)
             widen(&a, p->low);
             widen(&a, p->high);
         }
-    const double range = a.high - a.low, pad = range > 0 ? 0.06 * range : fabs(a.high) > 0 ? 0.1 * fabs(a.high) : 1;
+    const double size = fmax(fabs(a.low), fabs(a.high)), range = a.high - a.low;
+    /* what differs by rounding alone is one value: ticks closer than numbers can be would never end */
+    const double pad = range > 1e-9 * size ? 0.06 * range : size > 0 ? 0.1 * size : 1;
     const bool positive = a.low >= 0, share = chart->share && a.high <= 1;
     a.low = positive && a.low - pad < 0 ? 0 : a.low - pad;
     a.high = share && a.high + pad > 1 ? 1 : a.high + pad;

@@ -29,8 +29,6 @@ int rp_curves_read(const rp_run *, rp_curves *);
 /* The mean of several runs' curves, point by point where all of them have one, with a 95 % interval over them
  * (Student's t); of one run, its own. */
 int rp_curves_mean(const rp_curves *sets, size_t count, sl_arena *, rp_curves *mean);
-/* Half the width of the 95 % interval of a mean of `count` values; NaN for fewer than two. */
-double rp_half_interval(const double *values, size_t count, double *mean);
 
 /* Charts of all curves: over versions, or of training. `labels` name the sets and may be NULL for one. False when there
  * was nothing to draw. */

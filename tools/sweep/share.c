@@ -1,0 +1,274 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/* What runs have in common, and how one comes by what another has computed. */
+#include "tools/sweep/sweep.h"
+
+#include <dirent.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+/* ---- hashes: as core/run/key.c, but of what the plans say alone. Files are the same for all runs of a sweep. */
+
+static void add(XXH3_state_t *hash, const void *bytes, size_t size)
+{
+    const uint64_t n = size;
+    XXH3_128bits_update(hash, &n, sizeof n);
+    if (size > 0)
+        XXH3_128bits_update(hash, bytes, size);
+}
+
+static void add_text(XXH3_state_t *hash, const char *text)
+{
+    add(hash, text != NULL ? text : "", text != NULL ? strlen(text) + 1 : 0);
+}
+
+static void add_value(XXH3_state_t *hash, const sl_value *value)
+{
+    if (value->param->speed_only)
+        return;
+    add_text(hash, value->param->name);
+    add_text(hash, value->text);
+    add(hash, &value->number, sizeof value->number);
+    add(hash, &value->integer, sizeof value->integer);
+    add(hash, value->numbers, value->numbers != NULL ? value->count * sizeof *value->numbers : 0);
+    for (size_t i = 0; value->texts != NULL && i < value->count; i++)
+        add_text(hash, value->texts[i]);
+}
+
+static bool publishes(const sl_object *object, int64_t iteration, size_t slot, int64_t version)
+{
+    for (size_t v = 0; v < object->value_count; v++) {
+        const sl_model_use *use = object->values[v].models;
+        if (object->values[v].param->type == SLUICE_TYPE_SLOT && use != NULL && use[iteration].slot == slot &&
+            use[iteration].next == version)
+            return true;
+    }
+    return false;
+}
+
+static sw_job *publisher_of(sw_run *run, size_t slot, int64_t version)
+{
+    for (size_t j = 0; j < run->job_count; j++)
+        if (publishes(&run->jobs[j].stage->object, run->jobs[j].iteration, slot, version))
+            return &run->jobs[j];
+    return NULL;
+}
+
+static int hash_job(sw_run *, sw_job *);
+
+static int add_object(sw_run *run, const sw_job *job, const sl_object *object, XXH3_state_t *hash)
+{
+    int rc = SLUICE_OK;
+    if (object->type == NULL)
+        return rc;
+    add_text(hash, object->type->type->id);
+    for (size_t v = 0; v < object->value_count; v++) {
+        const sl_value *value = &object->values[v];
+        const size_t count = value->models == NULL ? 0 : value->param->type == SLUICE_TYPE_MODELS ? value->count : 1;
+        add_value(hash, value);
+        for (size_t i = 0; rc >= 0 && i < count; i++) {
+            const sl_model_use *use = &value->models[(size_t)job->iteration * count + i];
+            const sl_slot *slot = &run->plan->slots[use->slot];
+            add_text(hash, slot->name);
+            add_text(hash, slot->path);
+            add_text(hash, slot->dtype);
+            add(hash, &use->version, sizeof use->version);
+            sw_job *publisher = use->version > 0 ? publisher_of(run, use->slot, use->version) : NULL;
+            if (publisher != NULL) {
+                rc = hash_job(run, publisher);
+                add(hash, publisher->hash, sizeof publisher->hash);
+            }
+        }
+    }
+    return rc;
+}
+
+/* The job of another stage of the same phase and iteration. */
+static sw_job *beside(sw_job *job, const sl_stage *stage)
+{
+    return job - job->stage->index + stage->index;
+}
+
+static int hash_job(sw_run *run, sw_job *job)
+{
+    if (job->hashed)
+        return SLUICE_OK;
+    XXH3_state_t *hash = XXH3_createState();
+    if (hash == NULL)
+        return SLUICE_NO_MEMORY;
+    XXH3_128bits_reset(hash);
+    add(hash, &run->seed, sizeof run->seed);
+    add_text(hash, job->stage->phase->name);
+    add(hash, &job->stage->phase->repeat, sizeof job->stage->phase->repeat);
+    add_text(hash, job->stage->name);
+    add(hash, &job->iteration, sizeof job->iteration);
+    int rc = add_object(run, job, &job->stage->object, hash);
+    for (size_t p = 0; rc >= 0 && p < job->stage->part_count; p++)
+        rc = add_object(run, job, &job->stage->parts[p], hash);
+    for (size_t f = 0; rc >= 0 && f < job->stage->from_count; f++) {
+        sw_job *producer = beside(job, job->stage->from[f]);
+        rc = hash_job(run, producer);
+        add(hash, producer->hash, sizeof producer->hash);
+    }
+    XXH128_canonical_t canonical;
+    XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(hash));
+    memcpy(job->hash, canonical.digest, sizeof job->hash);
+    job->hashed = true;
+    XXH3_freeState(hash);
+    return rc;
+}
+
+static const sw_job *same_job(const sw_run *run, const sw_job *as)
+{
+    for (size_t j = 0; j < run->job_count; j++)
+        if (memcmp(run->jobs[j].hash, as->hash, sizeof as->hash) == 0)
+            return &run->jobs[j];
+    return NULL;
+}
+
+int sw_share_find(sw_sweep *sweep)
+{
+    int rc = SLUICE_OK;
+    for (size_t r = 0; rc >= 0 && r < sweep->run_count; r++) {
+        sw_run *run = &sweep->runs[r];
+        for (size_t j = 0; rc >= 0 && j < run->job_count; j++) {
+            rc = hash_job(run, &run->jobs[j]);
+            size_t owner = 0;
+            while (rc >= 0 && owner < r && same_job(&sweep->runs[owner], &run->jobs[j]) == NULL)
+                owner++;
+            run->jobs[j].owner = owner;
+        }
+    }
+    return rc;
+}
+
+/* ---- what is there */
+
+static void path_of(const sw_run *run, const sw_job *job, const char *end, char path[PATH_MAX])
+{
+    snprintf(path, PATH_MAX, "%s/streams/%s-%lld/%s%s", run->folder, job->stage->phase->name,
+             (long long)job->iteration + 1, job->stage->name, end);
+}
+
+bool sw_share_done(const sw_run *run, const sw_job *job)
+{
+    char path[PATH_MAX];
+    path_of(run, job, ".done", path);
+    return access(path, F_OK) == 0;
+}
+
+/* Blocks up to the first in which the runs differ: what they share later, such as a source that reads nothing, comes
+ * too late to be waited for. */
+static size_t last_common_block(const sw_run *a, const sw_run *b)
+{
+    for (size_t j = 0; j < a->job_count; j++)
+        if (same_job(b, &a->jobs[j]) == NULL)
+            return a->jobs[j].block;
+    return SIZE_MAX;
+}
+
+bool sw_share_awaits(const sw_sweep *sweep, const sw_run *run)
+{
+    for (size_t r = 0; r < sweep->run_count; r++) {
+        const sw_run *other = &sweep->runs[r];
+        if (other->state != SW_RUNNING || other->seed != run->seed)
+            continue;
+        const size_t last = last_common_block(run, other);
+        for (size_t j = 0; j < run->job_count && run->jobs[j].block <= last; j++) {
+            const sw_job *same = same_job(other, &run->jobs[j]);
+            if (same != NULL && !sw_share_done(other, same) && !sw_share_done(run, &run->jobs[j]))
+                return true;
+        }
+    }
+    return false;
+}
+
+/* ---- taking over: .done last, as it says that the rest is there. What cannot be taken over, as the other run is just
+ * making it anew, is computed once more. */
+
+/* One more name for a file, under a name that appears whole. */
+static bool link_file(const char *from, const char *to)
+{
+    char temporary[PATH_MAX + 8];
+    snprintf(temporary, sizeof temporary, "%s.link", to);
+    unlink(temporary);
+    const bool linked = link(from, temporary) == 0 && rename(temporary, to) == 0;
+    unlink(temporary); /* rename leaves it where both names had been one file */
+    return linked;
+}
+
+static int is_plain(const struct dirent *entry)
+{
+    return entry->d_name[0] != '.';
+}
+
+static bool link_folder(const char *from, const char *to)
+{
+    char temporary[PATH_MAX], error[SL_ERROR_SIZE], a[PATH_MAX + NAME_MAX + 2], b[PATH_MAX + NAME_MAX + 2];
+    struct dirent **entries = NULL;
+    const char *slash = strrchr(to, '/');
+    snprintf(temporary, sizeof temporary, "%.*s/.%s.link", (int)(slash - to), to, slash + 1);
+    sl_folder_remove(to);
+    sl_folder_remove(temporary);
+    const int count = scandir(from, &entries, is_plain, alphasort);
+    bool linked = count > 0 && sl_folder_make(temporary, error) >= 0;
+    for (int i = 0; i < count; i++) {
+        snprintf(a, sizeof a, "%s/%s", from, entries[i]->d_name);
+        snprintf(b, sizeof b, "%s/%s", temporary, entries[i]->d_name);
+        linked = linked && link(a, b) == 0;
+        free(entries[i]);
+    }
+    free(entries);
+    return linked && rename(temporary, to) == 0;
+}
+
+static bool take_models(const sw_run *from, const sw_job *job, const sw_run *to)
+{
+    char a[PATH_MAX], b[PATH_MAX], error[SL_ERROR_SIZE];
+    bool taken = true;
+    for (size_t v = 0; taken && v < job->stage->object.value_count; v++) {
+        const sl_value *value = &job->stage->object.values[v];
+        if (value->param->type != SLUICE_TYPE_SLOT || value->models == NULL)
+            continue;
+        const sl_model_use *use = &value->models[job->iteration];
+        const char *slot = from->plan->slots[use->slot].name;
+        snprintf(b, sizeof b, "%s/models", to->folder);
+        taken = sl_folder_make(b, error) >= 0;
+        snprintf(a, sizeof a, "%s/models/%s@%lld", from->folder, slot, (long long)use->next);
+        snprintf(b, sizeof b, "%s/models/%s@%lld", to->folder, slot, (long long)use->next);
+        taken = taken && link_folder(a, b);
+    }
+    return taken;
+}
+
+static void take_job(const sw_run *from, const sw_job *job, const sw_run *to)
+{
+    char a[PATH_MAX], b[PATH_MAX], error[SL_ERROR_SIZE];
+    snprintf(b, sizeof b, "%s/streams/%s-%lld", to->folder, job->stage->phase->name, (long long)job->iteration + 1);
+    bool taken = sl_folder_make(b, error) >= 0;
+    if (sl_stage_has_output(job->stage)) {
+        path_of(from, job, ".zst", a);
+        path_of(to, job, ".zst", b);
+        taken = taken && link_file(a, b);
+    }
+    taken = taken && take_models(from, job, to);
+    path_of(from, job, ".done", a);
+    path_of(to, job, ".done", b);
+    if (taken)
+        link_file(a, b);
+}
+
+void sw_share_take(const sw_sweep *sweep, const sw_run *run)
+{
+    for (size_t j = 0; j < run->job_count; j++) {
+        const sw_job *job = &run->jobs[j];
+        for (size_t r = 0; r < sweep->run_count && !sw_share_done(run, job); r++) {
+            const sw_job *same = &sweep->runs[r] != run ? same_job(&sweep->runs[r], job) : NULL;
+            if (same != NULL && sw_share_done(&sweep->runs[r], same))
+                take_job(&sweep->runs[r], same, run);
+        }
+    }
+}
