@@ -43,12 +43,20 @@ refuses() { # WORDS SETTING…
 }
 # none NAME: no process of this name is left
 none() {
-    for i in 1 2 3 4 5 6 7 8 9 10; do
-        left=$(ps -eo pid=,ppid=,args= 2>/dev/null | grep -e "$1" | grep -v grep)
-        [ -z "$left" ] && { ok; return; }
+    tries=0
+    while left=$(ps -eo pid=,ppid=,args= | grep -e "$1" | grep -v grep); do
+        [ $((tries += 1)) = 100 ] && { bad "left behind: $left"; return; }
         sleep 0.1
     done
-    bad "left behind: $left"
+    ok
+}
+# await COMMAND…: until it succeeds, ten seconds at most
+await() {
+    tries=0
+    until "$@" >/dev/null 2>&1; do
+        [ $((tries += 1)) = 100 ] && return 1
+        sleep 0.1
+    done
 }
 
 # --- the same bytes, stage by stage of every shape
@@ -211,11 +219,8 @@ signal() { # NAME SIGNAL TIMES SETTING…
     shift 3
     "$sluice" run one.cfg --quiet --out "sig-$name" $(sets $slow "$@") >out 2>&1 </dev/null &
     child=$!
-    for i in 1 2 3 4 5 6 7 8 9 10; do
-        sleep 0.1
-        [ -s "sig-$name/streams/main-1/wild.journal" ] && break
-    done
-    sleep 0.3
+    await test -s "sig-$name/streams/main-1/wild.zst.journal"
+    sleep 0.5
     kill -"$signal" $child
     [ "$times" = 2 ] && { sleep 0.5; kill -"$signal" $child; }
     wait $child
@@ -262,7 +267,8 @@ same slow piped
 if script -qc true /dev/null >/dev/null 2>&1 </dev/null; then
     script -qfc "'$sluice' run one.cfg --out terminal $(sets $slow)" /dev/null >/dev/null 2>&1 </dev/null &
     child=$!
-    sleep 1
+    await test -s terminal/streams/main-1/wild.zst.journal
+    sleep 0.3
     kill -9 $child
     wait $child 2>/dev/null
     none "sluice run one.cfg --out terminal"
@@ -286,8 +292,7 @@ END
         for s in INT TERM KILL; do
             "$sluice" run judge.cfg --quiet --out judge --set reward.isolate=$isolate >out 2>&1 </dev/null &
             child=$!
-            sleep 0.6
-            ps -eo args= | grep -q '^sleep 876543' && ok || bad "the judge's program does not run"
+            await sh -c "ps -eo args= | grep -q '^sleep 876543'" && ok || bad "the judge's program does not run"
             kill -$s $child
             [ $s = INT ] && { sleep 0.5; kill -$s $child 2>/dev/null; }
             wait $child 2>/dev/null

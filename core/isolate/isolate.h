@@ -50,6 +50,9 @@ typedef struct sl_isolate {
  * given to the host. */
 int sl_isolate_run(sl_job *);
 
+/* ---- setup.c. The message SETUP of a job; `careful` as in sl_job. */
+void sl_setup_pack(sl_message *, const sl_job *, uint64_t careful);
+
 /* ---- process.c. After a crash every call returns SLUICE_FAILED. */
 int sl_process_start(sl_process *, sl_job *);
 int sl_process_send(sl_process *, const sl_message *);

@@ -9,8 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/isolate/setup.h"
-
 enum { MOST_ATTEMPTS = 3 }; /* at one record, with on_crash = "retry" */
 
 /* What is known of the crashes so far. */

@@ -15,7 +15,7 @@
 
 /* The stage's process asks, the run answers with REPLY unless it says "no reply". Within GENERATE the run asks too. */
 enum sl_wire_kind {
-    SL_WIRE_SETUP,       /* run → stage: what to do (setup.h) */
+    SL_WIRE_SETUP,       /* run → stage: what to do (setup.c) */
     SL_WIRE_REPLY,       /* run → stage: result, error line or NULL, then what was asked for */
     SL_WIRE_DONE,        /* result, code and line of the first error. No reply */
     SL_WIRE_NEXT,        /* → number, record */

@@ -1,6 +1,6 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /* "sluice.model/1" in a stage's own process: the run's models, asked over the socket. */
-#include "core/isolate/child.h"
+#include "tools/stage/stage.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -3,7 +3,7 @@
  * sluice-stage STAGE PARENT: one stage in a process of its own. sluice itself starts it, with the run at descriptor 3
  * (isolate.h), and what it writes to standard output and error goes into the run's log.
  */
-#include "core/isolate/child.h"
+#include "tools/stage/stage.h"
 
 #include <fcntl.h>
 #include <signal.h>

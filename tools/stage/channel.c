@@ -1,5 +1,5 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
-#include "core/isolate/child.h"
+#include "tools/stage/stage.h"
 
 #include <errno.h>
 #include <string.h>

@@ -4,11 +4,11 @@
  * descriptor 3. Any thread may ask; one question is answered after the other, and while a generation runs the run's own
  * questions are answered by the thread that started it.
  */
-#ifndef SL_CHILD_H
-#define SL_CHILD_H
+#ifndef STAGE_H
+#define STAGE_H
 
 #include <sluice/model.h>
-#include "core/isolate/setup.h"
+#include "tools/stage/setup.h"
 
 enum { SL_CHILD_SOCKET = 3 };
 
@@ -28,7 +28,7 @@ extern sl_job *sl_child_job;
 void sl_child_host(sl_job *);
 extern const sl_passage sl_child_passage;
 
-/* ---- child_model.c */
+/* ---- model.c */
 const sluice_model_service *sl_child_models(void);
 /* A message of the run within a generation. */
 void sl_child_answer(sl_message *);

@@ -5,7 +5,7 @@
  * EPERM, as if the user had no right to it.
  */
 #include "config.h"
-#include "core/isolate/setup.h"
+#include "tools/stage/setup.h"
 
 #include <errno.h>
 #include <linux/audit.h>

@@ -1,6 +1,6 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /* The host of a stage in a process of its own: the run's table, with what lies in the run asked for there. */
-#include "core/isolate/child.h"
+#include "tools/stage/stage.h"
 
 #include <string.h>
 

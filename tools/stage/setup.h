@@ -1,16 +1,13 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a stage in a process of its own must know: the message SETUP. The run packs it from its job; the stage's process
- * makes of it a job of its own with as much of plan, phase and run as a stage can see.
+ * From the message SETUP (core/isolate/setup.c) to a job of this process's own, with as much of plan, phase and run as
+ * a stage can see.
  */
-#ifndef SL_SETUP_H
-#define SL_SETUP_H
+#ifndef STAGE_SETUP_H
+#define STAGE_SETUP_H
 
 #include "core/isolate/wire.h"
 #include "core/run/internal.h"
-
-/* Records before `careful` are given to process_batch one by one: one of them ended the process. */
-void sl_setup_pack(sl_message *, const sl_job *, uint64_t careful);
 
 /* A stage as its own process sees it. */
 typedef struct sl_setup {
