@@ -1,10 +1,13 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE /* nftw */
 #include "config.h"
 #include "core/base/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -79,5 +82,38 @@ int sl_sync_folder(const char *path)
     int saved = errno;
     close(fd);
     errno = saved;
+    return rc;
+}
+
+static int remove_one(const char *path, const struct stat *s, int flag, struct FTW *where)
+{
+    (void)s, (void)flag, (void)where;
+    return remove(path);
+}
+
+int sl_folder_remove(const char *path)
+{
+    if (nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) == 0 || errno == ENOENT)
+        return SLUICE_OK;
+    return SLUICE_IO;
+}
+
+int sl_file_read(const char *path, sl_buffer *out)
+{
+    FILE *file = fopen(path, "rbe");
+    if (file == NULL)
+        return SLUICE_IO;
+    int rc = SLUICE_OK;
+    out->size = 0;
+    for (size_t n = 1; rc == SLUICE_OK && n > 0;) {
+        rc = sl_buffer_reserve(out, 65536 + 1);
+        if (rc == SLUICE_OK)
+            out->size += n = fread(out->data + out->size, 1, 65536, file);
+    }
+    if (ferror(file))
+        rc = SLUICE_IO;
+    fclose(file);
+    if (rc == SLUICE_OK)
+        out->data[out->size] = '\0';
     return rc;
 }

@@ -5,7 +5,7 @@
 
 #include <sys/types.h>
 #include <sys/uio.h>
-#include <sluice/abi.h>
+#include "core/base/buffer.h"
 
 /* Writes all the pieces one after another from `offset`; changes them. 0, or -1 with errno set. */
 int sl_write_at(int fd, struct iovec *pieces, int count, uint64_t offset);
@@ -15,5 +15,9 @@ ssize_t sl_read_at(int fd, void *to, size_t size, uint64_t offset);
 int64_t sl_fd_size(int fd);
 /* Makes what happened to a file's name last: fsync of its folder. 0, or -1 with errno set. */
 int sl_sync_folder(const char *path);
+/* A folder with all that is in it; nothing there is fine. SLUICE_IO with errno set. */
+int sl_folder_remove(const char *path);
+/* A whole file; NUL-terminated past size. SLUICE_IO with errno set, or SLUICE_NO_MEMORY. */
+int sl_file_read(const char *path, sl_buffer *);
 
 #endif

@@ -17,6 +17,7 @@ static const char *const summaries[][2] = {
     {"describe", "prints a class: what it does, its parameters"},
     {"new-plugin", "writes a small plugin that builds and passes its test, to begin with"},
     {"report", "writes a run, or several beside each other, as one HTML page"},
+    {"store", "what finished stages left for other runs: ls, du, gc, rm"},
     {"test-plugin", "tests a plugin: parameters, records, cancelling, resuming, memory, and more"},
     {"sweep", "runs an ablation: all variants of a file with all its seeds, and a table"}};
 

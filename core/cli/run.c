@@ -5,7 +5,8 @@
 #include <stdlib.h>
 
 static const char help[] =
-    "sluice run FILE [--set KEY=VALUE …] [--out DIR] [--fresh] [-j N] [--quiet]\n\n"
+    "sluice run FILE [--set KEY=VALUE …] [--out DIR] [--store DIR] [--fresh | --explain]\n"
+    "           [-j N] [--quiet]\n\n"
     "Runs a pipeline file. Running it again goes on where it was: what is there already is reused.\n"
     "Ctrl-C finishes the records in hand and stops; a second one stops at once.\n\n"
     "  --set KEY=VALUE  overrides a setting: STAGE.PARAM, models.NAME.KEY, phases.NAME.repeat, runtime.KEY, seed, "
@@ -15,7 +16,10 @@ static const char help[] =
     "log.txt,\n"
     "                   streams/PHASE-ITERATION/STAGE.zst, models/SLOT@VERSION/\n"
     "  --resume         goes on with what is in the folder (the default)\n"
-    "  --fresh          forgets what earlier runs left in the folder\n"
+    "  --fresh          forgets what earlier runs left in the folder, and takes nothing from the store\n"
+    "  --store DIR      the store of finished stages, shared by runs (default: SLUICE_STORE, the file's `store`, or\n"
+    "                   ~/.cache/sluice/store); off: none. See sluice store --help\n"
+    "  --explain        runs nothing; says for each stage whether it would be reused, or run and why\n"
     "  -j, --threads N  threads of the model runtime; changes speed, never what comes out\n"
     "  --quiet          neither progress nor the table at the end\n\n"
     "Exit codes: 0 done, 1 failed, 2 wrong usage or a mistake in the file, 3 wrong or damaged data, 130 stopped.\n\n"
@@ -64,6 +68,8 @@ static int command_run(const sl_command *command, int argc, char **argv)
                                  {.name = "out", .kind = SL_WORD, .to = &run.out},
                                  {.name = "resume", .kind = SL_FLAG, .to = &resume},
                                  {.name = "fresh", .kind = SL_FLAG, .to = &run.fresh},
+                                 {.name = "store", .kind = SL_WORD, .to = &run.store},
+                                 {.name = "explain", .kind = SL_FLAG, .to = &run.explain},
                                  {.name = "quiet", .kind = SL_FLAG, .to = &run.quiet},
                                  {"threads", 'j', SL_OPTION_INTEGER, &threads, 1, 4096},
                                  {0}};
@@ -73,6 +79,8 @@ static int command_run(const sl_command *command, int argc, char **argv)
         code = sl_usage(command, "one pipeline file is wanted, %zu are given", rest.count);
     if (code < 0 && run.out && !*run.out)
         code = sl_usage(command, "--out is empty; name a folder");
+    if (code < 0 && run.store && !*run.store)
+        code = sl_usage(command, "--store is empty; name a folder, or off");
     if (code < 0 && resume && run.fresh)
         code = sl_usage(command, "--resume and --fresh contradict each other");
     if (code < 0)

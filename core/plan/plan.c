@@ -271,10 +271,11 @@ static void read_runtime(sl_builder *b)
 
 static void read_header(sl_builder *b)
 {
-    static const char *const keys[] = {"sluice",  "name",     "seed",  "out",     "models",  "phases",
-                                       "runtime", "ablation", "seeds", "variant", "metrics", NULL};
+    static const char *const keys[] = {"sluice",   "name",  "seed",    "out",     "models", "phases", "runtime",
+                                       "ablation", "seeds", "variant", "metrics", "store",  NULL};
     const sl_setting *version = sl_setting_member(b->root, "sluice"), *name = sl_setting_member(b->root, "name");
     const sl_setting *seed = sl_setting_member(b->root, "seed"), *out = sl_setting_member(b->root, "out");
+    const sl_setting *store = sl_setting_member(b->root, "store");
     int64_t number = 0;
     check_keys(b, b->root, keys, "a pipeline file");
     if (!version)
@@ -291,6 +292,8 @@ static void read_header(sl_builder *b)
         b->plan->seed = (uint64_t)number;
     if (out)
         sl_build_text(b, out, NULL, "out", &b->plan->out);
+    if (store)
+        sl_build_text(b, store, NULL, "store", &b->plan->store);
 }
 
 static void build(sl_builder *b)

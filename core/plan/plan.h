@@ -102,6 +102,7 @@ typedef struct sl_plan {
     const char *variant; /* the one that this plan is of; NULL = the file itself */
     uint64_t *seeds;     /* of a sweep */
     size_t seed_count;
+    const char *store; /* of stage outputs, "off" for none; NULL = the user's (core/store/store.h) */
     sl_slot *slots;
     size_t slot_count;
     sl_phase *phases;

@@ -183,6 +183,11 @@ int sl_plan_write(const sl_plan *plan, FILE *out)
         write_text(out, plan->out);
         fputs(";\n", out);
     }
+    if (plan->store) {
+        fputs("store = ", out);
+        write_text(out, plan->store);
+        fputs(";\n", out);
+    }
     fputs("models = {\n", out);
     for (size_t i = 0; i < plan->slot_count; i++) {
         const sl_slot *s = &plan->slots[i];

@@ -60,19 +60,6 @@ int sl_folder_make(const char *path, char *error)
     return SLUICE_OK;
 }
 
-static int remove_one(const char *path, const struct stat *s, int flag, struct FTW *where)
-{
-    (void)s, (void)flag, (void)where;
-    return remove(path);
-}
-
-int sl_folder_remove(const char *path)
-{
-    if (nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) == 0 || errno == ENOENT)
-        return SLUICE_OK;
-    return SLUICE_IO;
-}
-
 static int sync_one(const char *path, const struct stat *s, int flag, struct FTW *where)
 {
     (void)s, (void)where;
@@ -246,6 +233,7 @@ int sl_file_write(const char *path, const void *bytes, size_t size, char *error)
 {
     char part[PATH_MAX];
     snprintf(part, sizeof part, "%s.tmp", path);
+    unlink(part); /* it may be another name of a file in the store */
     const int fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0)
         return fail(error, "write", part);
@@ -268,24 +256,4 @@ int sl_file_write(const char *path, const void *bytes, size_t size, char *error)
         return rc;
     }
     return SLUICE_OK;
-}
-
-int sl_file_read(const char *path, sl_buffer *out)
-{
-    FILE *file = fopen(path, "rbe");
-    if (file == NULL)
-        return SLUICE_IO;
-    int rc = SLUICE_OK;
-    out->size = 0;
-    for (size_t n = 1; rc == SLUICE_OK && n > 0;) {
-        rc = sl_buffer_reserve(out, 65536 + 1);
-        if (rc == SLUICE_OK)
-            out->size += n = fread(out->data + out->size, 1, 65536, file);
-    }
-    if (ferror(file))
-        rc = SLUICE_IO;
-    fclose(file);
-    if (rc == SLUICE_OK)
-        out->data[out->size] = '\0';
-    return rc;
 }

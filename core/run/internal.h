@@ -14,7 +14,10 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sluice/sluice.h>
+#include "core/base/file.h"
+#include "core/base/hash.h"
 #include "core/plan/plan.h"
+#include "core/store/store.h"
 #include "core/stream/earlier.h"
 #include "core/stream/stream.h"
 
@@ -24,9 +27,8 @@ typedef struct sl_execution sl_execution;
 /* ---- folder.c: files and folders that are whole or not there. Errors: one line in `error`, a negative result. */
 enum { SL_ERROR_SIZE = 1024 };
 int sl_folder_make(const char *path, char *error);
-int sl_folder_remove(const char *path); /* with all that is in it; nothing there is fine */
-int sl_folder_sync(const char *path);   /* every file in it and the folder itself to the disk */
-int sl_parent_sync(const char *path);   /* the folder that holds PATH: a rename in it is on the disk */
+int sl_folder_sync(const char *path); /* every file in it and the folder itself to the disk */
+int sl_parent_sync(const char *path); /* the folder that holds PATH: a rename in it is on the disk */
 int sl_folder_lock(const char *path, int *fd, char *error);
 /* Removes what a killed run left half-written below a run folder; `all`: also the streams that were begun, which a run
  * that goes on copies from. */
@@ -34,7 +36,6 @@ void sl_folder_sweep(const char *path, bool all);
 /* Removes streams and published versions: only what has the form of ours. */
 int sl_folder_forget(const char *path, const sl_plan *, char *error);
 int sl_file_write(const char *path, const void *bytes, size_t size, char *error);
-int sl_file_read(const char *path, sl_buffer *); /* NUL-terminated past size */
 bool sl_path_exists(const char *path);
 
 /* ---- console.c: log.txt and the terminal, one line at a time. Any thread. */
@@ -128,6 +129,10 @@ sl_job *sl_version_publisher(const sl_execution *, size_t slot, int64_t version)
 int sl_version_index(sl_execution *); /* makes that lookup, once the jobs are there */
 int sl_version_begin(sl_job *, const sluice_model_ref *, const char **dir);
 int sl_version_commit(sl_job *, const sluice_model_ref *);
+/* Where a version is written before it gets its name. */
+char *sl_version_hidden(const sl_execution *, size_t slot, int64_t version, sl_arena *);
+/* Gives a folder that is whole its name, in the place of what had it; all of it is on the disk then. -1 with errno. */
+int sl_version_name(const char *hidden, const char *final, sl_arena *);
 /* After the stage's end: every slot was published, nothing half-written is left. */
 int sl_version_finish(sl_job *);
 void sl_version_discard(sl_job *);
@@ -139,13 +144,33 @@ bool sl_version_subject(const sl_job *, sl_model_use *, bool *publishes);
 /* ---- key.c */
 /* (Re)computes the keys of `count` jobs. Negative with a line in `error` when a file or folder cannot be read. */
 int sl_key_compute(sl_execution *, size_t first, size_t count, char *error);
-/* Decides for each of these jobs, unless it is decided and its key is still the same, whether what lies in the folder
- * is reused. */
-void sl_key_reuse(sl_execution *, size_t first, size_t count);
 /* What a stage left beside its stream: content of the file that a sink wrote, names and sizes of a published version's
  * files; zero for other stages. False when the version's folder is not there. */
 bool sl_key_output(const sl_job *, uint8_t out[16]);
-void sl_hex(const uint8_t *bytes, size_t count, char *text);
+
+/* ---- reuse.c */
+/* Decides for each of these jobs, unless it is decided and its key is still the same, whether what lies in the folder
+ * or in the store is reused. */
+void sl_key_reuse(sl_execution *, size_t first, size_t count);
+/* Before those of one iteration start that are not reused: claims them in the store. Waits for other runs that compute
+ * the same, and then takes what they put there. SLUICE_CANCELLED when a signal comes meanwhile. */
+int sl_key_await(sl_execution *, size_t first, size_t count);
+
+/* ---- shared.c: a run and the store. Without a store all of it does nothing. */
+/* Opens the run's store. Only one that somebody named is missed: then false with a line in `error`. */
+bool sl_shared_open(sl_execution *, const char *option, char *error);
+void sl_shared_close(sl_execution *);
+/* Brings a job's output from the store into the folder; with run->explain only looks. False when it is not there. */
+bool sl_shared_fetch(sl_job *);
+/* Adds a finished job's output to the store, and gives its claim back. A failure is a warning. The stage's thread. */
+void sl_shared_put(sl_job *);
+/* False: another run computes the same. */
+bool sl_shared_claim(sl_job *);
+void sl_shared_release(sl_job *);
+
+/* ---- explain.c */
+/* A line a job: reused, or run and why. */
+int sl_explain(sl_execution *, FILE *);
 
 /* ---- metrics.c */
 void sl_metrics_add(sl_job *, int64_t step, const sluice_number *, size_t count);
@@ -217,8 +242,11 @@ struct sl_job {
     sl_job *producer;  /* whose stream it reads; NULL */
     _Atomic int state; /* sl_job_state; changed under run->lock */
 
-    uint8_t key[16];
+    sl_buffer inputs; /* all that determines the output, as text (key.c) */
+    uint8_t key[SL_HASH_SIZE];
     bool keyed, decided, reuse; /* key is known; whether to reuse was decided by it; and how */
+    bool stored, claimed;       /* the output came from the store; this run has the claim to compute it */
+    const char *damage;         /* what the store's entry suffered; NULL */
 
     pthread_t thread;
     bool threaded;
@@ -256,7 +284,10 @@ struct sl_job {
 struct sl_execution {
     const sl_plan *plan;
     const char *folder;
-    bool quiet;
+    bool quiet, fresh, explain;
+    sl_store *store;                      /* NULL = none */
+    bool store_by_default;                /* nobody named it */
+    atomic_bool store_used, store_failed; /* something was put there; no more is tried */
     sl_console console;
     sl_services services;
     sl_arena *arena;

@@ -96,7 +96,8 @@ static bool await_turn(sl_job *job)
     return ready && !run->cancelled;
 }
 
-/* The note that makes a job reusable: its key, what a sink wrote, and its metrics. Last of all that a job writes. */
+/* The note that makes a job reusable: its key, what a sink wrote, and its metrics. Last of all that a job writes into
+ * the folder. */
 static int write_done(sl_job *job)
 {
     char key[33], output[33], error[SL_ERROR_SIZE];
@@ -111,6 +112,9 @@ static int write_done(sl_job *job)
     if (rc >= 0 && job->lines.size > 0)
         rc = sl_buffer_append(&text, job->lines.data, job->lines.size);
     snprintf(error, sizeof error, "out of memory");
+    const char *inputs = sl_job_path(job, ".inputs", job->arena);
+    if (rc >= 0 && inputs != NULL)
+        rc = sl_file_write(inputs, job->inputs.data, job->inputs.size, error);
     if (rc >= 0 && path != NULL)
         rc = sl_file_write(path, text.data, text.size, error);
     sl_buffer_free(&text);
@@ -154,7 +158,11 @@ static int execute(sl_job *job)
         rc = close_output(job);
     if (rc >= 0)
         rc = sl_metrics_seal(job);
-    return rc >= 0 ? write_done(job) : rc;
+    if (rc >= 0)
+        rc = write_done(job);
+    if (rc >= 0)
+        sl_shared_put(job);
+    return rc;
 }
 
 static void *stage_thread(void *argument)
@@ -277,6 +285,7 @@ static void close_all(sl_job *jobs, size_t count)
         sl_earlier_close(jobs[j].earlier, jobs[j].state == SL_JOB_DONE);
         if (jobs[j].state == SL_JOB_DONE)
             sl_checkpoint_forget(&jobs[j]);
+        sl_shared_release(&jobs[j]);
         jobs[j].earlier = NULL;
         sl_arena_free(jobs[j].arena);
         jobs[j].arena = NULL;
@@ -328,7 +337,9 @@ int sl_phase_run(sl_execution *run, size_t first, size_t count)
         return rc;
     }
     sl_key_reuse(run, first, count);
-    rc = open_all(run, jobs, count);
+    rc = sl_key_await(run, first, count);
+    if (rc >= 0)
+        rc = open_all(run, jobs, count);
     for (size_t j = 0; rc >= 0 && j < count; j++)
         if (jobs[j].reuse)
             take_over(&jobs[j]);

@@ -129,7 +129,7 @@ void sl_progress_reused(const sl_job *job)
     if (job->run->quiet)
         return;
     name_line(&line, job);
-    sl_buffer_printf(&line, "reused");
+    sl_buffer_printf(&line, job->stored ? "reused, from the store" : "reused");
     if (sl_stage_has_output(job->stage))
         sl_buffer_printf(&line, "  %s records", grouped(job->out, a));
     say(job, &line);

@@ -184,6 +184,16 @@ static int run_phases(sl_execution *run, char *error)
     return rc;
 }
 
+/* What a run would do, without a change to anything. */
+static int explain(sl_execution *run, char *error)
+{
+    const int rc = sl_key_compute(run, 0, run->job_count, error);
+    if (rc < 0)
+        return rc;
+    sl_key_reuse(run, 0, run->job_count);
+    return sl_explain(run, stdout);
+}
+
 static void print_table(const sl_execution *run, FILE *out)
 {
     sl_table_entry *entries = calloc(run->job_count + 1, sizeof *entries);
@@ -221,6 +231,7 @@ static void print_places(const sl_execution *run, FILE *out)
 static void close_all(sl_execution *run)
 {
     sl_sinks_end(run);
+    sl_shared_close(run);
     sl_services_end(&run->services);
     for (size_t j = 0; run->jobs != NULL && j < run->job_count; j++) {
         for (size_t i = 0; i < run->jobs[j].number_count; i++)
@@ -228,6 +239,7 @@ static void close_all(sl_execution *run)
         free(run->jobs[j].numbers);
         sl_buffer_free(&run->jobs[j].lines);
         sl_buffer_free(&run->jobs[j].times);
+        sl_buffer_free(&run->jobs[j].inputs);
     }
     free(run->jobs);
     sl_buffer_free(&run->numerics);
@@ -243,7 +255,13 @@ static void close_all(sl_execution *run)
 
 int sl_run(const sl_plan *plan, sl_registry *registry, const sl_run_options *options)
 {
-    sl_execution run = {.plan = plan, .quiet = options->quiet, .lock_fd = -1, .metrics_fd = -1, .timing_fd = -1};
+    sl_execution run = {.plan = plan,
+                        .quiet = options->quiet,
+                        .fresh = options->fresh,
+                        .explain = options->explain,
+                        .lock_fd = -1,
+                        .metrics_fd = -1,
+                        .timing_fd = -1};
     char error[SL_ERROR_SIZE] = "out of memory";
     struct handlers handlers;
     run.arena = sl_arena_new();
@@ -258,10 +276,16 @@ int sl_run(const sl_plan *plan, sl_registry *registry, const sl_run_options *opt
     sl_services_init(&run.services, registry, plan->runtime, plan->runtime_count, &run.console, plan->seed);
     take_signals(&handlers);
 
-    int rc = run.folder != NULL ? open_folder(&run, options->fresh, error) : SLUICE_NO_MEMORY;
+    int rc = run.folder != NULL ? SLUICE_OK : SLUICE_NO_MEMORY;
+    if (rc >= 0 && !run.explain)
+        rc = open_folder(&run, options->fresh, error);
+    if (rc >= 0 && !sl_shared_open(&run, options->store, error))
+        rc = SLUICE_IO;
     if (rc >= 0)
         rc = make_jobs(&run);
-    if (rc >= 0) {
+    if (rc >= 0 && run.explain) {
+        rc = explain(&run, error);
+    } else if (rc >= 0) {
         sl_console_line(&run.console, SLUICE_LOG_INFO, "run of %s in %s", plan->file, run.folder);
         sl_crash_watch(fileno(run.console.file), STDERR_FILENO,
                        "; the run's log.txt has a backtrace, the same command goes on from there, and isolate = true "
@@ -273,8 +297,9 @@ int sl_run(const sl_plan *plan, sl_registry *registry, const sl_run_options *opt
     int code = SL_RUN_FAILED;
     if (rc >= 0) {
         code = SL_RUN_DONE;
-        sl_folder_sweep(run.folder, true);
-        if (!options->quiet) {
+        if (!run.explain)
+            sl_folder_sweep(run.folder, true);
+        if (!options->quiet && !run.explain) {
             print_table(&run, stdout);
             print_places(&run, stdout);
             fflush(stdout);

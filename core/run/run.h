@@ -4,8 +4,9 @@
  *
  * The folder (default runs/<name>) holds pipeline.cfg (resolved), metrics.jsonl (no clock in it: the same run gives the
  * same bytes), timing.jsonl, log.txt, streams/<phase>-<iteration>/<stage>.zst and models/<slot>@<version>/; iterations
- * count from 1 in names of folders and in what people read. Whatever is found there with the same content key is not
- * computed again, so running again after an interruption goes on with the stage that was interrupted.
+ * count from 1 in names of folders and in what people read. Whatever is found there, or in the store, with the same
+ * content key is not computed again, so running again after an interruption goes on with the stage that was
+ * interrupted.
  */
 #ifndef SL_RUN_H
 #define SL_RUN_H
@@ -13,9 +14,12 @@
 #include "core/plan/plan.h"
 
 typedef struct sl_run_options {
-    const char *out; /* the run's folder; NULL = the plan's, or runs/<name> */
-    bool fresh;      /* forget the streams and models that earlier runs left in it */
-    bool quiet;      /* no progress and no table: errors and warnings only */
+    const char *out;   /* the run's folder; NULL = the plan's, or runs/<name> */
+    const char *store; /* of stage outputs, shared with other runs (core/store/store.h); "off"; NULL = SLUICE_STORE, the
+                          plan's, or the user's */
+    bool fresh;        /* forget the streams and models that earlier runs left in it, and take none from the store */
+    bool explain;      /* run nothing: say for each stage whether it would be reused, or run and why */
+    bool quiet;        /* no progress and no table: errors and warnings only */
 } sl_run_options;
 
 /* DAMAGED: a stream is damaged, or a record or a line of data is wrong. */

@@ -28,6 +28,27 @@ char *sl_version_path(const sl_execution *run, size_t slot, int64_t version, sl_
     return sl_arena_printf(arena, "%s/models/%s@%lld", run->folder, s->name, (long long)version);
 }
 
+char *sl_version_hidden(const sl_execution *run, size_t slot, int64_t version, sl_arena *arena)
+{
+    return sl_arena_printf(arena, "%s/models/.%s@%lld.tmp-%ld", run->folder, run->plan->slots[slot].name,
+                           (long long)version, (long)getpid());
+}
+
+int sl_version_name(const char *hidden, const char *final, sl_arena *arena)
+{
+    const char *old = sl_arena_printf(arena, "%s-old", hidden);
+    if (old == NULL) {
+        errno = ENOMEM;
+        return -1;
+    }
+    const bool replaced = rename(final, old) == 0; /* of an earlier run with other settings */
+    if (sl_folder_sync(hidden) < 0 || rename(hidden, final) != 0 || sl_parent_sync(final) < 0)
+        return -1;
+    if (replaced)
+        sl_folder_remove(old);
+    return 0;
+}
+
 const sluice_model_ref *sl_version_ref(const sl_job *job, const sl_model_use *use, const char *text, sl_arena *arena)
 {
     const sl_slot *slot = &job->run->plan->slots[use->slot];
@@ -124,8 +145,7 @@ int sl_version_begin(sl_job *job, const sluice_model_ref *ref, const char **dir)
     if (publication(job, ref) != NULL)
         return sluice_error(host, SLUICE_BAD_PARAMETER, "publishes %s@%lld twice", ref->slot, (long long)ref->next);
     sl_publication *p = sl_arena_alloc(job->arena, sizeof *p);
-    char *folder = sl_arena_printf(job->arena, "%s/models/.%s@%lld.tmp-%ld", job->run->folder, ref->slot,
-                                   (long long)ref->next, (long)getpid());
+    char *folder = sl_version_hidden(job->run, slot_of(job, ref), ref->next, job->arena);
     if (p == NULL || folder == NULL)
         return sluice_error(host, SLUICE_NO_MEMORY, "out of memory");
     if (sl_folder_remove(folder) < 0 || sl_folder_make(folder, error) < 0)
@@ -157,14 +177,10 @@ int sl_version_commit(sl_job *job, const sluice_model_ref *ref)
     if (is_empty(p->folder))
         return sluice_error(host, SLUICE_BAD_MODEL, "wrote nothing into %s@%lld", ref->slot, (long long)ref->next);
     const char *final = sl_version_path(job->run, p->slot, p->version, job->arena);
-    const char *old = sl_arena_printf(job->arena, "%s-old", p->folder);
-    if (final == NULL || old == NULL)
+    if (final == NULL)
         return sluice_error(host, SLUICE_NO_MEMORY, "out of memory");
-    const bool replaced = rename(final, old) == 0; /* of an earlier run with other settings */
-    if (sl_folder_sync(p->folder) < 0 || rename(p->folder, final) != 0 || sl_parent_sync(final) < 0)
+    if (sl_version_name(p->folder, final, job->arena) != 0)
         return sluice_error(host, SLUICE_IO, "cannot publish %s: %m", final);
-    if (replaced)
-        sl_folder_remove(old);
     p->folder = NULL;
     sl_console_line(job->host.console, SLUICE_LOG_INFO, "stage '%s' published %s@%lld", job->stage->name, ref->slot,
                     (long long)ref->next);
