@@ -251,6 +251,10 @@ void sl_shared_put(sl_job *job)
     char error[SL_ERROR_SIZE] = "what it left cannot be read";
     if (!is_shared(job) || !job->claimed || run->store_failed)
         return;
+    /* Records that crashed their stage were left out: another run has the right to try them. */
+    const char *quarantine = sl_job_path(job, ".quarantine.zst", job->arena);
+    if (quarantine == NULL || sl_path_exists(quarantine))
+        return;
     int rc = add_file(&p, "done", sl_job_path(job, ".done", job->arena));
     if (rc == SLUICE_OK && sl_stage_has_output(job->stage))
         rc = add_file(&p, "stream.zst", sl_job_path(job, ".zst", job->arena));
