@@ -195,6 +195,7 @@ for form in one batch; do
     "$sluice" cat $form-skip/streams/main-1/wild.zst | sed 's/"seen":[0-9]*//' >got
     cmp -s expected got && ok || bad "$form: other records than r60 are missing or changed"
     says '"quarantined":1' $form-skip/metrics.jsonl
+    says "record 'r60': .*; it is left out and kept in quarantine" $form-skip/log.txt
     "$sluice" run $form.cfg --out $form-skip $(sets wild.how=abort wild.at=r60 wild.on_crash=skip-record) >out 2>&1
     [ "$(grep -c reused out)" = 3 ] && ok || bad "$form: a run that left a record out is not reused"
 done

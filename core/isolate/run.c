@@ -99,11 +99,30 @@ static void name_hand(const sl_isolate *x, char *text, size_t size)
                  (unsigned long long)x->job->out);
 }
 
+/* One line of the log: what happened, and what follows. */
+static void say(const sl_isolate *x, const char *hand, const char *words, const char *then)
+{
+    sluice_log(&x->job->host.public, SLUICE_LOG_WARNING, "%s: its process %s%s; %s", hand, x->process.how, words, then);
+}
+
+/* Stops the run. */
+static int give_up(sl_isolate *x, const char *hand, const char *words, int attempts)
+{
+    int kept = x->hand_count > 0 ? SLUICE_OK : SLUICE_END;
+    for (size_t i = 0; kept >= 0 && i < x->hand_count; i++)
+        kept = quarantine(x, x->hand[i]);
+    return sluice_error(&x->job->host.public, SLUICE_FAILED,
+                        "%s: its process %s%s%s; %sthe same command goes on from here", hand, x->process.how, words,
+                        attempts > 1 ? ", three times" : "",
+                        kept != SLUICE_OK    ? ""
+                        : x->hand_count == 1 ? "it is kept in quarantine, and "
+                                             : "they are kept in quarantine, and ");
+}
+
 /* Decides what follows a crash: SLUICE_OK for another attempt. */
 static int after_crash(sl_isolate *x, struct crashes *crashes)
 {
     sl_job *job = x->job;
-    const sluice_host *host = &job->host.public;
     const int rule = job->stage->isolation.on_crash;
     char hand[320], words[SL_WORDS + 32] = "";
     if (atomic_load(&job->run->cancelled))
@@ -112,8 +131,8 @@ static int after_crash(sl_isolate *x, struct crashes *crashes)
     name_hand(x, hand, sizeof hand);
     if (x->process.last[0] != '\0')
         snprintf(words, sizeof words, "; its last words: %s", x->process.last);
-    sluice_log(host, SLUICE_LOG_WARNING, "%s: its process %s%s", hand, x->process.how, words);
-    if (rule != SL_CRASH_STOP && x->hand_count > 1) { /* which of them is found out by giving them one by one */
+    if (rule != SL_CRASH_STOP && x->hand_count > 1) {
+        say(x, hand, words, "they are given one by one to find it out");
         x->careful = sluice_record_number(sl_record_public(x->hand[x->hand_count - 1])) + 1;
         return SLUICE_OK;
     }
@@ -121,17 +140,14 @@ static int after_crash(sl_isolate *x, struct crashes *crashes)
     const uint64_t number = record != NULL ? sluice_record_number(sl_record_public(record)) : UINT64_MAX;
     crashes->attempts = number == crashes->number ? crashes->attempts + 1 : 1;
     crashes->number = number;
-    if (rule == SL_CRASH_RETRY && crashes->attempts < MOST_ATTEMPTS)
+    if (rule == SL_CRASH_RETRY && crashes->attempts < MOST_ATTEMPTS) {
+        say(x, hand, words, "another begins with the first record");
         return SLUICE_OK;
-    int kept = record != NULL ? SLUICE_OK : SLUICE_END;
-    for (size_t i = 0; kept >= 0 && i < x->hand_count; i++)
-        kept = quarantine(x, x->hand[i]);
-    if (rule == SL_CRASH_SKIP && record != NULL && kept >= 0)
-        return leave_out(x, number);
-    return sluice_error(host, SLUICE_FAILED, "%s: its process %s%s%s%s", hand, x->process.how, words,
-                        crashes->attempts > 1 ? ", three times" : "",
-                        kept == SLUICE_OK ? "; it is kept in quarantine, and the same command goes on from here"
-                                          : "; the same command goes on from here");
+    }
+    if (rule != SL_CRASH_SKIP || record == NULL || quarantine(x, record) < 0)
+        return give_up(x, hand, words, crashes->attempts);
+    say(x, hand, words, "it is left out and kept in quarantine");
+    return leave_out(x, number);
 }
 
 int sl_isolate_run(sl_job *job)
