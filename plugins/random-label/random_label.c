@@ -36,6 +36,8 @@ static int init(void *self, const sluice_host *host)
 {
     struct random_label *state = self;
     state->host = host;
+    if (state->mark && !state->mark[0])
+        return sluice_error(host, SLUICE_BAD_PARAMETER, "mark is empty; name a meta field, or leave it out");
     return SLUICE_OK;
 }
 

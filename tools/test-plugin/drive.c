@@ -132,12 +132,13 @@ static int drive_loss(tp_host *host, const sluice_loss_class *loss, void *self)
         if (b == NULL)
             return SLUICE_NO_MEMORY;
         rc = tp_batch_call(loss, self, b);
-        for (size_t i = 0; rc >= 0 && loss->pairs != NULL && i < count; i++)
-            sl_buffer_printf(out, "pair %zu: %a %a %a\n", at + i, b->pair_grads.loss[i], b->pair_grads.d_chosen[i],
+        for (size_t i = 0; rc >= 0 && loss->pairs != NULL && i < count; i++) {
+            sl_buffer_printf(out, "pair %zu: %a %a %a", at + i, b->pair_grads.loss[i], b->pair_grads.d_chosen[i],
                              b->pair_grads.d_rejected[i]);
-        for (size_t i = 0; rc >= 0 && loss->pairs != NULL && b->pairs.heads > 0 && i < count * TP_LOSS_HEADS; i++)
-            sl_buffer_printf(out, "value %zu: %a %a\n", at * TP_LOSS_HEADS + i, b->pair_grads.d_chosen_value[i],
-                             b->pair_grads.d_rejected_value[i]);
+            for (size_t h = i * b->pairs.heads; h < (i + 1) * b->pairs.heads; h++)
+                sl_buffer_printf(out, " %a %a", b->pair_grads.d_chosen_value[h], b->pair_grads.d_rejected_value[h]);
+            sl_buffer_printf(out, "\n");
+        }
         for (size_t i = 0; rc >= 0 && loss->pairs == NULL && i < count; i++) {
             sl_buffer_printf(out, "sequence %zu: %a", at + i, b->token_grads.loss[i]);
             for (size_t t = b->sequences.offset[i]; t < b->sequences.offset[i + 1]; t++)

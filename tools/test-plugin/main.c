@@ -99,8 +99,9 @@ static void run_all(const tp_suite *suite, results *all, tp_survey *survey, tp_r
     const bool readable = tp_look(suite, survey, r);
     for (const tp_test *const *t = tp_tests; *t != NULL; t++) {
         const bool whole = (*t)->scope != TP_RUN, needs = (*t)->scope != TP_FILE;
-        if (*t == &tp_test_loads || !(wanted(all, (*t)->name) || (!readable && *t == &tp_test_description)) ||
-            (needs && !readable))
+        if (*t == &tp_test_loads ||
+            !(wanted(all, (*t)->name) || (!readable && loaded.verdict < TP_FAILED && *t == &tp_test_description)) ||
+            (!readable && (needs || (*t == &tp_test_description && loaded.verdict >= TP_FAILED))))
             continue;
         if (whole)
             run_one(suite, all, *t, "", r);

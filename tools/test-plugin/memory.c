@@ -66,6 +66,9 @@ extern void *__libc_memalign(size_t, size_t);
 extern void __libc_free(void *);
 void *memalign(size_t, size_t);
 
+/* Everything below is for the plugin and the C library to find. */
+#pragma GCC visibility push(default)
+
 static void *note(void *block, bool fill)
 {
     if (block == NULL)
@@ -172,4 +175,5 @@ time_t time(time_t *out)
         *out = t.tv_sec;
     return t.tv_sec;
 }
+#pragma GCC visibility pop
 #endif

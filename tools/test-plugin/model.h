@@ -9,7 +9,7 @@
 
 #include <sluice/model.h>
 
-enum { TP_VOCABULARY = 258, TP_STOP = 256, TP_START = 257, TP_CONTEXT = 1024, TP_HEADS = 2 };
+enum { TP_VOCABULARY = 258, TP_STOP = 256, TP_START = 257, TP_CONTEXT = 4096, TP_HEADS = 2 };
 
 /* heads: whether the models it opens are reward models. Lives as long as the program. */
 const sluice_model_service *tp_model_service(bool heads);

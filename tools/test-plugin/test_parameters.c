@@ -209,7 +209,7 @@ static double draw_number(const sluice_param *p, uint64_t h)
 
 static void draw_value(tp_value *v, uint64_t h)
 {
-    static const char *const texts[] = {"", "x", "no such thing", TP_JUDGE_A, "kind", "{prompt} %s \"\n"};
+    static const char *const texts[] = {"", "x", "no such thing", TP_JUDGE_A, "kind", "{prompt} %s \""};
     static const char *const judges[] = {TP_JUDGE_A, TP_JUDGE_B, "no-such-judge"};
     static const double numbers[] = {0.5, 1, 2};
     switch (v->param->type) {

@@ -24,6 +24,7 @@ static void works(tp_subject *s, tp_report *r)
                     "refuses the sample records, so that little can be tested: %s; give it what it needs with --set "
                     "NAME=VALUE",
                     out.error);
+        tp_check_fault(&out, TP_FAULT_UNDECLARED, r);
         tp_check_fault(&out, TP_FAULT_METRIC, r);
         tp_check_fault(&out, TP_FAULT_RECORD, r);
         tp_check_fault(&out, TP_FAULT_MESSAGE, r);

@@ -1,0 +1,18 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/* A parameter without a word about it.
+ * Caught by: description=FAILED */
+#include "tests/plugins/bad/bad.h"
+
+struct state {
+    double strength;
+};
+
+static const sluice_param params[] = {SLUICE_DOUBLE(struct state, strength, .value = 1), SLUICE_PARAMS_END};
+
+static int process(void *self, sluice_record *record)
+{
+    return doubt(record, 0.9);
+}
+
+static const sluice_stage_class bad = {GOOD("bad/class", struct state, params), .process = process};
+BAD_PLUGIN(bad);

@@ -1,0 +1,29 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/* Goes on when it is cancelled.
+ * Caught by: life=HUNG cancel=HUNG */
+#include "tests/plugins/bad/bad.h"
+
+struct state {
+    const sluice_host *host;
+    int64_t count;
+};
+
+static int init(void *self, const sluice_host *host)
+{
+    ((struct state *)self)->host = host;
+    return SLUICE_OK;
+}
+
+static int run(void *self)
+{
+    struct state *s = self;
+    sluice_record *record;
+    int rc;
+    while ((rc = sluice_next(s->host, &record)) != SLUICE_END)
+        if (rc == SLUICE_OK && doubt(record, 0.9) >= 0)
+            sluice_emit(s->host, record);
+    return SLUICE_OK;
+}
+
+static const sluice_stage_class bad = {GOOD("bad/class", struct state, no_params), .base.init = init, .run = run};
+BAD_PLUGIN(bad);
