@@ -31,7 +31,7 @@ for source in "$SLUICE_SOURCE"/tests/plugins/bad/*.c; do
     wanted=$(sed -n 's,.*Caught by: \(.*\) \*/.*,\1,p' "$source")
     case $wanted in
     '') fail "$name: its head does not say what it is caught by" ;;
-    *HUNG*) limit=4 ;;
+    *HUNG*) limit=8 ;;
     *) limit=60 ;;
     esac
     "$sluice" test-plugin "$file" --timeout $limit >"$work/said" 2>&1

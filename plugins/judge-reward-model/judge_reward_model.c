@@ -37,7 +37,7 @@ static const sluice_param params[] = {
     SLUICE_DOUBLE(struct judge, penalty, .value = 1, .min = 0,
                   .doc = "Standard deviations taken off the mean with combine = \"lower\"."),
     SLUICE_BOOL(struct judge, members, .value = 0,
-                .doc = "Keep each output's score as well, under the names STAGE/0, STAGE/1, …"),
+                .doc = "Keep each output's score as well, under the names STAGE/0, STAGE/1 and so on."),
     SLUICE_CHOICE(struct judge, too_long, .value = TOO_LONG_ERROR, .choices = long_rules,
                   .doc =
                       "What to do with an answer that exceeds the context with its prompt: stop, or give it no score."),

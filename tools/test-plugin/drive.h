@@ -31,9 +31,9 @@ enum tp_fault {
     TP_FAULT_NONE,
     TP_FAULT_UNDECLARED, /* a number that it does not declare */
     TP_FAULT_METRIC,     /* a number that is not finite */
-    TP_FAULT_MESSAGE, /* an error without words, of several lines, or not said at all */
-    TP_FAULT_CANCEL,  /* went on after it was told to stop */
-    TP_FAULT_RECORD   /* emitted what it may not */
+    TP_FAULT_MESSAGE,    /* an error without words, of several lines, or not said at all */
+    TP_FAULT_CANCEL,     /* went on after it was told to stop */
+    TP_FAULT_RECORD      /* emitted what it may not */
 };
 
 typedef struct tp_emitted {

@@ -67,7 +67,8 @@ static void host_metrics(const sluice_host *public, int64_t step, const sluice_n
     tp_host *host = of(public);
     for (size_t i = 0; i < count; i++) {
         if (!declared(host->subject->type, numbers[i].name))
-            tp_fault(host, TP_FAULT_UNDECLARED, "reports '%s', which its table of metrics does not have", numbers[i].name);
+            tp_fault(host, TP_FAULT_UNDECLARED, "reports '%s', which its table of metrics does not have",
+                     numbers[i].name);
         else if (!isfinite(numbers[i].value))
             tp_fault(host, TP_FAULT_METRIC, "reports '%s' = %g: leave out what has no value", numbers[i].name,
                      numbers[i].value);

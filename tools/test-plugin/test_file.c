@@ -139,7 +139,7 @@ const tp_test tp_test_symbols = {"symbols", "one symbol is exported", TP_FILE, 0
 static bool is_sentence(const char *text)
 {
     const size_t length = text != NULL ? strlen(text) : 0;
-    return length > 1 && strchr(".!?)", text[length - 1]) != NULL && strchr(text, '\n') == NULL;
+    return length > 1 && strchr(".!?)\"", text[length - 1]) != NULL && strchr(text, '\n') == NULL;
 }
 
 static void describe_param(const sluice_class *c, const sluice_param *p, tp_report *r)

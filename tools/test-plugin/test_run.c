@@ -30,7 +30,7 @@ void tp_check_fault(const tp_outcome *out, enum tp_fault fault, tp_report *r)
 
 bool tp_drive_apart(const tp_subject *s, const tp_work *work, int *status)
 {
-    enum { PATIENCE_MS = 1500 };
+    enum { PATIENCE_MS = 1000 };
     fflush(NULL);
     const pid_t child = fork();
     if (child == 0) {
