@@ -45,7 +45,9 @@ static int write_note(sl_job *job, const char *path, char *error)
     char key[33];
     sl_buffer text = {0};
     sl_hex(job->key, 16, key);
-    int rc = sl_buffer_printf(&text, "{\"key\":\"%s\",\"numbers\":%zu,\"bytes\":%zu}\n", key, job->number_count,
+    int rc = sl_metrics_kept(job);
+    if (rc >= 0)
+        rc = sl_buffer_printf(&text, "{\"key\":\"%s\",\"numbers\":%zu,\"bytes\":%zu}\n", key, job->number_count,
                               job->lines.size);
     for (size_t i = 0; rc >= 0 && i < job->number_count; i++)
         rc = sl_buffer_printf(&text, "%a %s\n", job->numbers[i].value, job->numbers[i].name);
@@ -90,7 +92,7 @@ static bool read_note(sl_job *job, const char *path)
             line = stop + 1;
         }
     }
-    fits = fits && (size_t)(end - line) == bytes && sl_metrics_take(job, line, bytes) == SLUICE_OK;
+    fits = fits && !job->lost && (size_t)(end - line) == bytes && sl_metrics_take(job, line, bytes) == SLUICE_OK;
     sl_buffer_free(&text);
     return fits;
 }

@@ -174,7 +174,8 @@ int sl_explain(sl_execution *, FILE *);
 
 /* ---- metrics.c */
 void sl_metrics_add(sl_job *, int64_t step, const sluice_number *, size_t count);
-int sl_metrics_seal(sl_job *); /* the stage's own line, after those of its steps */
+int sl_metrics_kept(const sl_job *); /* none of them was lost for want of memory */
+int sl_metrics_seal(sl_job *);       /* the stage's own line, after those of its steps */
 /* Reads a job's lines back from its .done file. */
 int sl_metrics_restore(sl_job *, const char *lines);
 /* A job that runs after all starts without what its .done file said. */
@@ -279,6 +280,7 @@ struct sl_job {
     sluice_number *numbers;  /* of the whole stage; names malloc'ed */
     size_t number_count;
     bool warned; /* that a number is not finite */
+    bool lost;   /* a number or a line, for want of memory */
 };
 
 struct sl_execution {
@@ -294,6 +296,7 @@ struct sl_execution {
     sl_job *jobs; /* all, in the order phase, iteration, stage */
     size_t job_count;
     size_t flushed; /* jobs whose metrics are in metrics.jsonl */
+    int unwritten;  /* errno of what could not be written there, 0 = none */
     int lock_fd, metrics_fd, timing_fd;
 
     pthread_mutex_t lock;

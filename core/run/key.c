@@ -238,7 +238,11 @@ static int add_numerics(struct reader *r)
     sl_buffer *numerics = &r->run->numerics;
     int rc = SLUICE_OK;
     if (numerics->size == 0) {
-        sl_services_get(&r->run->services, SLUICE_MODEL_SERVICE);
+        const void *model = sl_services_get(&r->run->services, SLUICE_MODEL_SERVICE);
+        if (model == NULL && sl_registry_service(r->run->services.registry, SLUICE_MODEL_SERVICE) != NULL) {
+            r->error[0] = '\0'; /* it has said why it did not start */
+            return SLUICE_FAILED;
+        }
         rc = sl_services_numerics(&r->run->services, numerics);
         if (rc >= 0)
             rc = sl_buffer_append(numerics, "", 1);

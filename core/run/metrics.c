@@ -72,13 +72,15 @@ static void keep(sl_job *job, const char *name, double value)
             return;
         }
     sluice_number *more = realloc(job->numbers, (job->number_count + 1) * sizeof *more);
-    if (more == NULL)
-        return;
-    job->numbers = more;
-    more[job->number_count].name = strdup(name);
-    more[job->number_count].value = value;
-    if (more[job->number_count].name != NULL)
+    if (more != NULL) {
+        job->numbers = more;
+        more[job->number_count].name = strdup(name);
+        more[job->number_count].value = value;
+    }
+    if (more != NULL && more[job->number_count].name != NULL)
         job->number_count++;
+    else
+        job->lost = true;
 }
 
 void sl_metrics_add(sl_job *job, int64_t step, const sluice_number *numbers, size_t count)
@@ -89,21 +91,32 @@ void sl_metrics_add(sl_job *job, int64_t step, const sluice_number *numbers, siz
         return;
     }
     sl_buffer line = {0};
-    open_line(job, &line);
-    sl_buffer_printf(&line, ",\"step\":%lld", (long long)step);
-    for (size_t i = 0; i < count; i++)
-        add_number(job, &line, numbers[i].name, numbers[i].value);
-    close_line(job, &line);
+    int rc = open_line(job, &line);
+    if (rc >= 0)
+        rc = sl_buffer_printf(&line, ",\"step\":%lld", (long long)step);
+    for (size_t i = 0; rc >= 0 && i < count; i++)
+        rc = add_number(job, &line, numbers[i].name, numbers[i].value);
+    if (rc >= 0)
+        rc = close_line(job, &line);
+    else
+        sl_buffer_free(&line);
+    job->lost = job->lost || rc < 0;
+}
+
+int sl_metrics_kept(const sl_job *job)
+{
+    return job->lost ? sluice_error(&job->host.public, SLUICE_NO_MEMORY, "out of memory for its metrics") : SLUICE_OK;
 }
 
 int sl_metrics_seal(sl_job *job)
 {
     sl_model_use use;
     bool publishes;
-    if (job->number_count == 0)
-        return SLUICE_OK;
+    int rc = sl_metrics_kept(job);
+    if (rc < 0 || job->number_count == 0)
+        return rc;
     sl_buffer line = {0};
-    int rc = open_line(job, &line);
+    rc = open_line(job, &line);
     if (rc >= 0 && sl_version_subject(job, &use, &publishes))
         rc = sl_buffer_printf(&line, ",\"model\":\"%s@%lld\"", job->run->plan->slots[use.slot].name,
                               (long long)use.version);
@@ -120,6 +133,7 @@ void sl_metrics_forget(sl_job *job)
     for (size_t i = 0; i < job->number_count; i++)
         free((char *)(uintptr_t)job->numbers[i].name);
     job->number_count = 0;
+    job->lost = false;
     job->lines.size = job->times.size = job->told = job->told_times = 0;
     atomic_store(&job->out, 0);
 }
@@ -146,6 +160,8 @@ int sl_metrics_restore(sl_job *job, const char *lines)
         if (rc < 0)
             return rc;
     }
+    if (job->lost)
+        return SLUICE_NO_MEMORY;
     return size > 0 ? sl_buffer_append(&job->lines, lines, size) : SLUICE_OK;
 }
 
@@ -182,7 +198,7 @@ static int write_all(int fd, const void *bytes, size_t size)
 
 int sl_metrics_flush(sl_execution *run)
 {
-    int rc = SLUICE_OK;
+    int rc = run->unwritten != 0 ? SLUICE_IO : SLUICE_OK; /* what is behind a gap stays unwritten */
     for (; rc >= 0 && run->flushed < run->job_count; run->flushed++) {
         sl_job *job = &run->jobs[run->flushed];
         const int state = job->state; /* before its lines are looked at: of a job that ended they are all there */
@@ -191,13 +207,11 @@ int sl_metrics_flush(sl_execution *run)
         if (state != SL_JOB_DONE && state != SL_JOB_REUSED)
             break;
         rc = write_all(run->metrics_fd, job->lines.data, job->lines.size);
+        run->unwritten = rc < 0 ? errno : 0;
         sl_buffer_free(&job->lines);
         sl_buffer_free(&job->times);
         job->told = job->told_times = 0;
     }
-    if (rc < 0)
-        sl_console_line(&run->console, SLUICE_LOG_WARNING, "cannot write %s/metrics.jsonl: %s", run->folder,
-                        strerror(errno));
     return rc;
 }
 

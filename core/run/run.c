@@ -309,6 +309,10 @@ int sl_run(const sl_plan *plan, sl_registry *registry, const sl_run_options *opt
         const int why = run.failed->host.code;
         code = why == SLUICE_CORRUPT || why == SLUICE_BAD_RECORD ? SL_RUN_DAMAGED : SL_RUN_FAILED;
         sl_console_line(&run.console, SLUICE_LOG_WARNING, "%s", run.failed->host.error);
+    } else if (run.unwritten != 0) {
+        sl_console_line(&run.console, SLUICE_LOG_WARNING,
+                        "cannot write %s/metrics.jsonl: %s; mend the disk and run again", run.folder,
+                        strerror(run.unwritten));
     } else if (sl_run_interrupted()) {
         code = SL_RUN_STOPPED;
         sl_console_line(&run.console, SLUICE_LOG_WARNING,

@@ -39,8 +39,10 @@ static const sluice_service_class *class_of(const sl_provider *provider)
 static const void *make(sl_services *services, const sl_registered *type)
 {
     sl_provider *provider = calloc(1, sizeof *provider);
-    if (provider == NULL)
+    if (provider == NULL) {
+        sl_console_line(services->console, SLUICE_LOG_WARNING, "service '%s': out of memory", type->type->id);
         return NULL;
+    }
     provider->type = type;
     provider->next = services->first; /* seen before it is whole: a circle of services finds NULL, not itself */
     services->first = provider;
