@@ -24,7 +24,8 @@ run() {
             tune.checkpoint_every=0 train.checkpoint_every=0
         ;;
     warm)
-        set -- seeds.count=32 train-questions.count=64 held-questions.count=24 questions.count=6 answers.n=4 phases.start.repeat=2 \
+        set -- seeds.count=32 made-up.count=32 made-up-held.count=24 train-questions.count=24 \
+            held-questions.count=24 questions.count=6 answers.n=4 phases.start.repeat=2 \
             tune.checkpoint_every=0 probing.checkpoint_every=0 train-first.start=policy@1 train-second.start=policy@1 \
             train-third.start=policy@1 train-fourth.start=policy@2 train-fifth.start=policy@2 train-sixth.start=policy@2 \
             train-apart-a.start=policy@2 train-apart-b.start=policy@2 probing.start=policy@2 answers.model=policy@2 \

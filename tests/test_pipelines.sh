@@ -82,8 +82,8 @@ run reward-model "$pipelines/reward-model.cfg" reward@2 --set first-questions.co
     differ reward-model/models/reward@1 reward-model/models/reward@2
 run dpo "$pipelines/dpo.cfg" policy@1 --set preferences.limit=48 --set held-out.limit=16
 run best-of-n "$pipelines/best-of-n.cfg" policy@1 --set questions.count=48 --set answers.n=8 --set held-out.count=16
-run warm "$pipelines/warm.cfg" average@1 --set seeds.count=24 --set train-questions.count=64 --set held-questions.count=48 \
-    --set questions.count=6 --set answers.n=4 && differ warm/models/average@1 warm/models/first@1
+run warm "$pipelines/warm.cfg" average@1 --set seeds.count=24 --set made-up.count=24 --set made-up-held.count=24 \
+    --set train-questions.count=24 --set held-questions.count=24 --set questions.count=6 --set answers.n=4 && differ warm/models/average@1 warm/models/first@1
 # A reward function in Python, and the one that stands in the user guide.
 if command -v python3 >/dev/null; then
     run judge-command "$pipelines/judge-command.cfg" policy@1 --set questions.count=48 --set held-out.count=16
