@@ -39,7 +39,7 @@ run() {
         set -- "$@" --set "$setting"
         shift
     done
-    exec "$SLUICE_BUILD/sluice" run "$SLUICE_SOURCE/pipelines/$name.cfg" --quiet --out "$to" "$@"
+    exec env SLUICE_STORE="$work/store-$to" "$SLUICE_BUILD/sluice" run "$SLUICE_SOURCE/pipelines/$name.cfg" --quiet --out "$to" "$@"
 }
 
 # draws SEED: moments in seconds, one a line, half of them soon after the start.
@@ -49,7 +49,7 @@ draws() {
 
 # chain PIPELINE: up to eight kills, then to the end; adds to `kills`.
 chain() {
-    rm -rf killed
+    rm -rf killed store-killed
     hit=0 ended=no
     while [ $hit -lt 8 ] && [ $((kills + hit)) -lt "$share" ]; do
         read -r moment <&3
@@ -75,7 +75,7 @@ chain() {
 
 share=$(((${KILLS:-18} + 2) / 3))
 for name in quickstart self-rewarding warm; do
-    rm -rf whole
+    rm -rf whole store-whole
     (run $name whole) >out 2>&1 || { bad "$name, undisturbed: $(cat out)"; continue; }
     draws "${KILL_SEED:-7}$(echo $name | wc -c)" >moments
     kills=0 chains=0 on=0 good=0

@@ -265,8 +265,10 @@ int sl_run(const sl_plan *plan, sl_registry *registry, const sl_run_options *opt
     char error[SL_ERROR_SIZE] = "out of memory";
     struct handlers handlers;
     run.arena = sl_arena_new();
-    if (run.arena == NULL)
+    if (run.arena == NULL) {
+        fprintf(stderr, "sluice: out of memory\n");
         return SL_RUN_FAILED;
+    }
     const char *folder = options->out != NULL ? options->out : plan->out;
     run.folder =
         folder != NULL ? sl_arena_strdup(run.arena, folder) : sl_arena_printf(run.arena, "runs/%s", plan->name);
