@@ -16,7 +16,7 @@ enum { COMMANDS = sizeof commands / sizeof *commands };
 static void print_extension(void *context, const char *name, const char *summary)
 {
     (void)context;
-    printf("  %-10s %s\n", name, summary);
+    printf("  %-12s %s\n", name, summary);
 }
 
 struct suggestion {
@@ -40,7 +40,7 @@ static int help(void)
     puts("sluice runs pipelines that align language models: sample, judge, rank, regularize, train.\n\n"
          "  sluice COMMAND [OPTIONS]           sluice COMMAND --help\n");
     for (size_t i = 0; i < COMMANDS; i++)
-        printf("  %-10s %s\n", commands[i]->name, commands[i]->summary);
+        printf("  %-12s %s\n", commands[i]->name, commands[i]->summary);
     sl_extensions_visit(print_extension, NULL);
     puts("\nExit codes: 0 done, 1 failed, 2 wrong usage or a mistake in a pipeline file, 3 wrong or damaged data,\n"
          "130 stopped by Ctrl-C.\n\n"
