@@ -10,7 +10,8 @@ sluice=$SLUICE_BUILD/sluice
 cd "$work" || exit 1
 mkdir -m 755 plugins && cp "$SLUICE_BUILD"/tests/plugins/run_stages.so "$SLUICE_BUILD"/tests/plugins/wild.so plugins/ || exit 1
 SLUICE_PLUGIN_PATH=$work/plugins
-export SLUICE_PLUGIN_PATH
+SLUICE_STORE=off # what one run made must not save another from its crash
+export SLUICE_PLUGIN_PATH SLUICE_STORE
 ulimit -c 0
 
 ok() { passed=$((passed + 1)); }
