@@ -1,0 +1,61 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/* Every public struct in one exported symbol, for abidw and abidiff: they see what symbols lead to. */
+#include <sluice/sluice.h>
+
+SLUICE_EXPORT extern const struct sluice_abi_all {
+    sluice_model_ref model_ref;
+    sluice_part part;
+    sluice_doubles doubles;
+    sluice_strings strings;
+    sluice_models models;
+    sluice_param param;
+    sluice_metric_info metric_info;
+    sluice_class class;
+    sluice_stamp stamp;
+    sluice_plugin plugin;
+    sluice_number number;
+    sluice_host_api host_api;
+    sluice_host host;
+    sluice_message message;
+    sluice_segment segment;
+    sluice_candidate candidate;
+    sluice_pair pair;
+    sluice_record_api record_api;
+    sluice_record record;
+    sluice_stage_class stage_class;
+    sluice_answer answer;
+    sluice_pairs pairs;
+    sluice_pair_grads pair_grads;
+    sluice_token_batch token_batch;
+    sluice_token_grads token_grads;
+    sluice_loss_class loss_class;
+    sluice_metrics_line metrics_line;
+    sluice_metrics_class metrics_class;
+    sluice_service_class service_class;
+    sluice_ids ids;
+    sluice_text text;
+    sluice_model_info model_info;
+    sluice_generated generated;
+    sluice_generate_prompt generate_prompt;
+    sluice_generation generation;
+    sluice_span span;
+    sluice_group group;
+    sluice_optimizer optimizer;
+    sluice_step_info step_info;
+    sluice_tensor tensor;
+    sluice_model_service model_service;
+    sluice_draw draw;
+    enum sluice_result result;
+    enum sluice_log_level log_level;
+    enum sluice_loss_needs loss_needs;
+    enum sluice_loss_per loss_per;
+    enum sluice_encode_flags encode_flags;
+    enum sluice_merge_method merge_method;
+    enum sluice_fields fields;
+    enum sluice_traits traits;
+    enum sluice_purpose purpose;
+    enum sluice_finish finish;
+    sluice_param_type param_type;
+    sluice_kind kind;
+} sluice_abi_all;
+const struct sluice_abi_all sluice_abi_all = {.result = SLUICE_OK};
