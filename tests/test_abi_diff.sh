@@ -2,9 +2,9 @@
 # Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0
 # Compares the types of the public headers with their stored description, tests/abi/sluice.abi, by abidiff (Debian:
 # abigail-tools); skips without it. After a change that plugins survive - a member at the end of a struct that says its
-# size, a name with a new value - store it anew: sh tests/abi/compare.sh --store
+# size, a name with a new value - store it anew: sh tests/test_abi_diff.sh --store
 set -eu
-: "${SLUICE_SOURCE:=$(cd "$(dirname "$0")/../.." && pwd)}"
+: "${SLUICE_SOURCE:=$(cd "$(dirname "$0")/.." && pwd)}"
 stored=$SLUICE_SOURCE/tests/abi/sluice.abi
 for tool in abidw abidiff; do
     command -v $tool >/dev/null || { echo "$tool is not installed; skipped"; exit 77; }
@@ -22,6 +22,6 @@ if [ "${1:-}" = --store ]; then
     exit
 fi
 abidiff "$stored" "$work/now.abi" || {
-    echo "the ABI has changed; if plugins survive it, run: sh tests/abi/compare.sh --store" >&2
+    echo "the ABI has changed; if plugins survive it, run: sh tests/test_abi_diff.sh --store" >&2
     exit 1
 }
