@@ -93,7 +93,7 @@ static void memory(tp_subject *s, tp_report *r)
     enum { WARM = 8, ROUNDS = 12 };
     long blocks = 0, more = 0;
     if (!tp_memory_ours()) {
-        tp_skip(r, "the sanitizer's allocator finds this by itself");
+        tp_skip(r, "it needs an allocator that counts, and a sanitizer has its own");
         return;
     }
     tp_doing(r, "several lives");
