@@ -338,6 +338,8 @@ int sl_phase_run(sl_execution *run, size_t first, size_t count)
     }
     sl_key_reuse(run, first, count);
     rc = sl_key_await(run, first, count);
+    if (rc == SLUICE_NO_MEMORY)
+        sl_console_line(&run->console, SLUICE_LOG_WARNING, "out of memory");
     if (rc >= 0)
         rc = open_all(run, jobs, count);
     for (size_t j = 0; rc >= 0 && j < count; j++)
