@@ -217,6 +217,30 @@ int answers_complete(const answers_model *m, sluice_record *const *records, size
     return rc;
 }
 
+int answers_copy_earlier(const answers_model *const *models, size_t count, sluice_record *record, uint64_t *copied)
+{
+    const sluice_record *earlier = sluice_earlier(models[0]->host, record);
+    const size_t candidates = sluice_record_candidates(record);
+    int rc = SLUICE_OK;
+    if (!earlier || sluice_record_candidates(earlier) != candidates)
+        return SLUICE_OK;
+    for (size_t m = 0; m < count; m++)
+        for (size_t c = 0; rc >= 0 && c < candidates; c++) {
+            const char *version = models[m]->version;
+            size_t tokens;
+            sluice_candidate candidate;
+            if (sluice_record_logps(record, c, version, &tokens))
+                continue;
+            const float *logps = sluice_record_logps(earlier, c, version, &tokens);
+            rc = sluice_record_candidate(record, c, &candidate);
+            if (rc < 0 || !logps || tokens != candidate.token_count)
+                continue;
+            rc = sluice_record_set_logps(record, c, version, logps, tokens);
+            ++*copied;
+        }
+    return rc;
+}
+
 bool answers_sum(const sluice_record *record, uint32_t candidate, const char *version, double *sum)
 {
     size_t count;

@@ -54,6 +54,11 @@ bool answers_fit(const sluice_record *, size_t candidate, size_t context);
 int answers_complete(const answers_model *, sluice_record *const *records, size_t count, size_t context,
                      uint64_t *found, uint64_t *computed);
 
+/* Copies what an interrupted run of this stage had computed of a record (sluice_earlier): the log-probabilities under
+ * these models that the record lacks. Adds to *copied how many answers, once for each model. Once a record, in the
+ * order of the input. */
+int answers_copy_earlier(const answers_model *const *, size_t count, sluice_record *, uint64_t *copied);
+
 /* Sum over the answer's tokens under a version, in double; false when nobody computed it. */
 bool answers_sum(const sluice_record *, uint32_t candidate, const char *version, double *sum);
 

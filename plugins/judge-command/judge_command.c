@@ -1,5 +1,6 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /* judge-command: a program of the user's, in any language, as a judge: how a Python reward function is used. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <stdio.h>
@@ -324,6 +325,34 @@ static int talk(struct exchange *x)
     return rc;
 }
 
+/* The scores that the program had given before the run was interrupted. SLUICE_END when there are none. */
+static int take_earlier(struct judge *judge, sluice_record *record)
+{
+    const sluice_record *earlier = sluice_earlier(judge->host, record);
+    const size_t all = sluice_record_candidates(record);
+    const char *stage = sluice_stage_name(judge->host), *const * names;
+    const size_t length = strlen(stage);
+    const uint64_t before = judge->scored;
+    int rc = SLUICE_OK;
+    if (!earlier || sluice_record_candidates(earlier) != all)
+        return SLUICE_END;
+    const size_t count = sluice_record_judges(earlier, &names);
+    for (size_t j = 0; j < count; j++) {
+        if (strncmp(names[j], stage, length) != 0 || (names[j][length] != '\0' && names[j][length] != '/'))
+            continue;
+        const float *scores = sluice_record_scores(earlier, names[j]);
+        for (size_t c = 0; scores && rc >= 0 && c < all; c++)
+            if (!isnan(scores[c])) {
+                rc = sluice_record_set_score(record, names[j], c, scores[c]);
+                judge->scored++;
+                judge->sum += scores[c];
+            }
+    }
+    if (judge->scored - before < all)
+        judge->absent += all - (judge->scored - before);
+    return rc;
+}
+
 static int process_batch(void *self, sluice_record *const *records, bool *keep, size_t count)
 {
     struct judge *judge = self;
@@ -333,12 +362,17 @@ static int process_batch(void *self, sluice_record *const *records, bool *keep, 
                              .records = records + first,
                              .keep = keep + first,
                              .count = count - first < BATCH ? count - first : BATCH};
-        for (size_t i = 0; i < x.count; i++) /* nothing to judge is judged at once */
-            if (sluice_record_candidates(x.records[i]) == 0) {
+        for (size_t i = 0; rc >= 0 && i < x.count; i++) {
+            rc = SLUICE_OK; /* nothing to judge is judged at once */
+            if (sluice_record_candidates(x.records[i]) > 0)
+                rc = take_earlier(judge, x.records[i]);
+            if (rc == SLUICE_OK) {
                 x.items[i].state = DONE;
                 x.done++;
             }
-        rc = talk(&x);
+        }
+        if (rc >= 0)
+            rc = talk(&x);
         free(x.question);
         judge->records += x.done;
     }

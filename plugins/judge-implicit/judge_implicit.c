@@ -120,14 +120,21 @@ static int score(struct judge *judge, sluice_record *record)
 static int process_batch(void *self, sluice_record *const *records, bool *keep, size_t count)
 {
     struct judge *judge = self;
+    const answers_model *const models[] = {&judge->policy, &judge->base};
+    uint64_t copied = 0;
     int rc = SLUICE_OK;
-    for (size_t i = 0; rc >= 0 && i < count; i++)
+    for (size_t i = 0; rc >= 0 && i < count; i++) {
         if ((rc = answers_encode(&judge->policy, records[i], judge->raw)) >= 0 && judge->too_long == TOO_LONG_ERROR)
             rc = answers_check_lengths(&judge->policy, records[i], judge->context);
+        if (rc >= 0)
+            rc = answers_copy_earlier(models, judge->one ? 1 : 2, records[i], &copied);
+    }
     if (rc >= 0)
         rc = answers_complete(&judge->policy, records, count, judge->context, &judge->found, &judge->computed);
     if (rc >= 0 && !judge->one)
         rc = answers_complete(&judge->base, records, count, judge->context, &judge->found, &judge->computed);
+    judge->computed += copied; /* by the run that was interrupted */
+    judge->found -= copied < judge->found ? copied : judge->found;
     for (size_t i = 0; rc >= 0 && i < count; i++)
         rc = score(judge, records[i]);
     judge->records += count;

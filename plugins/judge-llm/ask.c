@@ -175,10 +175,10 @@ static int fit(struct judge *judge, struct asked *asked, template_texts *texts)
         rc = encode_cut(judge, asked->record, texts, room, &asked->prompt);
         if (rc < 0)
             return rc;
-        judge->cut += asked->prompt.count <= room;
+        judge->counts.cut += asked->prompt.count <= room;
     }
     asked->left_out = asked->prompt.count > room;
-    judge->skipped += asked->left_out;
+    judge->counts.skipped += asked->left_out;
     return SLUICE_OK;
 }
 
@@ -241,9 +241,9 @@ static int weigh(struct judge *judge, struct asked *asked, double first, double 
             judge->host, asked->record, SLUICE_BAD_MODEL,
             "the judge gives the labels '%s' and '%s' the log-probabilities %g and %g; are its weights whole?",
             judge->labels.items[0], judge->labels.items[1], first, second);
-    judge->compared++;
-    judge->first += asked->first;
-    judge->mass += exp(first) + exp(second);
+    judge->counts.compared++;
+    judge->counts.first += asked->first;
+    judge->counts.mass += exp(first) + exp(second);
     return SLUICE_OK;
 }
 

@@ -31,6 +31,17 @@ struct asked_list {
     size_t count, room;
 };
 
+/* What the metrics say of the records so far. */
+struct counts {
+    uint64_t skipped, cut;                    /* without a judgement, shortened: too long */
+    uint64_t scored, unscored;                /* candidates */
+    uint64_t sampled, unparsed, out_of_range; /* words */
+    uint64_t compared, both, disagreed;       /* labels: asked; pairs in both orders; whose orders differ */
+    uint64_t pairs, against;
+    double sum, first, mass, q;
+    bool told; /* an answer that could not be read was shown in the log */
+};
+
 struct judge {
     const sluice_model_ref *model;
     const char *prompt, *marker;
@@ -47,14 +58,11 @@ struct judge {
     sluice_ids label_ids[2]; /* token ids of the two labels */
     size_t answer_room;      /* tokens to leave for the judge's answer */
     bool plain;              /* no chat template */
-    bool told;               /* an answer that could not be read was shown in the log */
 
-    uint64_t records, skipped, cut;           /* asked about; without a judgement, shortened: too long */
-    uint64_t scored, unscored;                /* candidates */
-    uint64_t sampled, unparsed, out_of_range; /* words */
-    uint64_t compared, both, disagreed;       /* labels: asked; pairs in both orders; whose orders differ */
-    uint64_t pairs, against;
-    double sum, first, mass, q;
+    uint64_t records; /* asked about */
+    struct counts counts;
+    uint64_t counted; /* records that the counts of the last checkpoint cover */
+    double saved_at;  /* when that was; monotonic seconds */
 };
 
 /* --- ask.c --- */
@@ -77,6 +85,16 @@ enum reading { READ_SCORE, READ_NOTHING, READ_OUT_OF_RANGE };
 /* The number after the last `marker` that a number follows. `cut`: the answer did not come to its end, so a number at
  * its end may lack digits and is none. */
 enum reading words_read(const char *text, const char *marker, double lowest, double highest, bool cut, double *score);
+
+/* --- resume.c --- */
+
+/* The counts of an interrupted run, where there are any. */
+int resume_begin(struct judge *);
+/* Keeps the counts, once a second at most; called when all records so far have been put out. */
+int resume_save(struct judge *);
+/* Copies into records that the counts cover what the interrupted run had put out for them; `open`, with room for all,
+ * gets those of which nothing is left. */
+int resume_copy(struct judge *, sluice_record *const *, size_t count, sluice_record **open, size_t *open_count);
 
 /* --- modes.c: one call's records --- */
 

@@ -140,6 +140,8 @@ static int init(void *self, const sluice_host *host)
         rc = check_model(judge);
     if (rc >= 0)
         rc = ask_prepare(judge);
+    if (rc >= 0)
+        rc = resume_begin(judge);
     if (rc >= 0 && judge->answer_room >= judge->opened.info.context)
         rc = sluice_error(host, SLUICE_BAD_PARAMETER,
                           "an answer of %zu tokens leaves no room for a question in the judge's context of %u%s",
@@ -158,20 +160,45 @@ static void fini(void *self)
     answers_close(&judge->opened);
 }
 
+static int judge_some(struct judge *judge, sluice_record *const *records, size_t count)
+{
+    switch (judge->mode) {
+    case MODE_PAIRWISE:
+        return judge_pairwise(judge, records, count);
+    case MODE_PAIRS:
+        return judge_pairs(judge, records, count);
+    default:
+        return judge_each(judge, records, count);
+    }
+}
+
+/* Records that are in the counts already: what was put out for them is copied, and what is lost of it is asked about
+ * once more without being counted. */
+static int judge_again(struct judge *judge, sluice_record *const *records, size_t count)
+{
+    const struct counts counts = judge->counts;
+    sluice_record **open = calloc(count, sizeof(sluice_record *));
+    size_t open_count;
+    if (!open)
+        return sluice_error(judge->host, SLUICE_NO_MEMORY, "out of memory for %zu records", count);
+    int rc = resume_copy(judge, records, count, open, &open_count);
+    if (rc >= 0 && open_count > 0)
+        rc = judge_some(judge, open, open_count);
+    judge->counts = counts;
+    free(open);
+    return rc;
+}
+
 static int process_batch(void *self, sluice_record *const *records, bool *keep, size_t count)
 {
     struct judge *judge = self;
-    int rc;
-    switch (judge->mode) {
-    case MODE_PAIRWISE:
-        rc = judge_pairwise(judge, records, count);
-        break;
-    case MODE_PAIRS:
-        rc = judge_pairs(judge, records, count);
-        break;
-    default:
-        rc = judge_each(judge, records, count);
-    }
+    const uint64_t left = judge->counted > judge->records ? judge->counted - judge->records : 0;
+    const size_t known = left < count ? (size_t)left : count;
+    int rc = resume_save(judge);
+    if (rc >= 0 && known > 0)
+        rc = judge_again(judge, records, known);
+    if (rc >= 0 && known < count)
+        rc = judge_some(judge, records + known, count - known);
     judge->records += count;
     int64_t total = sluice_input_count(judge->host);
     sluice_progress(judge->host, judge->records, total > 0 ? (uint64_t)total : 0, "records");
@@ -180,20 +207,21 @@ static int process_batch(void *self, sluice_record *const *records, bool *keep, 
 
 static void warn(const struct judge *judge)
 {
-    if (judge->mode == MODE_SCORE && judge->sampled > 0 && judge->unparsed + judge->out_of_range == judge->sampled)
+    if (judge->mode == MODE_SCORE && judge->counts.sampled > 0 &&
+        judge->counts.unparsed + judge->counts.out_of_range == judge->counts.sampled)
         sluice_log(
             judge->host, SLUICE_LOG_WARNING,
             "none of the judge's %llu answers had a score from %g to %g after \"%s\", so no candidate has one; the "
             "log shows an answer",
-            (unsigned long long)judge->sampled, judge->lowest, judge->highest, judge->marker);
-    if (judge->mode == MODE_PAIRS && judge->records > 0 && judge->pairs + judge->skipped == 0)
+            (unsigned long long)judge->counts.sampled, judge->lowest, judge->highest, judge->marker);
+    if (judge->mode == MODE_PAIRS && judge->records > 0 && judge->counts.pairs + judge->counts.skipped == 0)
         sluice_log(judge->host, SLUICE_LOG_WARNING, "no record had a pair; put a ranker before this stage");
-    if (judge->compared > 0 && judge->mass / (double)judge->compared < 0.01)
+    if (judge->counts.compared > 0 && judge->counts.mass / (double)judge->counts.compared < 0.01)
         sluice_log(
             judge->host, SLUICE_LOG_WARNING,
             "the judge gives the labels '%s' and '%s' together a probability of %.2g: it would say something else; "
             "look at prompt and labels",
-            judge->labels.items[0], judge->labels.items[1], judge->mass / (double)judge->compared);
+            judge->labels.items[0], judge->labels.items[1], judge->counts.mass / (double)judge->counts.compared);
 }
 
 static int finish(void *self)
@@ -203,32 +231,33 @@ static int finish(void *self)
     size_t n = 0;
     bool pairs = judge->mode == MODE_PAIRS;
     if (!pairs) {
-        numbers[n++] = (sluice_number){"scored", (double)judge->scored};
-        numbers[n++] = (sluice_number){"unscored", (double)judge->unscored};
+        numbers[n++] = (sluice_number){"scored", (double)judge->counts.scored};
+        numbers[n++] = (sluice_number){"unscored", (double)judge->counts.unscored};
     }
-    if (judge->scored > 0)
-        numbers[n++] = (sluice_number){"mean_score", judge->sum / (double)judge->scored};
+    if (judge->counts.scored > 0)
+        numbers[n++] = (sluice_number){"mean_score", judge->counts.sum / (double)judge->counts.scored};
     if (judge->mode == MODE_SCORE) {
-        numbers[n++] = (sluice_number){"samples", (double)judge->sampled};
-        numbers[n++] = (sluice_number){"unparsed", (double)judge->unparsed};
-        numbers[n++] = (sluice_number){"out_of_range", (double)judge->out_of_range};
+        numbers[n++] = (sluice_number){"samples", (double)judge->counts.sampled};
+        numbers[n++] = (sluice_number){"unparsed", (double)judge->counts.unparsed};
+        numbers[n++] = (sluice_number){"out_of_range", (double)judge->counts.out_of_range};
     } else {
-        numbers[n++] = (sluice_number){"compared", (double)judge->compared};
+        numbers[n++] = (sluice_number){"compared", (double)judge->counts.compared};
     }
-    if (judge->compared > 0) {
-        numbers[n++] = (sluice_number){"first_label", judge->first / (double)judge->compared};
-        numbers[n++] = (sluice_number){"label_mass", judge->mass / (double)judge->compared};
+    if (judge->counts.compared > 0) {
+        numbers[n++] = (sluice_number){"first_label", judge->counts.first / (double)judge->counts.compared};
+        numbers[n++] = (sluice_number){"label_mass", judge->counts.mass / (double)judge->counts.compared};
     }
-    if (judge->both > 0)
-        numbers[n++] = (sluice_number){"order_disagreement", (double)judge->disagreed / (double)judge->both};
+    if (judge->counts.both > 0)
+        numbers[n++] =
+            (sluice_number){"order_disagreement", (double)judge->counts.disagreed / (double)judge->counts.both};
     if (pairs)
-        numbers[n++] = (sluice_number){"pairs", (double)judge->pairs};
-    if (judge->pairs > 0) {
-        numbers[n++] = (sluice_number){"against", (double)judge->against / (double)judge->pairs};
-        numbers[n++] = (sluice_number){"mean_p", judge->q / (double)judge->pairs};
+        numbers[n++] = (sluice_number){"pairs", (double)judge->counts.pairs};
+    if (judge->counts.pairs > 0) {
+        numbers[n++] = (sluice_number){"against", (double)judge->counts.against / (double)judge->counts.pairs};
+        numbers[n++] = (sluice_number){"mean_p", judge->counts.q / (double)judge->counts.pairs};
     }
-    numbers[n++] = (sluice_number){"skipped", (double)judge->skipped};
-    numbers[n++] = (sluice_number){"cut", (double)judge->cut};
+    numbers[n++] = (sluice_number){"skipped", (double)judge->counts.skipped};
+    numbers[n++] = (sluice_number){"cut", (double)judge->counts.cut};
     sluice_metrics(judge->host, -1, numbers, n);
     warn(judge);
     return SLUICE_OK;

@@ -30,11 +30,11 @@ static int find_equal(const struct judge *judge, const sluice_record *record, ui
 static int set_score(struct judge *judge, sluice_record *record, size_t candidate, double score)
 {
     if (isnan(score)) {
-        judge->unscored++;
+        judge->counts.unscored++;
         return SLUICE_OK;
     }
-    judge->scored++;
-    judge->sum += score;
+    judge->counts.scored++;
+    judge->counts.sum += score;
     int rc = sluice_record_set_score(record, sluice_stage_name(judge->host), candidate, (float)score);
     return rc < 0 ? sluice_record_error(judge->host, record, rc, "candidate %zu has the score %g, which is none",
                                         candidate, score)
@@ -148,8 +148,8 @@ static double outcome(struct judge *judge, const struct asked_list *list, const 
     const struct asked *back = &list->items[match->back];
     if (forth->left_out || back->left_out)
         return NAN;
-    judge->both++;
-    judge->disagreed += (forth->first > 0.5) != (back->first < 0.5);
+    judge->counts.both++;
+    judge->counts.disagreed += (forth->first > 0.5) != (back->first < 0.5);
     return (forth->first + 1 - back->first) / 2;
 }
 
@@ -264,9 +264,9 @@ static int set_pair(struct judge *judge, sluice_record *record, size_t index, do
         rc = sluice_record_pair(record, index, &pair);
     if (rc < 0)
         return rc;
-    judge->pairs++;
-    judge->q += q;
-    judge->against += q < 0.5;
+    judge->counts.pairs++;
+    judge->counts.q += q;
+    judge->counts.against += q < 0.5;
     if (judge->label == LABEL_SOFT)
         return SLUICE_OK;
     if (pair.p < 0.5)

@@ -100,9 +100,9 @@ static int on_prompt(void *context, sluice_generate_prompt *prompt)
 /* The first answer that cannot be read is worth seeing: usually they all are alike. */
 static void show(struct judge *judge, const char *text)
 {
-    if (judge->told)
+    if (judge->counts.told)
         return;
-    judge->told = true;
+    judge->counts.told = true;
     sluice_log(judge->host, SLUICE_LOG_INFO,
                "an answer of the judge without a score from %g to %g after \"%s\": \"%.200s\"", judge->lowest,
                judge->highest, judge->marker, text);
@@ -126,15 +126,15 @@ static int on_done(void *context, const sluice_generated *generated)
         asked->said[generated->candidate] = (float)score;
         break;
     case READ_OUT_OF_RANGE:
-        judge->out_of_range++;
+        judge->counts.out_of_range++;
         show(judge, text);
         break;
     default:
-        judge->unparsed++;
+        judge->counts.unparsed++;
         show(judge, text);
     }
     free(text);
-    judge->sampled++;
+    judge->counts.sampled++;
     sluice_tokens(judge->host, generated->token_count);
     return SLUICE_OK;
 }

@@ -173,12 +173,36 @@ static double combine(const struct judge *judge, double *values, size_t n, doubl
     }
 }
 
-/* A batch's answers that get a score, and what all heads say: [count, outputs]. */
+/* A batch's answers that get a score, and what all heads say: [count, outputs]. Those that an interrupted run had asked
+ * about need no asking: `open` are the others, and where they stand. */
 struct asked {
-    answers_item *items;
-    size_t count;
+    answers_item *items, *open;
+    size_t *places;
+    size_t count, open_count;
     float *values, *room;
 };
+
+/* The name of one output's score. */
+static const char *member_name(const struct judge *judge, size_t output, char name[300])
+{
+    snprintf(name, 300, "%s/%zu", sluice_stage_name(judge->host), output);
+    return name;
+}
+
+/* All outputs for an answer, as the interrupted run had them; false when they are not all known. Of an ensemble only
+ * the combined score is, unless members are kept. */
+static bool copy_earlier(const struct judge *judge, const sluice_record *earlier, size_t candidate, float *row)
+{
+    char name[300];
+    for (size_t o = 0; o < judge->outputs; o++) {
+        const char *from = judge->members ? member_name(judge, o, name) : sluice_stage_name(judge->host);
+        const float *scores = earlier ? sluice_record_scores(earlier, from) : NULL;
+        if (!scores || isnan(scores[candidate]) || (judge->outputs > 1 && !judge->members))
+            return false;
+        row[o] = scores[candidate];
+    }
+    return true;
+}
 
 static int collect(struct judge *judge, sluice_record *const *records, size_t count, struct asked *a)
 {
@@ -186,17 +210,29 @@ static int collect(struct judge *judge, sluice_record *const *records, size_t co
     for (size_t i = 0; i < count; i++)
         candidates += sluice_record_candidates(records[i]);
     a->items = calloc(candidates + 1, sizeof *a->items);
+    a->open = calloc(candidates + 1, sizeof *a->open);
+    a->places = calloc(candidates + 1, sizeof *a->places);
     a->values = calloc(candidates * judge->outputs + 1, sizeof *a->values);
     a->room = calloc(candidates * judge->outputs + 1, sizeof *a->room);
-    if (!a->items || !a->values || !a->room)
+    if (!a->items || !a->open || !a->places || !a->values || !a->room)
         return sluice_error(judge->host, SLUICE_NO_MEMORY, "out of memory for %zu answers", candidates);
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
+        const sluice_record *earlier = sluice_earlier(judge->host, records[i]);
+        if (earlier && sluice_record_candidates(earlier) != sluice_record_candidates(records[i]))
+            earlier = NULL;
         for (size_t c = 0; c < sluice_record_candidates(records[i]); c++) {
-            if (answers_fit(records[i], c, judge->context))
-                a->items[a->count++] = (answers_item){records[i], (uint32_t)c};
-            else
+            if (!answers_fit(records[i], c, judge->context)) {
                 judge->skipped++;
+                continue;
+            }
+            a->items[a->count] = (answers_item){records[i], (uint32_t)c};
+            if (!copy_earlier(judge, earlier, c, a->values + a->count * judge->outputs)) {
+                a->open[a->open_count] = a->items[a->count];
+                a->places[a->open_count++] = a->count;
+            }
+            a->count++;
         }
+    }
     return SLUICE_OK;
 }
 
@@ -207,23 +243,17 @@ static int ask(struct judge *judge, struct asked *a)
     size_t at = 0;
     for (size_t m = 0; rc >= 0 && m < judge->models.count; m++) {
         const size_t own = judge->opened[m].info.head_outputs;
-        rc = answers_values(&judge->opened[m], a->items, a->count, a->room);
-        for (size_t i = 0; rc >= 0 && i < a->count; i++)
-            memcpy(a->values + i * judge->outputs + at, a->room + i * own, own * sizeof *a->values);
+        rc = answers_values(&judge->opened[m], a->open, a->open_count, a->room);
+        for (size_t i = 0; rc >= 0 && i < a->open_count; i++)
+            memcpy(a->values + a->places[i] * judge->outputs + at, a->room + i * own, own * sizeof *a->values);
         at += own;
     }
     return rc;
 }
 
-static int keep_member(const struct judge *judge, const answers_item *item, size_t output, float value)
-{
-    char name[300];
-    snprintf(name, sizeof name, "%s/%zu", sluice_stage_name(judge->host), output);
-    return sluice_record_set_score(item->record, name, item->candidate, value);
-}
-
 static int score(struct judge *judge, const answers_item *item, const float *row, double *sorted)
 {
+    char name[300];
     int rc = SLUICE_OK;
     for (size_t o = 0; rc >= 0 && o < judge->outputs; o++) {
         if (!isfinite(row[o]))
@@ -233,7 +263,7 @@ static int score(struct judge *judge, const answers_item *item, const float *row
                                        o, (double)row[o], item->candidate);
         sorted[o] = row[o];
         if (judge->members)
-            rc = keep_member(judge, item, o, row[o]);
+            rc = sluice_record_set_score(item->record, member_name(judge, o, name), item->candidate, row[o]);
     }
     if (rc < 0)
         return rc;
@@ -267,6 +297,8 @@ static int process_batch(void *self, sluice_record *const *records, bool *keep, 
         rc = score(judge, &a.items[i], a.values + i * judge->outputs, sorted);
     free(sorted);
     free(a.items);
+    free(a.open);
+    free(a.places);
     free(a.values);
     free(a.room);
     judge->records += count;
