@@ -160,6 +160,8 @@ int sl_key_await(sl_execution *, size_t first, size_t count);
 /* Opens the run's store. Only one that somebody named is missed: then false with a line in `error`. */
 bool sl_shared_open(sl_execution *, const char *option, char *error);
 void sl_shared_close(sl_execution *);
+/* Holds the default store at its bound, once an iteration: versions that the run removed may lie there still. */
+void sl_shared_bound(sl_execution *);
 /* Brings a job's output from the store into the folder; with run->explain only looks. False when it is not there. */
 bool sl_shared_fetch(sl_job *);
 /* Adds a finished job's output to the store, and gives its claim back. A failure is a warning. The stage's thread. */

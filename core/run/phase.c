@@ -364,5 +364,6 @@ int sl_phase_run(sl_execution *run, size_t first, size_t count)
         rc = sl_metrics_flush(run);
     if (rc >= 0 && !run->cancelled)
         sl_version_prune(run);
+    sl_shared_bound(run);
     return run->cancelled ? SLUICE_CANCELLED : rc;
 }

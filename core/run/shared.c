@@ -26,11 +26,15 @@ bool sl_shared_open(sl_execution *run, const char *option, char *error)
     return true;
 }
 
-void sl_shared_close(sl_execution *run)
+void sl_shared_bound(sl_execution *run)
 {
     sl_store_gc gc = {.before = INT64_MIN, .most = SL_STORE_BOUND};
-    if (run->store != NULL && run->store_by_default && run->store_used)
+    if (run->store != NULL && run->store_by_default && atomic_exchange(&run->store_used, false))
         sl_store_collect(run->store, &gc);
+}
+
+void sl_shared_close(sl_execution *run)
+{
     sl_store_close(run->store);
     run->store = NULL;
 }

@@ -1,6 +1,5 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /* What a store holds, and less of it. */
-#define _GNU_SOURCE /* nftw */
 #include "config.h"
 #include "core/store/internal.h"
 

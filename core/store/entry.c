@@ -121,7 +121,7 @@ static int look_at(const struct look *look, const char *line)
     struct stat s;
     char hex[SL_HEX_SIZE];
     if (sscanf(line, "%32s %lld %n", hex, &size, &at) != 2 || at == 0 || !sl_unhex(hex, sizeof hash, hash) ||
-        strstr(line + at, "..") != NULL)
+        strstr(line + at, "../") != NULL)
         return damaged(look, "files", "makes no sense");
     const char *name = line + at;
     snprintf(path, sizeof path, "%s/%s", look->folder, name);

@@ -22,7 +22,7 @@ static const char help[] =
     "   --older-than AGE  entries that no run used for so long: 30d, 12h, 45m\n"
     "   --max-size SIZE   the longest unused, until so much is the store's alone: 500M, 10G\n"
     "  rm KEY…           removes entries; the first digits of a key are enough\n\n"
-    "Nothing of it touches a run folder. The default store is held at 10 GiB of its own at the end of every run.\n\n"
+    "Nothing of it touches a run folder. The default store is held at 10 GiB of its own by every run.\n\n"
     "Exit codes: 0 done, 1 failed (no such store or entry, cannot write), 2 wrong usage.\n\n"
     "Example:\n"
     "  sluice store gc --older-than 30d\n";
