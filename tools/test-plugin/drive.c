@@ -246,10 +246,8 @@ void tp_drive(const tp_subject *subject, const tp_work *work, tp_outcome *out)
     tp_host host;
     tp_object object;
     memset(out, 0, sizeof *out);
-    if (!work->keep_outside) {
-        sl_folder_remove(TP_OUTPUT);
-        mkdir(TP_OUTPUT, 0700);
-    }
+    sl_folder_remove(TP_OUTPUT);
+    mkdir(TP_OUTPUT, 0700);
     tp_host_init(&host, subject, work, out);
     out->rc = tp_object_begin(&object, subject, &host.public);
     if (out->rc >= 0) {

@@ -23,7 +23,6 @@ typedef struct tp_work {
     size_t earlier_count;             /* … for this many records */
     const char *checkpoints;          /* folder of them; NULL = the host has none */
     size_t die_at_commit;             /* the process is killed after the so-manieth checkpoint; 0 = never */
-    bool keep_outside;                /* what lies in the output folder stays */
 } tp_work;
 
 /* What a class must not do whatever it is given. */
@@ -48,7 +47,7 @@ typedef struct tp_outcome {
     sl_buffer numbers; /* metrics, and what losses gave, as text */
     sl_buffer files;   /* names and contents of what was written */
     size_t occasions;  /* how often a run could have noticed that it is cancelled */
-    size_t commits, publications;
+    size_t commits;
     char error[1024];
     enum tp_fault fault;
     char what[512]; /* about the fault */

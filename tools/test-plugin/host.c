@@ -272,7 +272,6 @@ static int host_publish_commit(const sluice_host *public, const sluice_model_ref
     (void)slot;
     if (host->cancelled)
         tp_fault(host, TP_FAULT_CANCEL, "publishes a version after it was told to stop");
-    host->out->publications++;
     return SLUICE_OK;
 }
 

@@ -24,12 +24,8 @@
 #define OURS 1
 #endif
 
-enum { POISON = 0xDB };
-/* Poisoned and kept memory is not given back, up to this much. */
-#define MOST_HELD (256L << 20)
-
 static atomic_int freed_mode = TP_FREED_REUSED, fill_byte = -1;
-static atomic_long blocks, bytes, held, shift;
+static atomic_long blocks, shift;
 
 bool tp_memory_ours(void)
 {
@@ -47,17 +43,17 @@ long tp_memory_blocks(void)
     return atomic_load(&blocks);
 }
 
-long tp_memory_bytes(void)
-{
-    return atomic_load(&bytes);
-}
-
 void tp_clock_shift(long seconds)
 {
     atomic_store(&shift, seconds);
 }
 
 #if OURS
+enum { POISON = 0xDB };
+/* Poisoned and kept memory is not given back, up to this much. */
+#define MOST_HELD (256L << 20)
+static atomic_long held;
+
 /* glibc's own, under the names it exports for programs that stand before it. */
 extern void *__libc_malloc(size_t);
 extern void *__libc_calloc(size_t, size_t);
@@ -73,12 +69,10 @@ static void *note(void *block, bool fill)
 {
     if (block == NULL)
         return NULL;
-    const size_t size = malloc_usable_size(block);
-    atomic_fetch_add_explicit(&blocks, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&bytes, (long)size, memory_order_relaxed);
     const int byte = atomic_load_explicit(&fill_byte, memory_order_relaxed);
+    atomic_fetch_add_explicit(&blocks, 1, memory_order_relaxed);
     if (fill && byte >= 0)
-        memset(block, byte, size);
+        memset(block, byte, malloc_usable_size(block));
     return block;
 }
 
@@ -117,7 +111,6 @@ void free(void *block)
     const size_t size = malloc_usable_size(block);
     const int mode = atomic_load_explicit(&freed_mode, memory_order_relaxed);
     atomic_fetch_sub_explicit(&blocks, 1, memory_order_relaxed);
-    atomic_fetch_sub_explicit(&bytes, (long)size, memory_order_relaxed);
     if (mode == TP_FREED_POISONED)
         memset(block, POISON, size);
     if (mode != TP_FREED_REUSED && atomic_fetch_add(&held, (long)size) < MOST_HELD)
@@ -135,13 +128,9 @@ void *realloc(void *block, size_t size)
         free(block);
         return NULL;
     }
+    if (atomic_load_explicit(&freed_mode, memory_order_relaxed) == TP_FREED_REUSED)
+        return __libc_realloc(block, size);
     const size_t had = malloc_usable_size(block);
-    if (atomic_load_explicit(&freed_mode, memory_order_relaxed) == TP_FREED_REUSED) {
-        void *same = __libc_realloc(block, size);
-        if (same != NULL)
-            atomic_fetch_add_explicit(&bytes, (long)malloc_usable_size(same) - (long)had, memory_order_relaxed);
-        return same;
-    }
     void *fresh = malloc(size); /* always moves, so that whoever kept the old address notices */
     if (fresh == NULL)
         return NULL;

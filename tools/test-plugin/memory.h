@@ -24,8 +24,6 @@ bool tp_memory_ours(void);
 void tp_memory_set(enum tp_freed, int fill);
 /* Blocks that are allocated now. */
 long tp_memory_blocks(void);
-/* Bytes in them. */
-long tp_memory_bytes(void);
 /* Moves the clock of the day by this many seconds. */
 void tp_clock_shift(long seconds);
 

@@ -29,7 +29,7 @@ void *tp_shared(size_t size)
 
 /* ---- in the child */
 
-static bool enter(const char *folder)
+static bool enter(const char *folder, const char *cache)
 {
     const int in = open("/dev/null", O_RDONLY | O_CLOEXEC);
     setpgid(0, 0);
@@ -48,7 +48,7 @@ static bool enter(const char *folder)
     close(out);
     close(err);
     /* Verdicts about what is only being tested are nobody's business. */
-    setenv("XDG_CACHE_HOME", folder, 1);
+    setenv("XDG_CACHE_HOME", cache, 1);
     return true;
 }
 
@@ -171,7 +171,7 @@ static double in_child(const tp_suite *suite, const tp_test *test, const char *c
         return 0;
     }
     if (child == 0) {
-        if (!enter(folder))
+        if (!enter(folder, suite->folder))
             _exit(125);
         if (test != NULL)
             run_test(suite, test, class_id, r);

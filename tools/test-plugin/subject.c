@@ -265,10 +265,9 @@ static const sluice_model_ref slot = {
     .slot = "policy", .version = 1, .path = TP_MODELS "/1", .dtype = "float32", .text = "policy", .next = 2};
 static const sluice_model_ref *const both_models[] = {&models[1], &models[0]};
 
-static void write_member(const tp_subject *s, const tp_value *v, void *self, const sluice_part *part, size_t *given)
+static void write_member(const tp_value *v, void *self, const sluice_part *part, size_t *given)
 {
     void *at = (char *)self + v->param->offset;
-    (void)s;
     switch (v->param->type) {
     case SLUICE_TYPE_BOOL:
         *(bool *)at = v->number != 0;
@@ -320,7 +319,7 @@ static int begin_part(tp_object *o, const tp_subject *s, const sluice_host *host
     for (size_t i = 0; i < sl_class_params(s->part); i++) {
         tp_value v = {.param = sl_class_param(s->part, i)};
         set_default(s, &v);
-        write_member(s, &v, o->part.self, &o->part, &given);
+        write_member(&v, o->part.self, &o->part, &given);
     }
     o->part_begun = true;
     return s->part->init != NULL ? s->part->init(o->part.self, host) : SLUICE_OK;
@@ -334,7 +333,7 @@ int tp_object_begin(tp_object *o, const tp_subject *s, const sluice_host *host)
     if (rc >= 0 && s->part != NULL)
         rc = begin_part(o, s, host);
     for (size_t i = 0; rc >= 0 && i < s->value_count; i++)
-        write_member(s, &s->values[i], o->self, &o->part, &given);
+        write_member(&s->values[i], o->self, &o->part, &given);
     const sluice_metrics_class *sink = s->type->kind == SLUICE_METRICS_SINK ? (const void *)s->type : NULL;
     if (rc >= 0 && sink != NULL && sink->folder != NULL)
         sink->folder(o->self, TP_OUTPUT);
