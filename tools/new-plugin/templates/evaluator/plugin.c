@@ -52,9 +52,9 @@ static int process(void *self, sluice_record *record)
     if (count == 0)
         return SLUICE_OK;
     if (!right)
-        return sluice_record_error(
-            e->host, record, SLUICE_BAD_RECORD,
-            "there is no text in the meta field '%s'; name with field the one of the right answer", e->field);
+        return sluice_record_error(e->host, record, SLUICE_BAD_RECORD,
+                                   "its meta fields have no text under the name that field gives; name the one of the "
+                                   "right answer");
     for (size_t i = 0; i < count; i++) {
         sluice_candidate candidate;
         const int rc = sluice_record_candidate(record, i, &candidate);
