@@ -89,6 +89,7 @@ static void a_cut_at_every_byte_leaves_the_whole_chunks(void **state)
         write_bytes(in_folder("cut.zst"), l.bytes, cut);
         expect_damage(in_folder("cut.zst"), whole_before(&l, cut));
     }
+    print_message("cut at each of %zu bytes, %zu chunks\n", l.size, l.chunks);
     free(l.bytes);
 }
 
@@ -103,6 +104,7 @@ static void a_flipped_bit_is_found_at_every_byte(void **state)
         expect_damage(in_folder("flipped.zst"), whole_before(&l, at));
         l.bytes[at] ^= bit;
     }
+    print_message("a bit flipped in each of %zu bytes\n", l.size);
     /* Chunks that changed places, one left out, one twice, something behind the end. */
     uint8_t *moved = malloc(2 * l.size);
     assert_non_null(moved);
