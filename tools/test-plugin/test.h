@@ -57,8 +57,8 @@ bool tp_baseline(const tp_subject *, const tp_records *, tp_outcome *, tp_report
 /* Reports a fault of this kind. */
 void tp_check_fault(const tp_outcome *, enum tp_fault, tp_report *);
 
-/* Drives in a process of its own. False when it was not done in a while, and was killed for that. */
-bool tp_drive_apart(const tp_subject *, const tp_work *, int *status);
+/* Drives in a process of its own. False when it was not done after so many seconds, and was killed for that. */
+bool tp_drive_apart(const tp_subject *, const tp_work *, int seconds, int *status);
 /* Copies the plugin to found/plugin.so, alone in its folder. */
 bool tp_copy_plugin(const tp_subject *);
 

@@ -22,7 +22,7 @@ typedef struct lives {
 static bool comes_through(const tp_subject *s, const tp_work *work)
 {
     int status;
-    return tp_drive_apart(s, work, &status) && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    return tp_drive_apart(s, work, 1, &status) && WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
 static bool lives_make(const tp_subject *s, lives *l)

@@ -28,9 +28,8 @@ void tp_check_fault(const tp_outcome *out, enum tp_fault fault, tp_report *r)
         tp_fail(r, "%s", out->what);
 }
 
-bool tp_drive_apart(const tp_subject *s, const tp_work *work, int *status)
+bool tp_drive_apart(const tp_subject *s, const tp_work *work, int seconds, int *status)
 {
-    enum { PATIENCE_MS = 1000 };
     fflush(NULL);
     const pid_t child = fork();
     if (child == 0) {
@@ -38,7 +37,7 @@ bool tp_drive_apart(const tp_subject *s, const tp_work *work, int *status)
         tp_drive(s, work, &out);
         _exit(0);
     }
-    for (int ms = 0; child > 0 && ms < PATIENCE_MS; ms++) {
+    for (int ms = 0; child > 0 && ms < 1000 * seconds; ms++) {
         if (waitpid(child, status, WNOHANG) == child)
             return true;
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
@@ -103,7 +102,7 @@ static void from_checkpoints(const tp_subject *s, const tp_records *records, con
         sl_folder_remove("checkpoints");
         first.cancel_after = moments[turn];
         first.die_at_commit = 1;
-        if (!tp_drive_apart(s, &first, &status)) /* it does not stop when it is cancelled, which another test says */
+        if (!tp_drive_apart(s, &first, 3, &status)) /* it does not stop when it is cancelled, which another test says */
             break;
         if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
             same_as(s, &work, whole, "killed after a checkpoint and gone on with,", r);
