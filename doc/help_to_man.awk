@@ -80,6 +80,9 @@ function end_paragraph()
     } else if (lines[1] ~ /^  -/) {
         print ".SH OPTIONS"
         print_items()
+    } else if (lines[1] ~ /^  [^ ]/) { # a table
+        print ".PP"
+        print_verbatim()
     } else {
         print paragraph == 2 ? ".SH DESCRIPTION" : ".PP"
         print_text()
