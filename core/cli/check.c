@@ -1,5 +1,5 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
-/* `check` and `graph`: a plan is read, and shown instead of run. */
+/* A plan is read, and shown instead of run. */
 #include "core/cli/cli.h"
 #include "core/plan/plan.h"
 
@@ -14,21 +14,12 @@ static const char check_help[] =
     "Example:\n"
     "  sluice check pipelines/cream.cfg --set trust.use=label-smoothing\n";
 
-static const char graph_help[] =
-    "sluice graph FILE [--set KEY=VALUE …]\n\n"
-    "Prints the plan as a graph in Graphviz' language; files and models need not exist.\n\n"
-    "  --set KEY=VALUE  overrides a setting, as in `sluice run`\n\n"
-    "Exit codes: 0 done, 1 failed, 2 mistakes were found.\n\n"
-    "Example:\n"
-    "  sluice graph pipelines/cream.cfg | dot -Tsvg >cream.svg\n";
-
-static int show(const sl_command *command, int argc, char **argv, bool files, void (*print)(const sl_plan *, FILE *))
+static int command_check(const sl_command *command, int argc, char **argv)
 {
     sl_words set = {0}, rest = {0};
-    bool no_files = !files;
-    const sl_option options[] = {{.name = "set", .kind = SL_WORDS, .to = &set},
-                                 {.name = files ? "no-files" : NULL, .kind = SL_FLAG, .to = &no_files},
-                                 {0}};
+    bool no_files = false;
+    const sl_option options[] = {
+        {.name = "set", .kind = SL_WORDS, .to = &set}, {.name = "no-files", .kind = SL_FLAG, .to = &no_files}, {0}};
     int code = sl_options_read(command, argc, argv, options, &rest);
     sl_registry *registry = NULL;
     if (code < 0 && rest.count != 1)
@@ -39,7 +30,7 @@ static int show(const sl_command *command, int argc, char **argv, bool files, vo
         size_t mistakes;
         sl_plan *plan = sl_plan_read(rest.items[0], set.items, set.count, registry, stderr, !no_files, &mistakes);
         if (plan)
-            print(plan, stdout);
+            sl_plan_print(plan, stdout);
         else
             fprintf(stderr, "%zu mistake%s\n", mistakes, mistakes == 1 ? "" : "s");
         code = plan ? SL_EXIT_OK : SL_EXIT_USAGE;
@@ -51,16 +42,5 @@ static int show(const sl_command *command, int argc, char **argv, bool files, vo
     return code;
 }
 
-static int command_check(const sl_command *command, int argc, char **argv)
-{
-    return show(command, argc, argv, true, sl_plan_print);
-}
-
-static int command_graph(const sl_command *command, int argc, char **argv)
-{
-    return show(command, argc, argv, false, sl_plan_graph);
-}
-
 const sl_command sl_command_check = {"check", "finds every mistake in a pipeline file, prints the plan", check_help,
                                      command_check};
-const sl_command sl_command_graph = {"graph", "prints the plan as a graph for Graphviz", graph_help, command_graph};

@@ -17,9 +17,8 @@ typedef struct sl_command {
     int (*run)(const struct sl_command *, int argc, char **argv); /* argv without the program and the command */
 } sl_command;
 
-extern const sl_command sl_command_run, sl_command_check, sl_command_graph, sl_command_plugins, sl_command_cat,
-    sl_command_sample, sl_command_score, sl_command_average, sl_command_export, sl_command_env, sl_command_doctor,
-    sl_command_recover;
+extern const sl_command sl_command_run, sl_command_check, sl_command_plugins, sl_command_cat, sl_command_sample,
+    sl_command_score, sl_command_average, sl_command_export, sl_command_env, sl_command_doctor, sl_command_recover;
 
 /* Commands that are programs of their own, in the order of their names. */
 void sl_extensions_visit(void (*visit)(void *context, const char *name, const char *summary), void *context);

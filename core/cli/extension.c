@@ -15,11 +15,13 @@ enum { PREFIX = sizeof prefix - 1 };
 /* What our own say in the list of commands; others are listed by name. */
 static const char *const summaries[][2] = {
     {"describe", "prints a class: what it does, its parameters"},
+    {"graph", "draws a pipeline file, for Graphviz or as SVG"},
     {"new-plugin", "writes a small plugin that builds and passes its test, to begin with"},
     {"report", "writes a run, or several beside each other, as one HTML page"},
     {"store", "what finished stages left for other runs: ls, du, gc, rm"},
     {"test-plugin", "tests a plugin: parameters, records, cancelling, resuming, memory, and more"},
-    {"sweep", "runs an ablation: all variants of a file with all its seeds, and a table"}};
+    {"sweep", "runs an ablation: all variants of a file with all its seeds, and a table"},
+    {"trace", "writes when each stage of a run worked, for a trace viewer"}};
 
 /* Started by sluice itself, not by people. */
 static bool is_internal(const char *name)

@@ -7,10 +7,10 @@
 #include <string.h>
 #include <unistd.h>
 
-static const sl_command *const commands[] = {&sl_command_run,     &sl_command_check,  &sl_command_graph,
-                                             &sl_command_plugins, &sl_command_cat,    &sl_command_doctor,
-                                             &sl_command_recover, &sl_command_sample, &sl_command_score,
-                                             &sl_command_average, &sl_command_export, &sl_command_env};
+static const sl_command *const commands[] = {&sl_command_run,    &sl_command_check,  &sl_command_plugins,
+                                             &sl_command_cat,    &sl_command_doctor, &sl_command_recover,
+                                             &sl_command_sample, &sl_command_score,  &sl_command_average,
+                                             &sl_command_export, &sl_command_env};
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static void print_extension(void *context, const char *name, const char *summary)

@@ -317,28 +317,35 @@ static void write_start_pills(const drawing *d)
         }
 }
 
-void rp_write_graph(FILE *out, const rp_run *run)
+/* What the drawing shows, for whoever cannot see it. */
+static void write_label(const drawing *d)
 {
-    if (run->plan == NULL) {
-        fputs("<p class=\"soft\">The pipeline file cannot be understood here.</p>\n", out);
-        return;
-    }
-    drawing d = {.out = out, .plan = run->plan};
-    if (!lay_out(&d, run->arena))
-        return;
-    fprintf(out,
-            "<div class=\"scroll\" tabindex=\"0\"><svg width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\" "
-            "role=\"img\" aria-label=\"",
-            d.width, d.height, d.width, d.height);
-    for (size_t p = 0; p < d.plan->phase_count; p++) {
-        const sl_phase *phase = &d.plan->phases[p];
-        rp_printf(out, "%sphase %s", p > 0 ? "; " : "Pipeline: ", phase->name);
+    fputs(" role=\"img\" aria-label=\"", d->out);
+    for (size_t p = 0; p < d->plan->phase_count; p++) {
+        const sl_phase *phase = &d->plan->phases[p];
+        rp_printf(d->out, "%sphase %s", p > 0 ? "; " : "Pipeline: ", phase->name);
         if (phase->repeat > 1)
-            fprintf(out, ", %lld times", (long long)phase->repeat);
+            fprintf(d->out, ", %lld times", (long long)phase->repeat);
         for (size_t s = 0; s < phase->stage_count; s++)
-            rp_printf(out, "%s %s (%s)", s > 0 ? "," : ":", phase->stages[s].name, phase->stages[s].id);
+            rp_printf(d->out, "%s %s (%s)", s > 0 ? "," : ":", phase->stages[s].name, phase->stages[s].id);
     }
-    fputs("\">\n<defs><marker id=\"arrow\" viewBox=\"0 0 8 8\" refX=\"7\" refY=\"4\" markerWidth=\"7\" "
+    fputs("\">\n", d->out);
+}
+
+int rp_draw_plan(FILE *out, const sl_plan *plan, bool alone)
+{
+    drawing d = {.out = out, .plan = plan};
+    sl_arena *arena = sl_arena_new();
+    if (arena == NULL || !lay_out(&d, arena)) {
+        sl_arena_free(arena);
+        return SLUICE_NO_MEMORY;
+    }
+    fprintf(out, "<svg%s width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\"",
+            alone ? " xmlns=\"http://www.w3.org/2000/svg\"" : "", d.width, d.height, d.width, d.height);
+    write_label(&d);
+    if (alone)
+        fprintf(out, "<style>\n%s</style>\n", rp_drawing_style);
+    fputs("<defs><marker id=\"arrow\" viewBox=\"0 0 8 8\" refX=\"7\" refY=\"4\" markerWidth=\"7\" "
           "markerHeight=\"7\" orient=\"auto\"><path d=\"M0 0.5L8 4L0 7.5z\" fill=\"var(--soft)\"/></marker></defs>\n",
           out);
     for (size_t s = 0; s < d.slots; s++)
@@ -346,7 +353,20 @@ void rp_write_graph(FILE *out, const rp_run *run)
     for (size_t p = 0; p < d.plan->phase_count; p++)
         write_frame(&d, p);
     write_start_pills(&d);
-    fputs("</svg></div>\n<p class=\"soft\">Grey arrows: records, dashed where a stage only waits for another. "
+    fputs("</svg>\n", out);
+    sl_arena_free(arena);
+    return SLUICE_OK;
+}
+
+void rp_write_graph(FILE *out, const rp_run *run)
+{
+    if (run->plan == NULL) {
+        fputs("<p class=\"soft\">The pipeline file cannot be understood here.</p>\n", out);
+        return;
+    }
+    fputs("<div class=\"scroll\" tabindex=\"0\">", out);
+    rp_draw_plan(out, run->plan, false);
+    fputs("</div>\n<p class=\"soft\">Grey arrows: records, dashed where a stage only waits for another. "
           "Coloured: versions of a model, read from the rail and published to it.</p>\n",
           out);
 }

@@ -35,7 +35,7 @@ void rp_details_begin(FILE *, const char *summary);
 void rp_details_end(FILE *);
 
 /* style.c */
-extern const char rp_style[];
+extern const char rp_style[], rp_drawing_style[];
 
 /* One run's page: all its sections. */
 void rp_write_run(FILE *, rp_run *, const char *title);
@@ -46,6 +46,9 @@ int rp_write_comparison(FILE *, rp_run *const *, size_t count, const char *title
 void rp_write_results(FILE *, const rp_run *); /* results.c */
 void rp_write_samples(FILE *, rp_run *);       /* samples.c */
 void rp_write_graph(FILE *, const rp_run *);   /* graph.c */
-void rp_write_timing(FILE *, const rp_run *);  /* timing.c */
+
+/* The plan as an SVG element; alone: with all that a file of its own needs. Negative when out of memory. */
+int rp_draw_plan(FILE *, const sl_plan *, bool alone);
+void rp_write_timing(FILE *, const rp_run *); /* timing.c */
 
 #endif

@@ -5,13 +5,31 @@
  */
 #include "tools/report/page.h"
 
-const char rp_style[] =
-    ":root{--ground:#fff;--raised:#f6f7f9;--ink:#1c2128;--soft:#59636e;--line:#d8dde3;--good:#00704f;--bad:#b3400a;"
-    "--warn:#fff4d6;--warn-ink:#5c4300;"
-    "--s0:#0068a8;--s1:#c75000;--s2:#00805c;--s3:#a9487f;--s4:#8a6a00;--s5:#3a86b8;--s6:#5b5bd6;--s7:#59636e}\n"
-    "@media (prefers-color-scheme:dark){:root{--ground:#14171b;--raised:#1c2026;--ink:#e4e8ec;--soft:#9aa4af;"
-    "--line:#343b44;--good:#4cc79f;--bad:#ff9a62;--warn:#3a2f10;--warn-ink:#f3d98b;"
+/* Shared by the page and a drawing that stands alone. */
+#define COLOURS                                                                                                      \
+    ":root{--ground:#fff;--raised:#f6f7f9;--ink:#1c2128;--soft:#59636e;--line:#d8dde3;--good:#00704f;--bad:#b3400a;" \
+    "--warn:#fff4d6;--warn-ink:#5c4300;"                                                                             \
+    "--s0:#0068a8;--s1:#c75000;--s2:#00805c;--s3:#a9487f;--s4:#8a6a00;--s5:#3a86b8;--s6:#5b5bd6;--s7:#59636e}\n"     \
+    "@media (prefers-color-scheme:dark){:root{--ground:#14171b;--raised:#1c2026;--ink:#e4e8ec;--soft:#9aa4af;"       \
+    "--line:#343b44;--good:#4cc79f;--bad:#ff9a62;--warn:#3a2f10;--warn-ink:#f3d98b;"                                 \
     "--s0:#5ab4ea;--s1:#f08a4b;--s2:#3cc39a;--s3:#dd92bd;--s4:#e0b53c;--s5:#8fcdf2;--s6:#a9a6ff;--s7:#a7b0ba}}\n"
+#define DRAWN_TEXT "svg text{fill:var(--soft);font-size:11px;font-family:inherit}\n"
+#define DRAWING                                                                            \
+    ".box{fill:var(--raised);stroke:var(--line)}\n"                                        \
+    ".frame{fill:none;stroke:var(--line);stroke-dasharray:none}\n"                         \
+    ".edge{fill:none;stroke:var(--soft);stroke-width:1.2}\n"                               \
+    ".after{stroke-dasharray:4 3}\n"                                                       \
+    ".rail{fill:none;stroke-width:1.6}\n"                                                  \
+    ".pill{stroke:none}\n"                                                                 \
+    "svg .name{fill:var(--ink);font-size:12px;font-weight:600}\n"                          \
+    "svg .title{fill:var(--ink);font-size:13px;font-weight:650}\n"                         \
+    "svg .label{fill:var(--ground);font-size:11px;font-weight:600}\n"                      \
+    ".f0{fill:var(--s0)}.f1{fill:var(--s1)}.f2{fill:var(--s2)}.f3{fill:var(--s3)}"         \
+    ".f4{fill:var(--s4)}.f5{fill:var(--s5)}.f6{fill:var(--s6)}.f7{fill:var(--s7)}\n"       \
+    ".c0{stroke:var(--s0)}.c1{stroke:var(--s1)}.c2{stroke:var(--s2)}.c3{stroke:var(--s3)}" \
+    ".c4{stroke:var(--s4)}.c5{stroke:var(--s5)}.c6{stroke:var(--s6)}.c7{stroke:var(--s7)}\n"
+
+const char rp_style[] = COLOURS
     "*{box-sizing:border-box}\n"
     "html{-webkit-text-size-adjust:100%}\n"
     "body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.5 system-ui,-apple-system,\"Segoe UI\",Roboto,"
@@ -44,9 +62,7 @@ const char rp_style[] =
     ".key{font-size:12.5px;color:var(--soft);white-space:nowrap;display:inline-flex;align-items:center;gap:5px}\n"
     ".key svg{width:22px;height:10px;flex:none}\n"
     "svg{display:block;overflow:visible}\n"
-    ".chart{width:100%;height:auto}\n"
-    "svg text{fill:var(--soft);font-size:11px;font-family:inherit}\n"
-    ".grid{stroke:var(--line);stroke-width:1}\n"
+    ".chart{width:100%;height:auto}\n" DRAWN_TEXT ".grid{stroke:var(--line);stroke-width:1}\n"
     ".mark{stroke:var(--line);stroke-width:1;stroke-dasharray:2 3}\n"
     ".curve{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}\n"
     ".raw{fill:none;stroke-width:1;opacity:.35;stroke-linejoin:round}\n"
@@ -73,23 +89,13 @@ const char rp_style[] =
     "hidden}\n"
     ".meter i{display:block;height:100%}\n"
     ".busy{background:var(--s0)}\n"
-    ".waiting{background:var(--s0);opacity:.3}\n"
-    ".box{fill:var(--raised);stroke:var(--line)}\n"
-    ".frame{fill:none;stroke:var(--line);stroke-dasharray:none}\n"
-    ".edge{fill:none;stroke:var(--soft);stroke-width:1.2}\n"
-    ".after{stroke-dasharray:4 3}\n"
-    ".rail{fill:none;stroke-width:1.6}\n"
-    ".pill{stroke:none}\n"
-    "svg .name{fill:var(--ink);font-size:12px;font-weight:600}\n"
-    "svg .title{fill:var(--ink);font-size:13px;font-weight:650}\n"
-    "svg .label{fill:var(--ground);font-size:11px;font-weight:600}\n"
-    ".f0{fill:var(--s0)}.f1{fill:var(--s1)}.f2{fill:var(--s2)}.f3{fill:var(--s3)}"
-    ".f4{fill:var(--s4)}.f5{fill:var(--s5)}.f6{fill:var(--s6)}.f7{fill:var(--s7)}\n"
-    ".c0{stroke:var(--s0)}.c1{stroke:var(--s1)}.c2{stroke:var(--s2)}.c3{stroke:var(--s3)}"
-    ".c4{stroke:var(--s4)}.c5{stroke:var(--s5)}.c6{stroke:var(--s6)}.c7{stroke:var(--s7)}\n"
+    ".waiting{background:var(--s0);opacity:.3}\n" DRAWING
     "@media (max-width:560px){main,footer{padding-left:14px;padding-right:14px}header{padding-top:20px}"
     "h1{font-size:24px}h2{margin-top:34px}.pair{grid-template-columns:1fr}}\n"
     "@media print{:root{--ground:#fff;--raised:#f3f4f6;--ink:#000;--soft:#444;--line:#bbb}"
     "body{font-size:11pt}main,footer{max-width:none}.scroll,pre{overflow:visible;max-height:none}"
     "pre{white-space:pre-wrap;overflow-wrap:anywhere}section{break-inside:auto}h2{break-after:avoid}"
     "details:not([open]){display:none}}\n";
+
+const char rp_drawing_style[] = COLOURS DRAWN_TEXT DRAWING
+    "svg{background:var(--ground);font-family:system-ui,\"Segoe UI\",\"Liberation Sans\",Arial,sans-serif}\n";
