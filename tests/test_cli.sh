@@ -35,7 +35,7 @@ exits() {
 exits 0 'sluice [0-9]' --version
 exits 0 'Example' --help
 exits 2 "did you mean 'sample'" smaple
-for command in run check graph sweep trace plugins describe new-plugin cat doctor recover sample score average env; do
+for command in run check dry-run graph sweep trace plugins describe new-plugin cat doctor recover sample score average env; do
     exits 0 'Example' $command --help
     [ "$(wc -l <out)" -le 30 ] && ! grep -q '.\{125\}' out && ok || bad "$command --help does not fit a screen"
     exits 0 'Example' help $command

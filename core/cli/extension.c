@@ -15,6 +15,7 @@ enum { PREFIX = sizeof prefix - 1 };
 /* What our own say in the list of commands; others are listed by name. */
 static const char *const summaries[][2] = {
     {"describe", "prints a class: what it does, its parameters"},
+    {"dry-run", "sends one record through every stage and prints what each did to it"},
     {"graph", "draws a pipeline file, for Graphviz or as SVG"},
     {"new-plugin", "writes a small plugin that builds and passes its test, to begin with"},
     {"report", "writes a run, or several beside each other, as one HTML page"},

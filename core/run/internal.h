@@ -184,7 +184,9 @@ int sl_metrics_restore(sl_job *, const char *lines);
 void sl_metrics_forget(sl_job *);
 /* Writes the lines of finished jobs to metrics.jsonl, in the plan's order. */
 int sl_metrics_flush(sl_execution *);
-int sl_timing_write(sl_job *, const char *start, const char *end, double seconds);
+int sl_timing_write(sl_job *, const char *start, const char *end);
+/* times.c: how long each stage took, a row a stage, over all iterations that ran. */
+void sl_times_print(const sl_execution *, FILE *);
 
 /* Appends whole lines that an earlier run of the job had said. */
 int sl_metrics_take(sl_job *, const char *lines, size_t size);
@@ -272,8 +274,11 @@ struct sl_job {
 
     uint64_t position; /* of the next input record in this pass */
     _Atomic uint64_t in, out, tokens, done, total;
-    char unit[16];         /* under run->lock */
-    double began, waiting; /* monotonic; seconds waited for input */
+    char unit[16];                  /* under run->lock */
+    double began, seconds;          /* monotonic; how long it ran */
+    double waiting, writing;        /* of that, seconds waited for input, and taken by packing and writing the output */
+    uint64_t tokens_in, tokens_out; /* of prompts and answers in its records */
+    uint64_t memory;                /* of the process at its end: most bytes resident so far */
     uint64_t bytes_raw, bytes_compressed;
 
     sl_buffer lines;         /* of metrics.jsonl; under run->lock while it runs */
@@ -289,6 +294,7 @@ struct sl_execution {
     const sl_plan *plan;
     const char *folder;
     bool quiet, fresh, explain;
+    int64_t records;                      /* a source gives at most so many; 0 = all */
     sl_store *store;                      /* NULL = none */
     bool store_by_default;                /* nobody named it */
     atomic_bool store_used, store_failed; /* something was put there; no more is tried */

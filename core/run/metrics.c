@@ -215,7 +215,7 @@ int sl_metrics_flush(sl_execution *run)
     return rc;
 }
 
-int sl_timing_write(sl_job *job, const char *start, const char *end, double seconds)
+int sl_timing_write(sl_job *job, const char *start, const char *end)
 {
     sl_buffer line = {0};
     int rc = open_line(job, &line);
@@ -225,11 +225,13 @@ int sl_timing_write(sl_job *job, const char *start, const char *end, double seco
     else if (rc >= 0)
         rc = sl_buffer_printf(
             &line,
-            ",\"start\":\"%s\",\"end\":\"%s\",\"seconds\":%.3f,\"busy\":%.3f,\"waiting\":%.3f,"
-            "\"records_in\":%llu,\"records\":%llu,\"tokens\":%llu,\"bytes\":%llu,\"bytes_compressed\":%llu}\n",
-            start, end, seconds, seconds - job->waiting, job->waiting, (unsigned long long)job->in,
-            (unsigned long long)job->out, (unsigned long long)job->tokens, (unsigned long long)job->bytes_raw,
-            (unsigned long long)job->bytes_compressed);
+            ",\"start\":\"%s\",\"end\":\"%s\",\"seconds\":%.3f,\"busy\":%.3f,\"waiting\":%.3f,\"writing\":%.3f,"
+            "\"records_in\":%llu,\"records\":%llu,\"tokens\":%llu,\"tokens_in\":%llu,\"tokens_out\":%llu,"
+            "\"bytes\":%llu,\"bytes_compressed\":%llu,\"memory\":%llu}\n",
+            start, end, job->seconds, job->seconds - job->waiting, job->waiting, job->writing,
+            (unsigned long long)job->in, (unsigned long long)job->out, (unsigned long long)job->tokens,
+            (unsigned long long)job->tokens_in, (unsigned long long)job->tokens_out, (unsigned long long)job->bytes_raw,
+            (unsigned long long)job->bytes_compressed, (unsigned long long)job->memory);
     if (rc >= 0)
         rc = write_all(job->run->timing_fd, line.data, line.size);
     sl_buffer_free(&line);

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -193,10 +194,13 @@ static void *stage_thread(void *argument)
         set_state(job, SL_JOB_FAILED);
         return NULL;
     }
-    const double seconds = sl_clock() - job->began;
+    struct rusage used;
+    job->seconds = sl_clock() - job->began;
+    if (getrusage(RUSAGE_SELF, &used) == 0)
+        job->memory = (uint64_t)used.ru_maxrss * 1024;
     sl_time_now(end);
-    sl_timing_write(job, start, end, seconds);
-    sl_progress_finished(job, seconds);
+    sl_timing_write(job, start, end);
+    sl_progress_finished(job, job->seconds);
     set_state(job, SL_JOB_DONE);
     return NULL;
 }
@@ -212,7 +216,7 @@ static int take_over(sl_job *job)
     sl_checkpoint_forget(job);
     set_state(job, SL_JOB_REUSED);
     sl_progress_reused(job);
-    return sl_timing_write(job, now, now, 0);
+    return sl_timing_write(job, now, now);
 }
 
 static int open_output(sl_job *job, char *error)

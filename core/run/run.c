@@ -257,6 +257,7 @@ int sl_run(const sl_plan *plan, sl_registry *registry, const sl_run_options *opt
 {
     sl_execution run = {.plan = plan,
                         .quiet = options->quiet,
+                        .records = options->records,
                         .fresh = options->fresh,
                         .explain = options->explain,
                         .lock_fd = -1,
@@ -303,6 +304,7 @@ int sl_run(const sl_plan *plan, sl_registry *registry, const sl_run_options *opt
             sl_folder_sweep(run.folder, true);
         if (!options->quiet && !run.explain) {
             print_table(&run, stdout);
+            sl_times_print(&run, stdout);
             print_places(&run, stdout);
             fflush(stdout);
         }

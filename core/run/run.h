@@ -19,6 +19,7 @@ typedef struct sl_run_options {
                           plan's, or the user's */
     bool fresh;        /* forget the streams and models that earlier runs left in it, and take none from the store */
     bool explain;      /* run nothing: say for each stage whether it would be reused, or run and why */
+    int64_t records;   /* a source stops after so many; 0 = it gives all */
     bool quiet;        /* no progress and no table: errors and warnings only */
 } sl_run_options;
 

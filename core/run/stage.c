@@ -43,8 +43,10 @@ int sl_stage_next(sl_job *job, sl_record **record)
             job->position = sluice_record_number(sl_record_public(*record));
         sl_record_set_number(*record, job->position++);
         note_taken(job, *record);
-        if (job->position > job->in)
+        if (job->position > job->in) { /* not in an earlier pass */
             atomic_store_explicit(&job->in, job->position, memory_order_relaxed);
+            job->tokens_in += sl_record_tokens(*record);
+        }
         return SLUICE_OK;
     }
     if (rc == SLUICE_END) { /* the next call starts another pass */
@@ -88,7 +90,10 @@ int sl_stage_append(sl_job *job, const sl_record *record, uint64_t number)
         return job->passage->append(job, record, number);
     if (job->output == NULL)
         return SLUICE_OK;
+    const double start = sl_clock();
     const int rc = sl_stream_append(job->output, record, number);
+    job->writing += sl_clock() - start;
+    job->tokens_out += sl_record_tokens(record);
     if (rc < 0)
         return write_failed(job, record, rc);
     atomic_fetch_add_explicit(&job->out, 1, memory_order_relaxed);
@@ -166,7 +171,8 @@ static int finish_record(sl_job *job, sl_record *record, int rc)
 
 static int drive_source(sl_job *job, sl_instance *self)
 {
-    for (uint64_t number = 0;; number++) {
+    const int64_t most = job->run->records;
+    for (uint64_t number = 0; most == 0 || number < (uint64_t)most; number++) {
         sl_record *record = cancelled(job) ? NULL : sl_record_new();
         if (record == NULL)
             return cancelled(job) ? SLUICE_CANCELLED : SLUICE_NO_MEMORY;
@@ -179,6 +185,7 @@ static int drive_source(sl_job *job, sl_instance *self)
         if (rc != SLUICE_OK)
             return rc == SLUICE_END ? SLUICE_OK : rc;
     }
+    return SLUICE_OK;
 }
 
 static int drive_observe(sl_job *job, sl_instance *self)

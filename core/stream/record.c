@@ -368,3 +368,11 @@ int sl_record_copy(const sl_record *r, sl_record **copy)
     sl_buffer_free(&bytes);
     return rc;
 }
+
+uint64_t sl_record_tokens(const sl_record *record)
+{
+    uint64_t tokens = record->prompt_token_count;
+    for (size_t i = 0; i < record->candidate_count; i++)
+        tokens += record->candidates[i].public.token_count;
+    return tokens;
+}

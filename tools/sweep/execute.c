@@ -83,7 +83,7 @@ static _Noreturn void be_child(const sw_sweep *sweep, const sw_run *run, pid_t p
     dup2(null, 0);
     dup2(null, 1);
     dup2(fileno(run->said), 2);
-    const sl_run_options options = {.out = run->folder, .quiet = true};
+    const sl_run_options options = {.out = run->folder, .store = sweep->store, .quiet = true};
     const int code = sl_run(run->plan, sweep->registry, &options);
     fflush(stderr);
     _exit(code);
@@ -103,7 +103,7 @@ static void start(sw_sweep *sweep, sw_run *run, sl_console *console)
     run->said = tmpfile();
     if (run->said == NULL) {
         fail(run, "no temporary file can be made");
-    } else if (sw_share_take(sweep, run), fflush(stdout), fflush(stderr), (run->process = fork()) == 0) {
+    } else if (fflush(stdout), fflush(stderr), (run->process = fork()) == 0) {
         be_child(sweep, run, parent);
     } else if (run->process < 0) {
         fail(run, "no process can be started");
@@ -250,6 +250,10 @@ static int forget(sw_sweep *sweep, char *error)
     for (size_t r = 0; rc >= 0 && r < sweep->run_count; r++)
         if (sl_path_exists(sweep->runs[r].folder))
             rc = sl_folder_forget(sweep->runs[r].folder, sweep->runs[r].plan, error);
+    if (rc >= 0 && sweep->own_store && sl_folder_remove(sweep->store) < 0) {
+        snprintf(error, SL_ERROR_SIZE, "cannot remove %s: %s", sweep->store, strerror(errno));
+        rc = SLUICE_IO;
+    }
     return rc;
 }
 

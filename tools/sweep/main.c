@@ -22,6 +22,7 @@ static const char help[] =
     "                       regularizers)\n"
     "  -j, --jobs N         runs at once (1)\n"
     "  --threads N          threads of each run (default: the processors, divided among the runs at once)\n"
+    "  --store DIR          the store by which the runs share (default: DIR/store of the sweep)\n"
     "  --fresh              forgets what earlier sweeps left in the folder\n"
     "  --plan               says what would run, what is shared and about how long it takes; runs nothing\n\n"
     "Exit codes: 0 done, 1 a run failed, 2 wrong usage or a mistake in the file, 130 stopped.\n\n"
@@ -128,6 +129,7 @@ int main(int argc, char **argv)
                                  {.name = "metric", .kind = SL_WORDS, .to = &metrics},
                                  {"jobs", 'j', SL_OPTION_INTEGER, &sweep.parallel, 1, 1024},
                                  {"threads", 0, SL_OPTION_INTEGER, &threads, 1, 4096},
+                                 {.name = "store", .kind = SL_WORD, .to = &sweep.store},
                                  {.name = "fresh", .kind = SL_FLAG, .to = &fresh},
                                  {.name = "plan", .kind = SL_FLAG, .to = &plan},
                                  {0}};
@@ -136,6 +138,10 @@ int main(int argc, char **argv)
         code = sl_usage(&command, "one pipeline file is wanted, %zu are given", files.count);
     if (code < 0 && out != NULL && out[0] == '\0')
         code = sl_usage(&command, "--out is empty; name a folder");
+    if (code < 0 && sweep.store != NULL && (sweep.store[0] == '\0' || strcmp(sweep.store, "off") == 0))
+        code = sl_usage(&command, "the runs of a sweep share by a store; name its folder, or leave --store out");
+    if (code < 0 && sweep.store != NULL && fresh)
+        code = sl_usage(&command, "--fresh forgets the sweep's own store alone; leave --store out");
     for (size_t m = 0; code < 0 && m < metrics.count; m++)
         if (strchr(metrics.items[m], '/') == NULL)
             code = sl_usage(&command, "--metric %s names no stage; write STAGE/NAME, such as eval/accuracy",

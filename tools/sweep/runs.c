@@ -123,6 +123,9 @@ int sw_runs_read(sw_sweep *sweep, const sl_words *settings, const char *out)
         sweep->folder = out != NULL         ? sl_arena_strdup(sweep->arena, out)
                         : base->out != NULL ? sl_arena_strdup(sweep->arena, base->out)
                                             : sl_arena_printf(sweep->arena, "runs/%s-sweep", base->name);
+        sweep->own_store = sweep->store == NULL;
+        if (sweep->own_store)
+            sweep->store = sl_arena_printf(sweep->arena, "%s/store", sweep->folder);
         warn_of_sinks(sweep, base);
         code = make_runs(sweep, base, settings, nowhere);
     }

@@ -1,8 +1,7 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
-/* What runs have in common, and how one comes by what another has computed. */
+/* What runs have in common. */
 #include "tools/sweep/sweep.h"
 
-#include <dirent.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -184,91 +183,4 @@ bool sw_share_awaits(const sw_sweep *sweep, const sw_run *run)
         }
     }
     return false;
-}
-
-/* ---- taking over: .done last, as it says that the rest is there. What cannot be taken over, as the other run is just
- * making it anew, is computed once more. */
-
-/* One more name for a file, under a name that appears whole. */
-static bool link_file(const char *from, const char *to)
-{
-    char temporary[PATH_MAX + 8];
-    snprintf(temporary, sizeof temporary, "%s.link", to);
-    unlink(temporary);
-    const bool linked = link(from, temporary) == 0 && rename(temporary, to) == 0;
-    unlink(temporary); /* rename leaves it where both names had been one file */
-    return linked;
-}
-
-static int is_plain(const struct dirent *entry)
-{
-    return entry->d_name[0] != '.';
-}
-
-static bool link_folder(const char *from, const char *to)
-{
-    char temporary[PATH_MAX], error[SL_ERROR_SIZE], a[PATH_MAX + NAME_MAX + 2], b[PATH_MAX + NAME_MAX + 2];
-    struct dirent **entries = NULL;
-    const char *slash = strrchr(to, '/');
-    snprintf(temporary, sizeof temporary, "%.*s/.%s.link", (int)(slash - to), to, slash + 1);
-    sl_folder_remove(to);
-    sl_folder_remove(temporary);
-    const int count = scandir(from, &entries, is_plain, alphasort);
-    bool linked = count > 0 && sl_folder_make(temporary, error) >= 0;
-    for (int i = 0; i < count; i++) {
-        snprintf(a, sizeof a, "%s/%s", from, entries[i]->d_name);
-        snprintf(b, sizeof b, "%s/%s", temporary, entries[i]->d_name);
-        linked = linked && link(a, b) == 0;
-        free(entries[i]);
-    }
-    free(entries);
-    return linked && rename(temporary, to) == 0;
-}
-
-static bool take_models(const sw_run *from, const sw_job *job, const sw_run *to)
-{
-    char a[PATH_MAX], b[PATH_MAX], error[SL_ERROR_SIZE];
-    bool taken = true;
-    for (size_t v = 0; taken && v < job->stage->object.value_count; v++) {
-        const sl_value *value = &job->stage->object.values[v];
-        if (value->param->type != SLUICE_TYPE_SLOT || value->models == NULL)
-            continue;
-        const sl_model_use *use = &value->models[job->iteration];
-        const char *slot = from->plan->slots[use->slot].name;
-        snprintf(b, sizeof b, "%s/models", to->folder);
-        taken = sl_folder_make(b, error) >= 0;
-        snprintf(a, sizeof a, "%s/models/%s@%lld", from->folder, slot, (long long)use->next);
-        snprintf(b, sizeof b, "%s/models/%s@%lld", to->folder, slot, (long long)use->next);
-        taken = taken && link_folder(a, b);
-    }
-    return taken;
-}
-
-static void take_job(const sw_run *from, const sw_job *job, const sw_run *to)
-{
-    char a[PATH_MAX], b[PATH_MAX], error[SL_ERROR_SIZE];
-    snprintf(b, sizeof b, "%s/streams/%s-%lld", to->folder, job->stage->phase->name, (long long)job->iteration + 1);
-    bool taken = sl_folder_make(b, error) >= 0;
-    if (sl_stage_has_output(job->stage)) {
-        path_of(from, job, ".zst", a);
-        path_of(to, job, ".zst", b);
-        taken = taken && link_file(a, b);
-    }
-    taken = taken && take_models(from, job, to);
-    path_of(from, job, ".done", a);
-    path_of(to, job, ".done", b);
-    if (taken)
-        link_file(a, b);
-}
-
-void sw_share_take(const sw_sweep *sweep, const sw_run *run)
-{
-    for (size_t j = 0; j < run->job_count; j++) {
-        const sw_job *job = &run->jobs[j];
-        for (size_t r = 0; r < sweep->run_count && !sw_share_done(run, job); r++) {
-            const sw_job *same = &sweep->runs[r] != run ? same_job(&sweep->runs[r], job) : NULL;
-            if (same != NULL && sw_share_done(&sweep->runs[r], same))
-                take_job(&sweep->runs[r], same, run);
-        }
-    }
 }

@@ -3,8 +3,8 @@
  * A sweep: the variants of a file's ablation, each with every seed, as runs of their own in DIR/VARIANT-SEED.
  *
  * Two jobs (a stage in an iteration) of different runs are the same when all that determines what they put out is:
- * class, parameters, names, seed, and the same of whatever they read. One run computes such a job, the others take it
- * over; whether it may be used is decided once more by the run itself, from its content key.
+ * class, parameters, names, seed, and the same of whatever they read. All runs have one store, by which one of them
+ * computes such a job and the others take it over, each deciding by the job's content key.
  *
  * One thread; runs are child processes. Everything lives in the sweep's arena, but for the plans.
  */
@@ -57,7 +57,9 @@ typedef struct sw_sweep {
     size_t variant_count;
     const uint64_t *seeds;
     size_t seed_count;
-    int64_t parallel; /* runs at once */
+    int64_t parallel;  /* runs at once */
+    const char *store; /* of all runs */
+    bool own_store;    /* in the sweep's folder */
 } sw_sweep;
 
 /* ---- runs.c: reads the file for every run. Returns -1 to go on, otherwise what to exit with, after a word on stderr.
@@ -72,8 +74,6 @@ int sw_share_find(sw_sweep *);
 bool sw_share_done(const sw_run *, const sw_job *);
 /* Is there a running run that will soon have computed what this one needs as well? */
 bool sw_share_awaits(const sw_sweep *, const sw_run *);
-/* Puts what other runs have computed into a run's folder, by hard links. */
-void sw_share_take(const sw_sweep *, const sw_run *);
 
 /* ---- execute.c */
 /* From here on SIGINT, SIGTERM and SIGHUP stop the sweep in order. */
