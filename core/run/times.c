@@ -7,7 +7,7 @@
 /* A stage over its iterations. */
 typedef struct total {
     const sl_stage *stage;
-    size_t ran, reused;
+    size_t ran;
     uint64_t in, out, tokens_in, tokens_out, raw, compressed;
     double seconds, waiting, writing;
 } total;
@@ -20,7 +20,6 @@ static total add_up(const sl_execution *run, const sl_stage *stage)
         if (job->stage != stage)
             continue;
         t.ran += job->state == SL_JOB_DONE;
-        t.reused += job->state == SL_JOB_REUSED;
         if (job->state != SL_JOB_DONE)
             continue;
         t.in += job->in;
@@ -49,11 +48,9 @@ static void print_row(const total *t, FILE *out)
 void sl_times_print(const sl_execution *run, FILE *out)
 {
     uint64_t memory = 0;
-    size_t rows = 0, reused = 0;
-    for (size_t j = 0; j < run->job_count; j++) {
+    size_t rows = 0;
+    for (size_t j = 0; j < run->job_count; j++)
         memory = run->jobs[j].memory > memory ? run->jobs[j].memory : memory;
-        reused += run->jobs[j].state == SL_JOB_REUSED;
-    }
     for (size_t p = 0; p < run->plan->phase_count; p++)
         for (size_t s = 0; s < run->plan->phases[p].stage_count; s++) {
             const total t = add_up(run, &run->plan->phases[p].stages[s]);
@@ -65,6 +62,5 @@ void sl_times_print(const sl_execution *run, FILE *out)
             print_row(&t, out);
         }
     if (rows > 0)
-        fprintf(out, "at most %.0f MB of memory; %zu of %zu stages were reused\n\n", (double)memory / 1e6, reused,
-                run->job_count);
+        fprintf(out, "at most %.0f MB of memory\n\n", (double)memory / 1e6);
 }
