@@ -32,7 +32,8 @@ static const char help[] =
     "                     a file of JSON lines\n"
     "  --seed N           of everything that is drawn at random (default: 1)\n"
     "  --timeout SECONDS  of each test (default: 10)\n\n"
-    "Exit codes: 0 nothing failed, 1 something failed, crashed or hung, or the file cannot be read, 2 wrong usage.\n\n"
+    "Exit codes: 0 nothing failed, 1 something failed, crashed or hung, or the file cannot be read, 2 wrong usage,\n"
+    "130 interrupted.\n\n"
     "Example:\n"
     "  sluice test-plugin ./my-judge.so --set marker=Score\n";
 
@@ -59,6 +60,11 @@ static void put(sl_buffer *out, const char *name, const char *text)
 {
     sl_buffer_printf(out, "\"%s\": ", name);
     sl_json_string(out, text, strlen(text));
+}
+
+static void interrupt(int signal)
+{
+    tp_interrupted = signal;
 }
 
 static void say(results *all, const char *class_id, const tp_test *test, const tp_report *r, double seconds)
@@ -88,19 +94,20 @@ static void say(results *all, const char *class_id, const tp_test *test, const t
 static void run_one(const tp_suite *suite, results *all, const tp_test *test, const char *class_id, tp_report *r)
 {
     const double seconds = tp_run(suite, test, class_id[0] != '\0' ? class_id : NULL, r);
-    say(all, class_id, test, r, seconds);
+    if (!tp_interrupted)
+        say(all, class_id, test, r, seconds);
 }
 
 /* Everything that can be run: a file that does not load, or cannot be read, has no classes to test. */
 static void run_all(const tp_suite *suite, results *all, tp_survey *survey, tp_report *r)
 {
     const tp_report loaded = (tp_run(suite, &tp_test_loads, NULL, r), *r);
-    if (wanted(all, tp_test_loads.name) || loaded.verdict >= TP_FAILED)
+    if (!tp_interrupted && (wanted(all, tp_test_loads.name) || loaded.verdict >= TP_FAILED))
         say(all, "", &tp_test_loads, &loaded, 0);
     if (loaded.verdict >= TP_CRASHED)
         return;
     const bool readable = tp_look(suite, survey, r);
-    for (const tp_test *const *t = tp_tests; *t != NULL; t++) {
+    for (const tp_test *const *t = tp_tests; *t != NULL && !tp_interrupted; t++) {
         const bool whole = (*t)->scope != TP_RUN, needs = (*t)->scope != TP_FILE;
         if (*t == &tp_test_loads ||
             !(wanted(all, (*t)->name) || (!readable && loaded.verdict < TP_FAILED && *t == &tp_test_description)) ||
@@ -108,7 +115,7 @@ static void run_all(const tp_suite *suite, results *all, tp_survey *survey, tp_r
             continue;
         if (whole)
             run_one(suite, all, *t, "", r);
-        for (size_t i = 0; !whole && i < survey->count; i++)
+        for (size_t i = 0; !whole && i < survey->count && !tp_interrupted; i++)
             if ((*t)->kinds == 0 || (*t)->kinds & (1u << survey->classes[i].kind))
                 run_one(suite, all, *t, survey->classes[i].id, r);
     }
@@ -167,11 +174,17 @@ static int test_plugin(const char *name, tp_suite suite, results *all)
         return sl_fail(&command, SL_EXIT_FAILED, "out of memory");
     if (mkdtemp(folder) == NULL)
         return sl_fail(&command, SL_EXIT_FAILED, "cannot make a folder %s: %s", folder, strerror(errno));
+    const struct sigaction on_signal = {.sa_handler = interrupt};
+    sigaction(SIGINT, &on_signal, NULL);
+    sigaction(SIGTERM, &on_signal, NULL);
+    sigaction(SIGHUP, &on_signal, NULL);
     suite.file = file;
     suite.folder = folder;
     run_all(&suite, all, survey, report);
-    finish(all, name, survey);
     sl_folder_remove(folder);
+    if (tp_interrupted)
+        return SL_EXIT_CANCELLED;
+    finish(all, name, survey);
     return all->count[TP_FAILED] + all->count[TP_CRASHED] + all->count[TP_HUNG] > 0 ? SL_EXIT_FAILED : SL_EXIT_OK;
 }
 

@@ -21,6 +21,8 @@
 /* A plugin that asks for more than this is told that there is no more. */
 #define MOST_MEMORY (UINT64_C(4) << 30)
 
+volatile sig_atomic_t tp_interrupted;
+
 void *tp_shared(size_t size)
 {
     void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -33,6 +35,9 @@ static bool enter(const char *folder, const char *cache)
 {
     const int in = open("/dev/null", O_RDONLY | O_CLOEXEC);
     setpgid(0, 0);
+    signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);
+    signal(SIGHUP, SIG_DFL);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
     if (tp_memory_ours()) /* a sanitizer reserves far more than it uses */
@@ -182,7 +187,7 @@ static double in_child(const tp_suite *suite, const tp_test *test, const char *c
     }
     pid_t ended;
     for (long pause = 100000; (ended = waitpid(child, &status, WNOHANG)) == 0 || (ended < 0 && errno == EINTR);) {
-        if (sl_clock() - start > suite->timeout) {
+        if (tp_interrupted || sl_clock() - start > suite->timeout) {
             kill(-child, SIGKILL);
             kill(child, SIGKILL);
             while (waitpid(child, &status, 0) < 0 && errno == EINTR)

@@ -3,6 +3,8 @@
 #ifndef TP_PROCESS_H
 #define TP_PROCESS_H
 
+#include <signal.h>
+
 #include "tools/test-plugin/test.h"
 
 /* What all tests of a file share. */
@@ -24,6 +26,9 @@ typedef struct tp_survey {
         uint32_t kind;
     } classes[TP_MOST_CLASSES];
 } tp_survey;
+
+/* Set by a signal: the test that runs is ended, and no other is begun. */
+extern volatile sig_atomic_t tp_interrupted;
 
 /* Memory that a child's writes can be read from; NULL when there is none. */
 void *tp_shared(size_t size);
