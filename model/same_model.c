@@ -39,7 +39,8 @@ int sm_same_config(const char *dir_a, const sm_config *a, const char *dir_b, con
     };
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         if (pairs[i].a != pairs[i].b) {
-            return sm_fail(error, SM_MISMATCH, "config.json: %s is %.9g in %s and %.9g in %s", pairs[i].field,
+            return sm_fail(error, SM_MISMATCH,
+                           "config.json: %s is %.9g in %s and %.9g in %s; take versions of one model", pairs[i].field,
                            pairs[i].a, dir_a, pairs[i].b, dir_b);
         }
     }

@@ -92,7 +92,7 @@ if command -v python3 >/dev/null; then
     for f in reward.py reward.cfg; do
         awk -v name="$f" '$1 ~ /^```/ { inside = ($2 == name); next } inside' "$SLUICE_SOURCE/doc/user-guide.md" >"$work/guide/$f"
     done
-    run reward "$work/guide/reward.cfg" policy@2 --set models.policy.path="$SLUICE_SOURCE/models/embedded"
+    run reward "$work/guide/reward.cfg" policy@3 --set models.policy.path="$SLUICE_SOURCE/models/embedded"
     echo 'raise ValueError("none today")' >"$work/guide/reward.py" # an edited script is asked again
     if "$sluice" run "$work/guide/reward.cfg" --out "$work/reward" --set models.policy.path="$SLUICE_SOURCE/models/embedded" \
         >"$work/reward.log" 2>&1; then

@@ -92,7 +92,7 @@ static int init(void *self, const sluice_host *host)
         if (rc >= 0 && m->info.head_outputs == 0)
             rc = sluice_error(host, SLUICE_BAD_MODEL,
                               "%s is a language model without a reward head; train one from it (trainer, loss = "
-                              "\"bradley-terry\") or name a …ForSequenceClassification",
+                              "\"bradley-terry\") or name a reward model's folder (…ForSequenceClassification)",
                               m->version);
         if (rc >= 0 && i > 0)
             rc = same_text(judge, &judge->opened[0], m);
