@@ -15,6 +15,7 @@ trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
 cp -r "$SLUICE_SOURCE/models/embedded" model
 cp "$SLUICE_SOURCE/pipelines/data/prompts.jsonl" .
+chmod -R u+w model prompts.jsonl
 cp "$SLUICE_BUILD/tests/judge_program" .
 failed=0 tried=0
 
