@@ -270,22 +270,68 @@ static int gradient(batch *b)
                                       loss_class(b)->pairs ? derive_pairs : derive_sequences, b);
 }
 
-int batch_gradient(batch *b, const uint32_t *order, size_t count, uint64_t step, double progress, batch_sums *sums)
+/* Loss and numbers of the micro-batch in hand; the derivatives are thrown away. */
+static int measure(batch *b)
 {
-    b->step = step;
-    b->progress = progress;
-    b->sums = sums;
+    size_t outputs = 0, total = 0, at = 0;
+    for (size_t i = 0; i < b->count; i++)
+        for (uint32_t a = 0; a < b->x[i].answer_count; a++, outputs++)
+            total += b->heads > 0 ? b->heads : b->x[i].count[a];
+    float **values = malloc(2 * (outputs + 1) * sizeof *values), *room = calloc(2 * total + 1, sizeof *room);
+    if (!values || !room) {
+        free(values);
+        free(room);
+        return out_of_memory(b);
+    }
+    float **derivatives = values + outputs;
+    outputs = 0;
+    for (size_t i = 0; i < b->count; i++)
+        for (uint32_t a = 0; a < b->x[i].answer_count; a++, outputs++) {
+            values[outputs] = room + at;
+            derivatives[outputs] = room + total + at;
+            at += b->heads > 0 ? b->heads : b->x[i].count[a];
+        }
+    int rc = b->heads > 0 ? b->service->train_score_values(b->training, b->groups, b->count, values)
+                          : b->service->train_score(b->training, b->groups, b->count, values);
+    const float *const *known = (const float *const *)values;
+    if (rc >= 0)
+        rc = b->heads > 0           ? derive_values(b, known, derivatives)
+             : loss_class(b)->pairs ? derive_pairs(b, known, derivatives)
+                                    : derive_sequences(b, known, derivatives);
+    free(values);
+    free(room);
+    return rc;
+}
+
+static int each_micro_batch(batch *b, const uint32_t *order, size_t count, int (*work)(batch *))
+{
     if (!make_room(b, count))
         return out_of_memory(b);
     for (size_t done = 0; done < count; done += b->count) {
         fill(b, order + done, count - done);
-        int rc = gradient(b);
+        int rc = work(b);
         if (rc < 0)
             return rc;
         if (sluice_cancelled(b->host))
             return SLUICE_CANCELLED;
     }
     return SLUICE_OK;
+}
+
+int batch_gradient(batch *b, const uint32_t *order, size_t count, uint64_t step, double progress, batch_sums *sums)
+{
+    b->step = step;
+    b->progress = progress;
+    b->sums = sums;
+    return each_micro_batch(b, order, count, gradient);
+}
+
+int batch_measure(batch *b, const uint32_t *order, size_t count, uint64_t step, double progress, batch_sums *sums)
+{
+    b->step = step;
+    b->progress = progress;
+    b->sums = sums;
+    return each_micro_batch(b, order, count, measure);
 }
 
 void batch_free(batch *b)

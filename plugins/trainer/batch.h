@@ -46,6 +46,8 @@ typedef struct batch {
 
 /* Adds the gradient of the examples `order[0 … count)` and their sums. step (from 1) is for messages. */
 int batch_gradient(batch *, const uint32_t *order, size_t count, uint64_t step, double progress, batch_sums *);
+/* The sums alone, under the weights as they are now and without dropout. */
+int batch_measure(batch *, const uint32_t *order, size_t count, uint64_t step, double progress, batch_sums *);
 /* Frees the room. */
 void batch_free(batch *);
 

@@ -11,8 +11,10 @@
 #include "plugins/trainer/batch.h"
 #include "plugins/trainer/checkpoint.h"
 #include "plugins/trainer/gather.h"
+#include "plugins/trainer/validate.h"
 
 enum freeze { FREEZE_NONE, FREEZE_BODY };
+enum keep { KEEP_LAST, KEEP_BEST };
 enum schedule { SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_CONSTANT };
 
 /* What is reported together: means over the steps since the last report. */
@@ -32,9 +34,10 @@ struct counts {
 struct trainer {
     const sluice_model_ref *model, *start, *reference, *head_from;
     const sluice_part *loss;
-    double lr, warmup, weight_decay, beta1, beta2, epsilon, max_grad_norm, dropout, prompt_weight, checkpoint_every;
+    double lr, warmup, weight_decay, beta1, beta2, epsilon, max_grad_norm, dropout, prompt_weight, checkpoint_every,
+        validation;
     int64_t epochs, batch, micro_tokens, log_every, head;
-    int schedule, too_long, truncated, freeze;
+    int schedule, too_long, truncated, freeze, keep, best_by;
     bool raw, recompute;
 
     const sluice_host *host;
@@ -44,15 +47,22 @@ struct trainer {
     examples examples;
     sluice_training *training;
     uint32_t *order;
+    uint32_t *members; /* all examples: `trained` to train on, then those of the validation split */
+    size_t trained;
     struct batch work;
     struct counts counts;
     uint64_t total_steps;
-    double saved;   /* monotonic seconds, when the last checkpoint was written */
-    double changed; /* distance between the weights before and after */
+    double saved;    /* monotonic seconds, when the last checkpoint was written */
+    double changed;  /* distance between the weights before and after */
+    const char *dir; /* where the next version is written */
+    double best[BY_COUNT];
+    int64_t best_epoch;
 };
 
 static const char *const schedules[] = {"cosine", "linear", "constant", NULL};
 static const char *const frozen_parts[] = {"none", "body", NULL};
+static const char *const kept[] = {"last", "best", NULL};
+static const char *const bests[] = {"loss", "rewards/accuracies", "rewards/margins", "rewards/chosen", NULL};
 static const char *const long_rules[] = {"error", "skip", "left", NULL};
 static const char *const truncated_rules[] = {"keep", "drop", NULL};
 
@@ -108,6 +118,14 @@ static const sluice_param params[] = {
             "What to do where prompt and answer exceed the context: stop, leave out, or cut the prompt on the left."),
     SLUICE_CHOICE(struct trainer, truncated, .value = TRUNCATED_KEEP, .choices = truncated_rules,
                   .doc = "What to do with answers that were cut at max_tokens."),
+    SLUICE_DOUBLE(struct trainer, validation, .value = 0, .min = 0, .below = 1,
+                  .doc = "Share of the records, chosen by their ids, that is not trained on but measured after each "
+                         "epoch."),
+    SLUICE_CHOICE(struct trainer, keep, .value = KEEP_LAST, .choices = kept,
+                  .doc = "Which weights are published: the last, or those after the epoch that was best on the "
+                         "validation split. With best an interrupted training starts anew."),
+    SLUICE_CHOICE(struct trainer, best_by, .value = BY_LOSS, .choices = bests,
+                  .doc = "What keep = best goes by: the smallest loss, or the largest of the others."),
     SLUICE_DOUBLE(struct trainer, checkpoint_every, .value = 60, .min = 0, .unit = "seconds", .speed_only = true,
                   .doc =
                       "Time between two checkpoints, from which an interrupted training goes on; it takes 12 bytes a "
@@ -132,6 +150,12 @@ static const sluice_metric_info metrics[] = {
      "Reward models: mean square of the sum of a pair's rewards, what bradley-terry's center weighs."},
     {"logps/chosen", "nats", "Mean log-probability of the chosen answers."},
     {"logps/rejected", "nats", "Mean log-probability of the rejected answers."},
+    {"validation/loss", NULL, "Mean loss of the validation split after an epoch."},
+    {"validation/rewards/accuracies", NULL, "As rewards/accuracies, of the validation split."},
+    {"validation/rewards/margins", NULL, "As rewards/margins, of the validation split."},
+    {"validation/rewards/chosen", NULL, "As rewards/chosen, of the validation split."},
+    {"validation_examples", NULL, "Pairs or sequences in the validation split."},
+    {"best_epoch", "epochs", "With keep = best: the epoch whose weights were published, from 1."},
     {"train_loss", NULL, "Mean of the loss over all steps."},
     {"steps", "steps", "Optimizer steps taken."},
     {"examples", NULL, "Pairs or sequences trained on."},
@@ -194,6 +218,9 @@ static int init(void *self, const sluice_host *host)
 {
     struct trainer *t = self;
     t->host = host;
+    if (t->keep == KEEP_BEST && t->validation == 0)
+        return sluice_error(host, SLUICE_BAD_PARAMETER,
+                            "keep = \"best\" has nothing to go by; hold records out with validation = 0.1");
     const sluice_model_ref *start = t->start ? t->start : t->model;
     int rc = check_loss(t);
     if (rc >= 0)
@@ -216,6 +243,7 @@ static void fini(void *self)
         t->policy.service->train_end(t->training);
     batch_free(&t->work);
     free(t->order);
+    free(t->members);
     examples_close(&t->examples);
     answers_close(&t->policy);
     answers_close(&t->base);
@@ -265,9 +293,8 @@ static void shuffle(struct trainer *t, uint32_t epoch)
     uint64_t key[2], counter[2];
     uint32_t bits[4];
     sluice_draw_place(&place, key, counter);
-    for (size_t i = 0; i < t->examples.count; i++)
-        t->order[i] = (uint32_t)i;
-    for (size_t i = t->examples.count; i > 1; i--) {
+    memcpy(t->order, t->members, t->trained * sizeof *t->order);
+    for (size_t i = t->trained; i > 1; i--) {
         counter[1] = i;
         sluice_philox(key, counter, bits);
         size_t j = sluice_uniform_below(bits[0], bits[1], i);
@@ -368,28 +395,84 @@ static int between(struct trainer *t)
 {
     const bool stopping = sluice_cancelled(t->host);
     int rc = SLUICE_OK;
-    if (stopping || monotonic() - t->saved >= t->checkpoint_every) {
+    if (t->keep != KEEP_BEST && (stopping || monotonic() - t->saved >= t->checkpoint_every)) {
         rc = checkpoint_save(t->host, t->policy.service, t->training, &t->counts, sizeof t->counts);
         t->saved = monotonic();
     }
     return rc >= 0 && stopping ? SLUICE_CANCELLED : rc;
 }
 
+/* How far the new weights are from those training started from. */
+static int measure_change(struct trainer *t)
+{
+    int rc = t->policy.service->train_distance(t->training, &t->changed);
+    if (rc >= 0 && t->changed == 0)
+        sluice_log(t->host, SLUICE_LOG_WARNING, "training changed no weight; is lr = %g too small?", t->lr);
+    return rc;
+}
+
+/* Writes the weights as they are now for publication, over those written before. */
+static int save(struct trainer *t)
+{
+    int rc = SLUICE_OK;
+    if (t->dir)
+        validate_forget(t->dir);
+    else
+        rc = sluice_publish_begin(t->host, t->model, &t->dir);
+    if (rc >= 0)
+        rc = t->policy.service->train_save(t->training, t->dir);
+    return rc >= 0 ? measure_change(t) : rc;
+}
+
+static int end_epoch(struct trainer *t, int64_t epoch)
+{
+    double values[BY_COUNT];
+    const size_t held = t->examples.count - t->trained;
+    if (held == 0)
+        return SLUICE_OK;
+    int rc = validate(&t->work, t->members + t->trained, held, t->counts.steps,
+                      (double)t->counts.steps / (double)t->total_steps, values);
+    if (rc < 0 || t->keep != KEEP_BEST || (t->best_epoch > 0 && !validate_better(t->best_by, values, t->best)))
+        return rc;
+    memcpy(t->best, values, sizeof t->best);
+    t->best_epoch = epoch + 1;
+    return save(t);
+}
+
 /* All steps that were not taken before an interruption. */
 static int take_steps(struct trainer *t)
 {
-    const size_t count = t->examples.count, size = (size_t)t->batch;
+    const size_t count = t->trained, size = (size_t)t->batch;
     uint64_t number = 0;
     int rc = SLUICE_OK;
     t->saved = monotonic();
     for (int64_t epoch = 0; rc >= 0 && epoch < t->epochs; epoch++) {
         shuffle(t, (uint32_t)epoch);
-        for (size_t at = 0; rc >= 0 && at < count; at += size)
-            if (number++ >= t->counts.steps &&
-                (rc = step(t, t->order + at, count - at < size ? count - at : size)) >= 0 && number < t->total_steps)
+        for (size_t at = 0; rc >= 0 && at < count; at += size) {
+            if (number++ < t->counts.steps)
+                continue;
+            rc = step(t, t->order + at, count - at < size ? count - at : size);
+            if (rc >= 0 && at + size >= count)
+                rc = end_epoch(t, epoch);
+            if (rc >= 0 && number < t->total_steps)
                 rc = between(t);
+        }
     }
     return rc;
+}
+
+static int split(struct trainer *t)
+{
+    const size_t count = t->examples.count;
+    t->members = malloc(count * sizeof *t->members);
+    if (!t->members)
+        return sluice_error(t->host, SLUICE_NO_MEMORY, "out of memory for the order of %zu examples", count);
+    t->trained = validate_split(&t->examples, sluice_seed(t->host), t->validation, t->members);
+    if (t->validation > 0 && (t->trained == 0 || t->trained == count))
+        return sluice_error(t->host, SLUICE_BAD_RECORD,
+                            "validation = %g of %zu examples leaves none to %s; give more examples or another share",
+                            t->validation, count, t->trained == 0 ? "train on" : "validate on");
+    return SLUICE_OK;
 }
 
 static int train(struct trainer *t)
@@ -406,10 +489,12 @@ static int train(struct trainer *t)
                                   .head_from = t->head_model.model,
                                   .freeze_body = t->freeze == FREEZE_BODY,
                                   .recompute = t->recompute};
-    size_t count = t->examples.count, size = (size_t)t->batch;
-    int rc = t->policy.service->train_begin(t->policy.model, &optimizer, &t->training);
+    int rc = split(t);
+    if (rc >= 0)
+        rc = t->policy.service->train_begin(t->policy.model, &optimizer, &t->training);
     if (rc < 0)
         return rc;
+    const size_t count = t->trained, size = (size_t)t->batch;
     t->total_steps = (uint64_t)t->epochs * ((count + size - 1) / size);
     t->order = malloc(count * sizeof *t->order);
     if (!t->order)
@@ -421,7 +506,8 @@ static int train(struct trainer *t)
                              .examples = &t->examples,
                              .heads = t->heads,
                              .micro_tokens = (size_t)t->micro_tokens};
-    rc = checkpoint_load(t->host, t->policy.service, t->training, &t->counts, sizeof t->counts);
+    rc = t->keep == KEEP_BEST ? SLUICE_END
+                              : checkpoint_load(t->host, t->policy.service, t->training, &t->counts, sizeof t->counts);
     if (rc == SLUICE_OK)
         sluice_log(t->host, SLUICE_LOG_INFO, "goes on after step %llu", (unsigned long long)t->counts.steps);
     if (rc >= 0)
@@ -435,23 +521,9 @@ static int train(struct trainer *t)
     return SLUICE_OK;
 }
 
-/* How far the new weights are from those training started from. */
-static int measure_change(struct trainer *t)
-{
-    int rc = t->policy.service->train_distance(t->training, &t->changed);
-    if (rc >= 0 && t->changed == 0)
-        sluice_log(t->host, SLUICE_LOG_WARNING, "training changed no weight; is lr = %g too small?", t->lr);
-    return rc;
-}
-
 static int publish(struct trainer *t)
 {
-    const char *dir;
-    int rc = sluice_publish_begin(t->host, t->model, &dir);
-    if (rc >= 0)
-        rc = t->policy.service->train_save(t->training, dir);
-    if (rc >= 0)
-        rc = measure_change(t);
+    const int rc = t->best_epoch > 0 ? SLUICE_OK : save(t);
     t->policy.service->train_end(t->training);
     t->training = NULL;
     return rc < 0 ? rc : sluice_publish_commit(t->host, t->model);
@@ -472,7 +544,7 @@ static int finish(void *self)
     const gather *g = &t->gather;
     sluice_number numbers[] = {{"train_loss", t->counts.total_loss / (double)t->counts.steps},
                                {"steps", (double)t->counts.steps},
-                               {"examples", (double)t->examples.count},
+                               {"examples", (double)t->trained},
                                {"weights_changed", t->changed},
                                {"bare", (double)g->bare},
                                {"identical", (double)g->identical},
@@ -485,6 +557,10 @@ static int finish(void *self)
                                {"reference_found", (double)g->found},
                                {"reference_computed", (double)g->computed}};
     sluice_metrics(t->host, -1, numbers, sizeof numbers / sizeof *numbers - (g->reference ? 0 : 2));
+    const sluice_number held[] = {{"validation_examples", (double)(t->examples.count - t->trained)},
+                                  {"best_epoch", (double)t->best_epoch}};
+    if (t->validation > 0)
+        sluice_metrics(t->host, -1, held, t->keep == KEEP_BEST ? 2 : 1);
     return SLUICE_OK;
 }
 
