@@ -138,6 +138,28 @@ static void what_is_absent_stays_absent(void **state)
     assert_prints(NULL, 0, "");
 }
 
+static void judges_have_a_table(void **state)
+{
+    (void)state;
+    const sl_table_entry entries[] = {
+        TRAIN("reward", 1, "fit", 0, {"train_loss", 0.5}),
+        {.kind = SLUICE_EVALUATOR,
+         .stage = "full",
+         .phase = "judge",
+         .repeat = 1,
+         NUMBERS({"pairs_judged", 366}, {"pair_accuracy", 0.587}, {"pair_accuracy/low", 0.536},
+                 {"pair_accuracy/high", 0.637}, {"pair_accuracy/add", 0.64})},
+    };
+    assert_prints(entries, COUNT(entries),
+                  "\nversion            training loss\n"
+                  "reward@1  fit 1/2         0.5000\n"
+                  "\nevaluation   pairs  judge right (95 %)\n"
+                  "full  judge    366   58.7 [53.6, 63.7]\n");
+    assert_prints(entries + 1, 1,
+                  "\nevaluation   pairs  judge right (95 %)\n"
+                  "full  judge    366   58.7 [53.6, 63.7]\n");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -145,6 +167,7 @@ int main(void)
         cmocka_unit_test(a_fall_is_called_a_fall),
         cmocka_unit_test(training_alone),
         cmocka_unit_test(what_is_absent_stays_absent),
+        cmocka_unit_test(judges_have_a_table),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -202,6 +202,7 @@ static void print_table(const sl_execution *run, FILE *out)
         const sl_job *job = &run->jobs[j];
         sl_model_use use;
         sl_table_entry entry = {.kind = job->type->base.kind,
+                                .stage = job->stage->name,
                                 .phase = job->stage->phase->name,
                                 .iteration = job->iteration,
                                 .repeat = job->stage->phase->repeat,

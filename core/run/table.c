@@ -265,6 +265,44 @@ static void tell_rows(const table *main, const table *beside, const sl_table_lis
         free(told[c].cells);
 }
 
+/* How often judges preferred the better answer: a row for each evaluator and iteration that says so. */
+static void tell_judges(const sl_table_entry *entries, size_t count, const sl_table_listener *listener, void *context)
+{
+    enum { STAGE, PAIRS, RIGHT, PARTS };
+    static const char *const titles[PARTS] = {"evaluation", "pairs", "judge right (95 %)"};
+    size_t widths[PARTS];
+    for (int part = 0; part < PARTS; part++)
+        widths[part] = strlen(titles[part]);
+    for (int pass = 0; pass < 2; pass++) { /* widths, then rows */
+        size_t rows = 0;
+        for (size_t i = 0; i < count; i++) {
+            const sl_table_entry *e = &entries[i];
+            const double right = number(e, "pair_accuracy", ""), pairs = number(e, "pairs_judged", "");
+            const double low = number(e, "pair_accuracy", "/low"), high = number(e, "pair_accuracy", "/high");
+            char stage[LABEL], judged[CELL], share[CELL];
+            if (e->kind != SLUICE_EVALUATOR || e->stage == NULL || isnan(right) || isnan(low) || isnan(high))
+                continue;
+            if (e->repeat > 1)
+                snprintf(stage, sizeof stage, "%s  %s %lld/%lld", e->stage, e->phase, (long long)e->iteration + 1,
+                         (long long)e->repeat);
+            else
+                snprintf(stage, sizeof stage, "%s  %s", e->stage, e->phase);
+            snprintf(judged, sizeof judged, "%.0f", pairs);
+            snprintf(share, sizeof share, "%.1f [%.1f, %.1f]", 100 * right, 100 * low, 100 * high);
+            const char *const cells[PARTS] = {stage, judged, share};
+            for (int part = 0; part < PARTS; part++)
+                widths[part] = strlen(cells[part]) > widths[part] ? strlen(cells[part]) : widths[part];
+            if (pass == 1 && rows == 0)
+                listener->begin(context, PARTS, titles, widths);
+            if (pass == 1)
+                listener->row(context, PARTS, cells);
+            rows++;
+        }
+        if (pass == 1 && rows > 0)
+            listener->end(context);
+    }
+}
+
 static const row *edge(const table *t, int c, bool last)
 {
     const row *found = NULL;
@@ -359,9 +397,12 @@ void sl_table_tell(const sl_table_entry *entries, size_t count, const sl_table_l
             tell_rows(&other, NULL, listener, context);
             free(other.rows);
         }
+        tell_judges(entries, count, listener, context);
         tell_sentence(&main, control, listener, context);
         free(main.rows);
         free(beside.rows);
+    } else {
+        tell_judges(entries, count, listener, context);
     }
     free(all.rows);
 }

@@ -5,7 +5,7 @@
  * A row is a version of a model. An evaluator's numbers go to the version it evaluated; those of the rankers,
  * regularizers and trainers of an iteration to the version that the iteration published. Columns are those metrics, of
  * the ones people look at first, that anybody reported. A second slot with as many trained versions (a control) stands
- * beside the first.
+ * beside the first. Evaluators that held a judge against pairs (pair_accuracy) have a table of their own.
  */
 #ifndef SL_TABLE_H
 #define SL_TABLE_H
@@ -16,7 +16,7 @@
 /* What one stage reported in one iteration. */
 typedef struct sl_table_entry {
     uint32_t kind; /* sluice_kind */
-    const char *phase;
+    const char *stage, *phase;
     int64_t iteration, repeat; /* from 0 */
     const char *slot;          /* that the stage evaluated or published; NULL = none */
     int64_t version;

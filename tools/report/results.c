@@ -53,6 +53,7 @@ void rp_write_results(FILE *out, const rp_run *run)
             continue;
         const uint32_t kind = stage->object.type->type->kind;
         sl_table_entry entry = {.kind = kind,
+                                .stage = line->stage,
                                 .phase = line->phase,
                                 .iteration = line->iteration - 1,
                                 .repeat = stage->phase->repeat,

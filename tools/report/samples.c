@@ -190,6 +190,7 @@ void rp_write_samples(FILE *out, rp_run *run)
     for (size_t s = 0; run->plan != NULL && s < run->plan->slot_count && s < MOST_SLOTS; s++)
         any = write_slot(out, run, s, any) || any;
     if (!any)
-        fputs("<p class=\"soft\">No evaluator has read answers in this run, or its stream is no longer there.</p>\n",
+        fputs("<p class=\"soft\">No evaluator was given a model whose answers it read in this run, or its stream is no "
+              "longer there.</p>\n",
               out);
 }
