@@ -162,7 +162,7 @@ static void write_pill(const drawing *d, size_t slot, int64_t version, int right
     const char *name = d->plan->slots[slot].name;
     const int length = (int)strlen(name) > 14 ? 14 : (int)strlen(name);
     snprintf(text, sizeof text, "%.*s%s@%lld", length, name, strlen(name) > 14 ? "…" : "", (long long)version);
-    const int width = 12 + (int)(6.3 * (double)(length + 2 + (version > 9)));
+    const int width = 12 + (int)(7.4 * (double)(length + 2 + (version > 9)));
     fprintf(d->out, "<rect class=\"pill f%zu\" x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" rx=\"8\"/>", slot % 8,
             right - width, middle - PILL_H / 2, width, PILL_H);
     fprintf(d->out, "<text class=\"label\" text-anchor=\"middle\" x=\"%d\" y=\"%d\">", right - width / 2, middle + 4);

@@ -49,6 +49,7 @@ const char rp_style[] = COLOURS
     ".note li{overflow-wrap:anywhere}\n"
     ".lead{font-size:17px}\n"
     ".soft{color:var(--soft);font-size:14px}\n"
+    ".scroll+.scroll{margin-top:1.2rem}\n"
     ".scroll{overflow-x:auto;max-width:100%}\n"
     "table{border-collapse:collapse;font-size:14px;font-variant-numeric:tabular-nums;min-width:100%}\n"
     "th,td{padding:6px 14px 6px 0;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line);"
