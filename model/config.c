@@ -481,6 +481,11 @@ int sm_config_read(sm_config *config, const char *dir, sm_error *error)
         status = sm_fail(error, SM_NO_MEMORY, "%s: no memory to read its config.json", dir);
         goto done;
     }
+    if (access(path, F_OK) != 0) {
+        status = sm_fail(error, SM_IO, "%s: cannot be read: %s; name a Hugging Face checkpoint folder", path,
+                         strerror(errno));
+        goto done;
+    }
     if ((status = sm_file_read(path, CONFIG_CAP, &text, &length, error))) {
         goto done;
     }

@@ -111,7 +111,7 @@ static int list_names(const char *dir, char ***names, json_t **index, sm_error *
         return sm_fail(error, SM_IO, "%s: has no " SM_WEIGHT_FILE "%s", dir,
                        pickled ? ", only pytorch_model.bin, which is not supported; load it in transformers and "
                                  "save_pretrained() it again"
-                               : "");
+                               : "; name a folder as save_pretrained() writes it");
     }
     char *path = sm_path(dir, SM_WEIGHT_INDEX);
     if (!path) {

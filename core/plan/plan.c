@@ -48,7 +48,8 @@ static void check_folder(sl_builder *b, const sl_slot *slot, const sl_setting *a
     struct stat st;
     char *config = sl_arena_printf(b->arena, "%s/config.json", slot->path);
     char *weights = sl_arena_printf(b->arena, "%s/model.safetensors", slot->path);
-    if (!config || !weights)
+    char *shards = sl_arena_printf(b->arena, "%s/model.safetensors.index.json", slot->path);
+    if (!config || !weights || !shards)
         return;
     if (stat(slot->path, &st) < 0 || !S_ISDIR(st.st_mode))
         sl_mistake(b->mistakes, at, NULL, "model '%s': there is no folder '%s'; name a Hugging Face checkpoint folder",
@@ -56,10 +57,11 @@ static void check_folder(sl_builder *b, const sl_slot *slot, const sl_setting *a
     else if (access(config, R_OK) < 0)
         sl_mistake(b->mistakes, at, NULL, "model '%s': '%s' has no config.json; name a Hugging Face checkpoint folder",
                    slot->name, slot->path);
-    else if (!slot->random && access(weights, R_OK) < 0)
+    else if (!slot->random && access(weights, R_OK) < 0 && access(shards, R_OK) < 0)
         sl_mistake(
             b->mistakes, at, NULL,
-            "model '%s': '%s' has no model.safetensors; convert it to that one file, or start with init = \"random\"",
+            "model '%s': '%s' has no model.safetensors; name a folder as save_pretrained() writes it, or start with "
+            "init = \"random\"",
             slot->name, slot->path);
 }
 

@@ -161,7 +161,7 @@ static char *slurp(const char *file, size_t *size, sl_mistakes *mistakes)
             return text;
         }
     } else {
-        sl_mistake(mistakes, NULL, NULL, "cannot be read: %s", strerror(errno));
+        sl_mistake(mistakes, NULL, NULL, "cannot be read: %s; name a pipeline file", strerror(errno));
     }
     if (in)
         fclose(in);
