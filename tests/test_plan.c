@@ -450,6 +450,32 @@ static void test_mangled_files(void **state)
     unlink(mangled);
 }
 
+/* Weights in shards are named by their index; without either a folder has none. */
+static void test_shards(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/sluice-shards-XXXXXX", set[PATH_MAX];
+    static const char *const files[] = {"config.json", "model.safetensors.index.json"};
+    assert_non_null(mkdtemp(folder));
+    snprintf(set, sizeof set, "models.policy.path=%s", folder);
+    for (size_t i = 0; i < 2; i++) {
+        char path[PATH_MAX];
+        snprintf(path, sizeof path, "%s/%s", folder, files[i]);
+        wrong_set(set, i == 0 ? "has no config.json" : "has no model.safetensors");
+        FILE *file = fopen(path, "w");
+        assert_non_null(file);
+        fclose(file);
+    }
+    const char *const sets[] = {set};
+    sl_plan_free(good("good-cream.cfg", sets, 1));
+    for (size_t i = 0; i < 2; i++) {
+        char path[PATH_MAX];
+        snprintf(path, sizeof path, "%s/%s", folder, files[i]);
+        unlink(path);
+    }
+    rmdir(folder);
+}
+
 static void test_unreadable_files(void **state)
 {
     (void)state;
@@ -477,6 +503,7 @@ int main(void)
         cmocka_unit_test(test_print_and_graph),
         cmocka_unit_test(test_mangled_files),
         cmocka_unit_test(test_unreadable_files),
+        cmocka_unit_test(test_shards),
     };
     return cmocka_run_group_tests(tests, open_registry, close_registry);
 }
