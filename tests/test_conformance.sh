@@ -58,6 +58,11 @@ grep -q '"test": "works", "class": "keep", "verdict": "PASSED"' "$work/json" || 
 echo text >"$work/text.so"
 "$sluice" test-plugin "$work/text.so" >"$work/said" 2>&1
 [ $? = 1 ] || fail "a file that is no shared object: $(cat "$work/said")"
+mkfifo "$work/pipe.so"
+for file in "$work" "$work/pipe.so"; do
+    "$sluice" test-plugin "$file" >"$work/said" 2>&1
+    [ $? = 1 ] && grep -q 'is no file' "$work/said" || fail "$file, which is no file: $(cat "$work/said")"
+done
 "$sluice" test-plugin >"$work/said" 2>&1
 [ $? = 2 ] || fail "no file"
 

@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/base/json.h"
@@ -164,9 +165,12 @@ static int check_names(const sl_words *only)
 static int test_plugin(const char *name, tp_suite suite, results *all)
 {
     char file[PATH_MAX], folder[PATH_MAX];
+    struct stat what;
     const char *temporary = getenv("TMPDIR");
     if (realpath(name, file) == NULL)
         return sl_fail(&command, SL_EXIT_FAILED, "%s cannot be read: %s", name, strerror(errno));
+    if (stat(file, &what) != 0 || !S_ISREG(what.st_mode)) /* a pipe would be waited for, a device has no end */
+        return sl_fail(&command, SL_EXIT_FAILED, "%s is no file; name a plugin's .so", name);
     snprintf(folder, sizeof folder, "%s/sluice-test-plugin-XXXXXX", temporary != NULL ? temporary : "/tmp");
     tp_report *report = tp_shared(sizeof *report);
     tp_survey *survey = tp_shared(sizeof *survey);
