@@ -155,7 +155,7 @@ static int read_sets(const rp_variant *variants, size_t count, sl_arena *arena, 
         rp_curves *each = sl_arena_alloc(arena, variants[v].count * sizeof *each);
         rc = each != NULL ? SLUICE_OK : SLUICE_NO_MEMORY;
         for (size_t i = 0; rc >= 0 && i < variants[v].count; i++)
-            rc = rp_curves_read(variants[v].runs[i], &each[i]);
+            rc = rp_curves_read(variants[v].runs[i], arena, &each[i]);
         if (rc >= 0)
             rc = rp_curves_mean(each, variants[v].count, arena, &sets[v]);
     }

@@ -80,7 +80,7 @@ static int64_t published(const rp_run *run, const rp_line *of, char slot[64])
     return -1;
 }
 
-static int read_whole(const rp_run *run, const rp_line *line, uint32_t kind, rp_curves *curves)
+static int read_whole(const rp_run *run, sl_arena *scratch, const rp_line *line, uint32_t kind, rp_curves *curves)
 {
     char slot[64] = "";
     const int64_t version = kind == SLUICE_EVALUATOR ? rp_version(line->model, slot) : published(run, line, slot);
@@ -92,30 +92,51 @@ static int read_whole(const rp_run *run, const rp_line *line, uint32_t kind, rp_
         const char *metric = line->numbers[i].name;
         if (!is_drawn(kind, metric))
             continue;
-        rp_curve *curve = curve_of(run->arena, curves, metric, series, "", false);
-        rc = add_point(run->arena, curve,
+        rp_curve *curve = curve_of(scratch, curves, metric, series, "", false);
+        rc = add_point(scratch, curve,
                        (rp_point){(double)version, line->numbers[i].value, rp_number(line, metric, "/low"),
                                   rp_number(line, metric, "/high")});
     }
     return series != NULL ? rc : SLUICE_NO_MEMORY;
 }
 
-/* Steps of the iterations before: the highest of each. */
-static int64_t steps_before(const rp_run *run, const rp_line *of)
+/* How far a training stage has come in the lines so far. */
+typedef struct progress {
+    const char *phase, *stage;
+    int64_t iteration;
+    double before, highest; /* steps of the iterations before; the highest of this one */
+} progress;
+
+typedef struct reading {
+    const rp_run *run;
+    sl_arena *scratch;
+    rp_curves *curves;
+    progress *stages;
+    size_t count;
+} reading;
+
+/* Steps of the iterations before, the highest of each; NaN when out of memory. */
+static double steps_before(reading *r, const rp_line *line)
 {
-    int64_t highest = 0, sum = 0, iteration = 0;
-    for (size_t i = 0; i < run->line_count && &run->lines[i] != of; i++) {
-        const rp_line *line = &run->lines[i];
-        if (line->step < 0 || strcmp(line->stage, of->stage) != 0 || strcmp(line->phase, of->phase) != 0)
-            continue;
-        if (line->iteration != iteration) {
-            sum += highest;
-            highest = 0;
-            iteration = line->iteration;
-        }
-        highest = line->step > highest ? line->step : highest;
+    size_t i = 0;
+    while (i < r->count &&
+           (strcmp(r->stages[i].stage, line->stage) != 0 || strcmp(r->stages[i].phase, line->phase) != 0))
+        i++;
+    if (i == r->count) {
+        progress *stages = rp_grow(r->scratch, r->stages, r->count, sizeof *stages);
+        if (stages == NULL)
+            return NAN;
+        r->stages = stages;
+        stages[r->count++] = (progress){line->phase, line->stage, line->iteration, 0, 0};
     }
-    return of->iteration == iteration ? sum : sum + highest;
+    progress *stage = &r->stages[i];
+    if (stage->iteration != line->iteration) {
+        stage->before += stage->highest;
+        stage->highest = 0;
+        stage->iteration = line->iteration;
+    }
+    stage->highest = fmax(stage->highest, (double)line->step);
+    return stage->before;
 }
 
 static const char *family_of(const sl_stage *stage)
@@ -126,41 +147,54 @@ static const char *family_of(const sl_stage *stage)
     return "";
 }
 
-static int read_step(const rp_run *run, const rp_line *line, int64_t before, rp_curves *curves)
+static int read_step(reading *r, const rp_line *line)
 {
     static const char *const left_out[] = {"epoch", "num_tokens"};
-    const char *family = family_of(rp_stage(run, line->phase, line->stage));
-    int rc = SLUICE_OK;
+    const char *family = family_of(rp_stage(r->run, line->phase, line->stage));
+    const double before = steps_before(r, line);
+    int rc = isnan(before) ? SLUICE_NO_MEMORY : SLUICE_OK;
     for (size_t i = 0; rc >= 0 && i < line->count; i++) {
         const char *metric = line->numbers[i].name;
         if (strcmp(metric, left_out[0]) == 0 || strcmp(metric, left_out[1]) == 0)
             continue;
-        rc = add_point(run->arena, curve_of(run->arena, curves, metric, line->stage, family, true),
-                       (rp_point){(double)(before + line->step), line->numbers[i].value, NAN, NAN});
+        rc = add_point(r->scratch, curve_of(r->scratch, r->curves, metric, line->stage, family, true),
+                       (rp_point){before + (double)line->step, line->numbers[i].value, NAN, NAN});
     }
     return rc;
 }
 
-int rp_curves_read(const rp_run *run, rp_curves *curves)
+/* The curves without the room that growing left. */
+static int copy_curves(sl_arena *arena, rp_curves *curves)
 {
-    const rp_line *first = NULL;
-    int64_t before = 0;
-    int rc = SLUICE_OK;
+    rp_curve *items = sl_arena_alloc(arena, (curves->count + 1) * sizeof *items);
+    for (size_t i = 0; items != NULL && i < curves->count; i++) {
+        const size_t size = curves->items[i].count * sizeof(rp_point);
+        items[i] = curves->items[i];
+        items[i].points = sl_arena_alloc(arena, size);
+        if (items[i].points == NULL)
+            return SLUICE_NO_MEMORY;
+        if (size > 0)
+            memcpy(items[i].points, curves->items[i].points, size);
+    }
+    curves->items = items;
+    return items != NULL ? SLUICE_OK : SLUICE_NO_MEMORY;
+}
+
+int rp_curves_read(const rp_run *run, sl_arena *arena, rp_curves *curves)
+{
+    reading r = {.run = run, .scratch = sl_arena_new(), .curves = curves};
+    int rc = r.scratch != NULL ? SLUICE_OK : SLUICE_NO_MEMORY;
     *curves = (rp_curves){.seeds = 1};
     for (size_t i = 0; rc >= 0 && i < run->line_count; i++) {
         const rp_line *line = &run->lines[i];
-        if (line->step >= 0) { /* lines of one stage and iteration lie together */
-            if (first == NULL || first->iteration != line->iteration || strcmp(first->stage, line->stage) != 0) {
-                first = line;
-                before = steps_before(run, line);
-            }
-            rc = read_step(run, line, before, curves);
-            continue;
-        }
-        const sl_stage *stage = rp_stage(run, line->phase, line->stage);
-        if (stage != NULL)
-            rc = read_whole(run, line, stage->object.type->type->kind, curves);
+        const sl_stage *stage = line->step < 0 ? rp_stage(run, line->phase, line->stage) : NULL;
+        if (line->step >= 0)
+            rc = read_step(&r, line);
+        else if (stage != NULL)
+            rc = read_whole(run, r.scratch, line, stage->object.type->type->kind, curves);
     }
+    rc = rc >= 0 ? copy_curves(arena, curves) : rc;
+    sl_arena_free(r.scratch);
     return rc;
 }
 

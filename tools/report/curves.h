@@ -24,8 +24,8 @@ typedef struct rp_curves {
     size_t seeds; /* runs that they are the mean of */
 } rp_curves;
 
-/* Negative when out of memory. */
-int rp_curves_read(const rp_run *, rp_curves *);
+/* The curves lie in the arena, what names them in the run's. Negative when out of memory. */
+int rp_curves_read(const rp_run *, sl_arena *, rp_curves *);
 /* The mean of several runs' curves, point by point where all of them have one, with a 95 % interval over them
  * (Student's t); of one run, its own. */
 int rp_curves_mean(const rp_curves *sets, size_t count, sl_arena *, rp_curves *mean);

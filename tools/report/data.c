@@ -70,7 +70,29 @@ struct reading {
     rp_line line;
     rp_timing timing;
     bool reused;
+    sluice_number *numbers; /* the line's, of the heap: the arena gets what is kept, in its size */
+    size_t room;
 };
+
+static void begin_line(struct reading *r)
+{
+    r->line = (rp_line){.step = -1};
+    r->timing = (rp_timing){0};
+    r->reused = false;
+}
+
+/* The few names that all lines repeat are kept once; NULL: no memory. */
+static const char *keep_name(rp_run *run, const char *name)
+{
+    enum { MOST_SHARED = 256 };
+    for (size_t i = 0; i < run->names.count; i++)
+        if (strcmp(run->names.items[i], name) == 0)
+            return run->names.items[i];
+    const char *kept = sl_arena_strdup(run->arena, name);
+    if (run->names.count < MOST_SHARED)
+        add_text(run, &run->names, kept);
+    return kept;
+}
 
 static const char **text_member(struct reading *r, const char *name)
 {
@@ -86,7 +108,7 @@ static int read_member(void *context, const char *name, const char *text, double
     struct reading *r = context;
     const char **to = text != NULL ? text_member(r, name) : NULL;
     if (to != NULL)
-        *to = sl_arena_strdup(r->run->arena, text);
+        *to = keep_name(r->run, text);
     if (text != NULL)
         return SLUICE_OK;
     if (strcmp(name, "iteration") == 0 || strcmp(name, "step") == 0) {
@@ -94,12 +116,18 @@ static int read_member(void *context, const char *name, const char *text, double
         *(name[0] == 'i' ? &r->line.iteration : &r->line.step) = whole;
         return SLUICE_OK;
     }
-    sluice_number *numbers = rp_grow(r->run->arena, r->line.numbers, r->line.count, sizeof *numbers);
-    const char *kept = sl_arena_strdup(r->run->arena, name);
-    if (numbers == NULL || kept == NULL)
+    if (r->line.count == r->room) {
+        const size_t room = 2 * r->room + 16;
+        sluice_number *numbers = realloc(r->numbers, room * sizeof *numbers);
+        if (numbers == NULL)
+            return SLUICE_NO_MEMORY;
+        r->numbers = numbers;
+        r->room = room;
+    }
+    const char *kept = keep_name(r->run, name);
+    if (kept == NULL)
         return SLUICE_NO_MEMORY;
-    r->line.numbers = numbers;
-    numbers[r->line.count++] = (sluice_number){kept, value};
+    r->numbers[r->line.count++] = (sluice_number){kept, value};
     return SLUICE_OK;
 }
 
@@ -116,7 +144,7 @@ static int read_timing(void *context, const char *name, const char *text, double
                    {"bytes", &t->bytes},     {"bytes_compressed", &t->bytes_compressed}};
     const char **to = text != NULL ? text_member(r, name) : NULL;
     if (to != NULL)
-        *to = sl_arena_strdup(r->run->arena, text);
+        *to = keep_name(r->run, text);
     if (text != NULL)
         return SLUICE_OK;
     if (strcmp(name, "iteration") == 0 && value >= 1 && value < 9e15)
@@ -130,10 +158,16 @@ static int read_timing(void *context, const char *name, const char *text, double
 
 static void keep_line(struct reading *r)
 {
+    const size_t size = r->line.count * sizeof *r->numbers;
     rp_line *lines = rp_grow(r->run->arena, r->run->lines, r->run->line_count, sizeof *lines);
     if (lines == NULL)
         return;
     r->run->lines = lines;
+    r->line.numbers = sl_arena_take(r->run->arena, size);
+    if (r->line.numbers == NULL)
+        return;
+    if (size > 0)
+        memcpy(r->line.numbers, r->numbers, size);
     lines[r->run->line_count++] = r->line;
 }
 
@@ -162,15 +196,21 @@ static void keep_timing(struct reading *r)
 
 static void read_lines(rp_run *run, const char *name, sl_line_visitor *visit, void (*keep)(struct reading *))
 {
-    size_t size = 0, damaged = 0, first = 0, number = 1;
-    const char *text = read_text(run, name, &size);
-    if (text == NULL) {
+    size_t damaged = 0, first = 0, number = 1;
+    char path[PATH_MAX];
+    sl_buffer bytes = {0};
+    struct reading r = {.run = run};
+    snprintf(path, sizeof path, "%s/%s", run->folder, name);
+    if (sl_file_read(path, &bytes) != SLUICE_OK || bytes.data == NULL) {
         rp_note(run, "There is no %s: its part of the page is empty.", name);
+        sl_buffer_free(&bytes);
         return;
     }
+    const char *text = (const char *)bytes.data;
+    const size_t size = bytes.size;
     for (const char *at = text, *end; at < text + size; at = end + 1, number++) {
         end = memchr(at, '\n', size - (size_t)(at - text));
-        struct reading r = {.run = run, .line = {.step = -1}};
+        begin_line(&r);
         const bool whole = end != NULL && sl_line_read(at, end, visit, &r) == SLUICE_OK && r.line.phase != NULL &&
                            r.line.stage != NULL;
         if (whole)
@@ -180,6 +220,8 @@ static void read_lines(rp_run *run, const char *name, sl_line_visitor *visit, vo
         if (end == NULL)
             break;
     }
+    sl_buffer_free(&bytes);
+    free(r.numbers);
     if (damaged == 1)
         rp_note(run, "Line %zu of %s is damaged, and left out here.", first, name);
     else if (damaged > 1)

@@ -51,6 +51,7 @@ typedef struct rp_run {
     size_t jobs, jobs_done;      /* stages of all iterations; 0 without a plan */
     const char *pipeline, *environment, *version; /* NULL = not there */
     rp_texts warnings, notes;
+    rp_texts names; /* that lines share */
 } rp_run;
 
 /* NULL after one line in `error` (SL_ERROR_SIZE bytes): no such folder, or no run's. */

@@ -134,13 +134,15 @@ static void write_curves(FILE *out, const rp_curves *curves, bool training, cons
 static void write_body(FILE *out, rp_run *run)
 {
     rp_curves curves;
+    sl_arena *arena = sl_arena_new();
     rp_section_begin(out, "results", "Results");
     rp_write_results(out, run);
     rp_section_end(out);
-    if (rp_curves_read(run, &curves) >= 0) {
+    if (arena != NULL && rp_curves_read(run, arena, &curves) >= 0) {
         write_curves(out, &curves, false, "versions", "From version to version");
         write_curves(out, &curves, true, "training", "Training");
     }
+    sl_arena_free(arena);
     rp_section_begin(out, "samples", "Samples");
     rp_write_samples(out, run);
     rp_section_end(out);
