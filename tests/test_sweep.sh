@@ -115,6 +115,7 @@ exits 2 "no variant 'cream-simple'; did you mean 'cream-sample'" run "$study" --
 exits 2 'leave variant=fixed out' sweep "$study" --set variant=fixed --out no
 exits 2 'the seed 3 twice' sweep "$study" --set 'seeds=[3,3]' --out no
 exits 2 'names no stage' sweep "$study" --metric accuracy
+exits 2 "has no stage 'evil'" sweep "$study" --metric evil/accuracy --plan
 exits 2 'one pipeline file' sweep
 [ ! -e no ] && ok || bad 'wrong use made a folder'
 

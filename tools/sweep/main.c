@@ -46,7 +46,7 @@ static int name_failed(const sw_sweep *sweep)
 /* Every metric that was asked for by name is somewhere. */
 static void name_missing(const sw_table *table, const sl_words *metrics)
 {
-    for (size_t m = 0; table->count > 0 && m < metrics->count; m++) {
+    for (size_t m = 0; m < metrics->count; m++) {
         bool found = false;
         for (size_t i = 0; i < table->count && !found; i++) {
             const sw_row *row = &table->rows[i];
@@ -76,6 +76,31 @@ static int tell(sw_sweep *sweep, const sl_words *metrics)
     return SL_EXIT_OK;
 }
 
+static bool has_stage(const sl_plan *plan, const char *name, size_t length)
+{
+    for (size_t p = 0; p < plan->phase_count; p++)
+        for (size_t s = 0; s < plan->phases[p].stage_count; s++)
+            if (strncmp(plan->phases[p].stages[s].name, name, length) == 0 &&
+                plan->phases[p].stages[s].name[length] == '\0')
+                return true;
+    return false;
+}
+
+/* A mistyped stage is told of before anything runs; which numbers a stage will report is known afterwards alone. */
+static int check_metrics(const sw_sweep *sweep, const sl_words *metrics)
+{
+    for (size_t m = 0; m < metrics->count; m++) {
+        const size_t length = strcspn(metrics->items[m], "/");
+        bool found = false;
+        for (size_t r = 0; r < sweep->run_count && !found; r++)
+            found = has_stage(sweep->runs[r].plan, metrics->items[m], length);
+        if (!found)
+            return sl_fail(sweep->command, SL_EXIT_USAGE, "--metric %s: %s has no stage '%.*s'", metrics->items[m],
+                           sweep->file, (int)length, metrics->items[m]);
+    }
+    return -1;
+}
+
 static int sweep_file(sw_sweep *sweep, const sl_words *settings, const sl_words *metrics, const char *out, bool fresh,
                       bool plan)
 {
@@ -85,6 +110,8 @@ static int sweep_file(sw_sweep *sweep, const sl_words *settings, const sl_words 
     if (sweep->arena == NULL || sweep->registry == NULL)
         return sl_fail(sweep->command, SL_EXIT_FAILED, "out of memory");
     int code = sw_runs_read(sweep, settings, out);
+    if (code < 0)
+        code = check_metrics(sweep, metrics);
     if (code >= 0)
         return code;
     if (sw_share_find(sweep) < 0)
@@ -143,7 +170,7 @@ int main(int argc, char **argv)
     if (code < 0 && sweep.store != NULL && fresh)
         code = sl_usage(&command, "--fresh forgets the sweep's own store alone; leave --store out");
     for (size_t m = 0; code < 0 && m < metrics.count; m++)
-        if (strchr(metrics.items[m], '/') == NULL)
+        if (strchr(metrics.items[m], '/') == NULL || metrics.items[m][0] == '/')
             code = sl_usage(&command, "--metric %s names no stage; write STAGE/NAME, such as eval/accuracy",
                             metrics.items[m]);
     if (code < 0)
