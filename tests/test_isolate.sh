@@ -132,7 +132,7 @@ sed 's,seconds = 0.5,second = 1,' limits.cfg >wrong.cfg
 exits 0 one one.cfg wild.isolate=false
 for how in segv abort fpe overflow exit; do
     exits 1 stop-$how one.cfg wild.how=$how wild.at=r60
-    says "stage 'wild' (one.cfg:4): record 'r60': its process .*; it is kept in quarantine, and the same command goes on"
+    says "stage 'wild' (one.cfg:4): record 'r60': its process .*; log.txt has more; it is kept in quarantine, and the same command goes on"
     exits 0 stop-$how one.cfg
     same one stop-$how
 done

@@ -112,8 +112,8 @@ static int give_up(sl_isolate *x, const char *hand, const char *words, int attem
     for (size_t i = 0; kept >= 0 && i < x->hand_count; i++)
         kept = quarantine(x, x->hand[i]);
     return sluice_error(&x->job->host.public, SLUICE_FAILED,
-                        "%s: its process %s%s%s; %sthe same command goes on from here", hand, x->process.how, words,
-                        attempts > 1 ? ", three times" : "",
+                        "%s: its process %s%s%s; log.txt has more; %sthe same command goes on from here", hand,
+                        x->process.how, words, attempts > 1 ? ", three times" : "",
                         kept != SLUICE_OK    ? ""
                         : x->hand_count == 1 ? "it is kept in quarantine, and "
                                              : "they are kept in quarantine, and ");

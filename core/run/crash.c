@@ -19,6 +19,7 @@ enum { SIGNALS = sizeof signals / sizeof *signals, FRAMES = 64, STACK = 64 << 10
 static struct sigaction before[SIGNALS];
 static int log_fd = -1, terminal_fd = -1;
 static const char *words;
+static pid_t process; /* the one that is watched: not a child of it */
 static atomic_flag crashing = ATOMIC_FLAG_INIT;
 
 static _Thread_local const sl_job *mine;
@@ -63,9 +64,8 @@ static const char *how_taken(const sl_job *job)
     return job->type->process != NULL ? "record '" : "the last record taken '";
 }
 
-static void describe(struct line *l, int number)
+static void describe(struct line *l)
 {
-    add(l, "crash: ");
     if (mine != NULL) {
         add(l, "stage '");
         add(l, mine->stage->name);
@@ -89,6 +89,10 @@ static void describe(struct line *l, int number)
     } else {
         add(l, "outside the stages' own threads");
     }
+}
+
+static void describe_signal(struct line *l, int number)
+{
     add(l, ": signal ");
     add_number(l, number);
     for (size_t i = 0; i < SIGNALS; i++)
@@ -106,7 +110,9 @@ static void on_crash(int number)
         sleep(5);
         _exit(128 + number);
     }
-    describe(&line, number);
+    add(&line, "crash: ");
+    describe(&line);
+    describe_signal(&line, number);
     put(terminal_fd, "\nsluice: ", 9);
     put(terminal_fd, line.text, line.size);
     put(terminal_fd, words, words != NULL ? strlen(words) : 0);
@@ -121,15 +127,37 @@ static void on_crash(int number)
     raise(number); /* blocked until the handler returns */
 }
 
+/* exit called in a stage's thread: without this the run would end there with the plugin's exit code, 0 perhaps. */
+static void on_exit_called(void)
+{
+    static const char what[] =
+        ": it called exit; a plugin returns an error instead; the same command goes on from there";
+    struct line line = {.size = 0};
+    if (mine == NULL || terminal_fd < 0 || getpid() != process)
+        return;
+    describe(&line);
+    add(&line, what);
+    put(terminal_fd, "\nsluice: ", 9);
+    put(terminal_fd, line.text, line.size);
+    put(terminal_fd, "\n", 1);
+    put(log_fd, line.text, line.size);
+    put(log_fd, "\n", 1);
+    _exit(EXIT_FAILURE);
+}
+
 /* ---- */
 
 void sl_crash_watch(int log, int terminal, const char *advice)
 {
+    static bool hooked;
     struct sigaction action = {.sa_handler = on_crash, .sa_flags = SA_ONSTACK};
 #if defined(__GLIBC__)
     void *frames[2];
     backtrace(frames, 2); /* loads what it needs while memory can still be had */
 #endif
+    if (!hooked)
+        hooked = atexit(on_exit_called) == 0;
+    process = getpid();
     log_fd = log;
     terminal_fd = terminal;
     words = advice;

@@ -9,7 +9,8 @@
 #include "core/run/internal.h"
 
 /* Takes SIGSEGV, SIGABRT, SIGBUS, SIGFPE and SIGILL. `log` gets the line and a backtrace, `terminal` (-1 = none) the
- * line and `advice`; both descriptors and the text must stay. The main thread's. */
+ * line and `advice`; both descriptors and the text must stay. With a terminal an exit from within a job's thread is
+ * told of likewise, and ends the process with 1. The main thread's. */
 void sl_crash_watch(int log, int terminal, const char *advice);
 void sl_crash_unwatch(void);
 

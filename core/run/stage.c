@@ -163,7 +163,9 @@ int sl_stage_release(sl_job *job, sl_record *record)
 static int finish_record(sl_job *job, sl_record *record, int rc)
 {
     if (rc < 0 && rc != SLUICE_CANCELLED && job->host.error[0] == '\0')
-        sluice_error(&job->host.public, rc, "%s", sl_result_text(rc));
+        sluice_error(&job->host.public, rc,
+                     rc == SLUICE_NO_MEMORY ? "%s" : "%s, and '%s' does not say why: sluice test-plugin tests it",
+                     sl_result_text(rc), job->stage->id);
     job->current = NULL;
     sl_record_free(record);
     return rc;

@@ -256,7 +256,9 @@ void tp_drive(const tp_subject *subject, const tp_work *work, tp_outcome *out)
     }
     tp_host_end(&host);
     if (out->rc < 0 && out->rc != SLUICE_CANCELLED && out->error[0] == '\0')
-        tp_fault(&host, TP_FAULT_MESSAGE, "fails (%s) without saying why: call sluice_error", sl_result_text(out->rc));
+        tp_fault(&host, TP_FAULT_MESSAGE,
+                 "fails (%s) without saying why: call sluice_error where a function of record.h refuses something",
+                 sl_result_text(out->rc));
     if (out->count > 0)
         qsort(out->records, out->count, sizeof *out->records, by_number);
     /* Event files and the like are named by time; what a metrics sink writes is its own affair. */

@@ -253,6 +253,8 @@ const char *tp_subject_text(const tp_subject *s, char *text, size_t size)
         else if (v->text != NULL && (v->param->text == NULL || strcmp(v->text, v->param->text) != 0))
             used += (size_t)snprintf(text + used, size - used, "%s%s = \"%.40s\"", between, v->param->name, v->text);
     }
+    if (used == 0)
+        snprintf(text, size, "every parameter at its default");
     return text;
 }
 
