@@ -227,7 +227,18 @@ static void the_best_stay(void **state)
     fake_set_text(f, "by", "taste");
     fake_candidate(fake_record(f, "a", "q"), "x", NULL, 0);
     assert_int_equal(fake_run(f), SLUICE_BAD_RECORD);
-    assert_non_null(strstr(f->error, "no scores of 'taste'"));
+    assert_non_null(strstr(f->error, "no record has scores of 'taste'"));
+    fake_close(f);
+
+    f = fake_open("best-of-n", "best-of-n"); /* a record for which the judge had no score at all */
+    fake_set_text(f, "by", "taste");
+    sluice_record *bare = fake_record(f, "a", "q"), *judged = fake_record(f, "b", "q");
+    fake_candidate(bare, "x", NULL, 0);
+    fake_candidate(judged, "x", NULL, 0);
+    assert_int_equal(sluice_record_set_score(judged, "taste", 0, 1), SLUICE_OK);
+    assert_int_equal(fake_run(f), SLUICE_OK);
+    assert_int_equal(sluice_record_candidates(bare), 0);
+    assert_int_equal(sluice_record_candidates(judged), 1);
     fake_close(f);
 }
 

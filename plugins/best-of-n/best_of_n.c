@@ -17,9 +17,10 @@ struct best {
     const sluice_host *host;
     struct expected_item *items; /* of one record, worst first */
     uint32_t *kept;
-    size_t room, most;                   /* of candidates; most of a record */
-    uint64_t records, candidates, known; /* known: records whose candidates all have a truth */
-    double chosen;                       /* truth of the best, summed over known */
+    size_t room, most;                    /* of candidates; most of a record */
+    uint64_t records, candidates, judged; /* judged: records with a score at least */
+    uint64_t known;                       /* records whose candidates all have a truth */
+    double chosen;                        /* truth of the best, summed over known */
     double best_of[SIZES], oracle[SIZES];
 };
 
@@ -98,9 +99,9 @@ static int process(void *self, sluice_record *record)
         return sluice_error(best->host, SLUICE_NO_MEMORY, "out of memory for %zu candidates", count);
     const float *scores = sluice_record_scores(record, best->by);
     const float *truth = best->truth ? sluice_record_scores(record, best->truth) : NULL;
-    if (!scores)
-        return sluice_record_error(best->host, record, SLUICE_BAD_RECORD,
-                                   "no scores of '%s'; put that judge before this stage in the chain", best->by);
+    if (!scores) /* the judge may have had a score for none of them */
+        return sluice_record_keep_candidates(record, best->kept, 0);
+    best->judged++;
     for (size_t i = 0; i < count; i++)
         best->items[i] = (struct expected_item){isnan(scores[i]) ? -INFINITY : (double)scores[i],
                                                 truth ? (double)truth[i] : NAN, (uint32_t)i};
@@ -116,6 +117,9 @@ static int process(void *self, sluice_record *record)
 static int finish(void *self)
 {
     struct best *best = self;
+    if (best->candidates > 0 && best->judged == 0)
+        return sluice_error(best->host, SLUICE_BAD_RECORD,
+                            "no record has scores of '%s'; put that judge before this stage in the chain", best->by);
     sluice_number numbers[4] = {
         {"records", (double)best->records}, {"candidates", (double)best->candidates}, {"known", (double)best->known}};
     size_t count = best->truth ? 3 : 2;
