@@ -136,6 +136,8 @@ for how in segv abort fpe overflow exit; do
     exits 0 stop-$how one.cfg
     same one stop-$how
 done
+exits 1 exit one.cfg wild.isolate=false wild.how=exit wild.at=r60 # in the run itself
+says "stage 'wild' of .*record 'r60': it called exit"
 exits 1 stop one.cfg wild.how=segv wild.at=r60
 says "signal 11 (Segmentation fault)"
 says "crash: stage 'wild' of main-1 (wild/one), record 'r60': signal 11 (SIGSEGV); backtrace:" stop/log.txt
