@@ -8,7 +8,7 @@
 
 /* The drawing's own units: at 340 wide its letters keep their size on a phone. */
 static const double width = 340, height = 204, left = 44, right = 8, top = 8, bottom = 34;
-enum { MOST_DRAWN = 400, MOST_ROWS = 40 };
+enum { MOST_DRAWN = 400, MOST_ROWS = 40, MOST_TICKS = 32 };
 
 typedef struct axis {
     double low, high;
@@ -94,13 +94,17 @@ static const char *tick_text(double value, double step, bool share, char text[RP
 static void write_axes(FILE *out, const rp_chart *chart, const axis *x, const axis *y)
 {
     char text[RP_NUMBER];
-    for (double v = ceil(y->low / y->step - 1e-9) * y->step; v <= y->high + y->step * 1e-9; v += y->step) {
+    int ticks = 0; /* counted: at 2^54 a step of 1 leads nowhere */
+    for (double v = ceil(y->low / y->step - 1e-9) * y->step; v <= y->high + y->step * 1e-9 && ticks < MOST_TICKS;
+         v += y->step, ticks++) {
         fprintf(out, "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>", left, width - right,
                 at_y(y, v), at_y(y, v));
         fprintf(out, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n", left - 6, at_y(y, v) + 3.5,
                 tick_text(v, y->step, chart->share, text));
     }
-    for (double v = ceil(x->low / x->step - 1e-9) * x->step; v <= x->high + x->step * 1e-9; v += x->step)
+    ticks = 0;
+    for (double v = ceil(x->low / x->step - 1e-9) * x->step; v <= x->high + x->step * 1e-9 && ticks < MOST_TICKS;
+         v += x->step, ticks++)
         fprintf(out, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%s</text>\n", at_x(x, v), height - bottom + 15,
                 tick_text(v, x->step, false, text));
     fprintf(out, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">", width - right, height - 3);
