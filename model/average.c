@@ -9,7 +9,11 @@
 #include "model/same_model.h"
 #include "model/weight_files.h"
 
-#define BLOCK ((size_t)1 << 18) /* elements in memory at a time */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("O3")
+#endif
+
+#define BLOCK ((size_t)1 << 15) /* elements at a time: what fits a processor's own cache */
 
 static int check_request(const sm_average *average, sm_error *error)
 {
@@ -34,7 +38,8 @@ static int check_request(const sm_average *average, sm_error *error)
 }
 
 /* Takes the block of model i into the sum. */
-static void take(const sm_average *average, size_t i, float *sum, const float *values, size_t count, float weight)
+static void take(const sm_average *average, size_t i, float *restrict sum, const float *restrict values, size_t count,
+                 float weight)
 {
     if (i == 0 && average->method == SM_AVERAGE_WEIGHTED) {
         for (size_t k = 0; k < count; k++) {

@@ -81,6 +81,13 @@ run sft "$pipelines/sft.cfg" policy@1 --set seeds.limit=48 --set held-out.limit=
 run reward-model "$pipelines/reward-model.cfg" reward@2 --set first-questions.count=48 --set questions.count=48 --set held-out.count=32 &&
     differ reward-model/models/reward@1 reward-model/models/reward@2
 run dpo "$pipelines/dpo.cfg" policy@1 --set preferences.limit=48 --set held-out.limit=16
+run ipo "$pipelines/ipo.cfg" policy@1 --set preferences.limit=48 --set held-out.limit=16 && differ ipo/models/policy@1 dpo/models/policy@1
+if ls "$work"/ipo/tensorboard/ipo/train/events.out.tfevents.* >/dev/null 2>&1; then
+    passed=$((passed + 1))
+else
+    echo "not ok: ipo: no event file of its training"
+    failed=$((failed + 1))
+fi
 run best-of-n "$pipelines/best-of-n.cfg" policy@1 --set questions.count=48 --set answers.n=8 --set held-out.count=16
 run warm "$pipelines/warm.cfg" average@1 --set seeds.count=24 --set made-up.count=24 --set made-up-held.count=24 \
     --set train-questions.count=24 --set held-questions.count=24 --set questions.count=6 --set answers.n=4 && differ warm/models/average@1 warm/models/first@1
