@@ -8,15 +8,13 @@
 #include <pthread.h>
 
 /* The ops that are measured; the device's own (alloc, threads, …) and the freeing ones are passed on. */
-#define KN_PROFILED(X)                                                                                             \
-    X(matrix_set)                                                                                                  \
-    X(linear)                                                                                                      \
-    X(linear_backward_input)                                                                                       \
-    X(linear_backward_weight)                                                                                      \
-    X(rms_norm)                                                                                                    \
-    X(rms_norm_backward) X(rope) X(swiglu) X(swiglu_backward) X(embed) X(embed_backward) X(dropout) X(add) X(axpy) \
-        X(attention) X(attention_backward) X(cache_copy_page) X(attention_cached) X(logprob) X(logprob_backward)   \
-            X(logits) X(choose) X(to_bf16) X(from_bf16) X(sum_squares) X(adamw)
+/* clang-format off */
+#define KN_PROFILED(X) \
+    X(matrix_set) X(linear) X(linear_backward_input) X(linear_backward_weight) X(rms_norm) \
+    X(rms_norm_backward) X(rope) X(swiglu) X(swiglu_backward) X(embed) X(embed_backward) X(dropout) X(add) \
+    X(axpy) X(attention) X(attention_backward) X(cache_copy_page) X(attention_cached) X(logprob) \
+    X(logprob_backward) X(logits) X(choose) X(to_bf16) X(from_bf16) X(sum_squares) X(adamw)
+/* clang-format on */
 
 #define KN_PROFILE_NUMBER(op) KN_PROFILE_##op,
 enum { KN_PROFILED(KN_PROFILE_NUMBER) KN_PROFILE_OPS };
