@@ -10,7 +10,8 @@
  *     weighted  ((v₀·θ₀ + v₁·θ₁) + v₂·θ₂) + …          v_i = weight_i / Σ weight, in float64, then rounded to float32
  *     running   e ← (1 − μ)·e + μ·θ_i, from e = θ₀     1 − μ in float64, then both factors rounded to float32
  *
- * Memory holds one block of a tensor at a time, whatever the size and number of the models.
+ * Blocks are computed side by side and written in order; memory holds a few of them, whatever the size and number of
+ * the models.
  */
 #ifndef MODEL_AVERAGE_H
 #define MODEL_AVERAGE_H
@@ -26,6 +27,7 @@ typedef struct sm_average {
     const double *weight; /* weighted: `count` of them, none negative, not all 0; else unused */
     double mu;            /* running: 0 … 1; else unused */
     kn_dtype dtype;       /* of the result's file, unless … */
+    int threads;          /* 0: one a processor; changes nothing but speed */
     bool original_dtype;  /* it is to be what the first folder descends from (sm_config.original) */
 } sm_average;
 

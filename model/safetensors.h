@@ -60,6 +60,8 @@ int sm_safetensors_create(sm_safetensors_writer **out, const char *path, kn_dtyp
 
 /* The tensor whose values come next, NULL when all are written. */
 const sm_tensor *sm_safetensors_next(const sm_safetensors_writer *writer);
+/* The tensors in the order in which they are to be written; NULL behind the last. */
+const sm_tensor *sm_safetensors_tensor(const sm_safetensors_writer *writer, size_t index);
 
 /* The next `count` values of that tensor (never past its end). Values that are not finite in the file's dtype are
  * refused by tensor name. */

@@ -122,6 +122,11 @@ const sm_tensor *sm_safetensors_next(const sm_safetensors_writer *writer)
     return writer->next < writer->count ? writer->tensor[writer->next] : NULL;
 }
 
+const sm_tensor *sm_safetensors_tensor(const sm_safetensors_writer *writer, size_t index)
+{
+    return index < writer->count ? writer->tensor[index] : NULL;
+}
+
 int sm_safetensors_write(sm_safetensors_writer *writer, const float *values, size_t count, sm_error *error)
 {
     const sm_tensor *tensor = sm_safetensors_next(writer);
