@@ -45,6 +45,7 @@ static void expect_without(const char *path, size_t from, size_t to)
         if (i == from)
             i = to;
         assert_record(record, i++, position++);
+        sl_record_free(record);
     }
     if (i == from)
         i = to;

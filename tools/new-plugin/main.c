@@ -123,12 +123,12 @@ static int write_folder(const np_names *names, const char *folder, char *error)
     const char *slash = strrchr(folder, '/');
     const int parent = slash ? (int)(slash - folder) + 1 : 0;
     if (lstat(folder, &there) == 0) {
-        snprintf(error, SL_ERROR_SIZE, "%s exists already; name another folder with --dir", folder);
+        snprintf(error, SL_ERROR_SIZE, "%.900s exists already; name another folder with --dir", folder);
         return SLUICE_FAILED;
     }
     if (snprintf(part, sizeof part, "%.*s.%s.XXXXXX", parent, folder, folder + parent) >= PATH_MAX - 64 ||
         !mkdtemp(part)) {
-        snprintf(error, SL_ERROR_SIZE, "cannot make %s: %s", folder, strerror(errno));
+        snprintf(error, SL_ERROR_SIZE, "cannot make %.900s: %s", folder, strerror(errno));
         return SLUICE_IO;
     }
     int rc = SLUICE_OK;
@@ -137,7 +137,7 @@ static int write_folder(const np_names *names, const char *folder, char *error)
     const mode_t mask = umask(0);
     umask(mask);
     if (rc >= 0 && (chmod(part, 0777 & ~mask) != 0 || sl_folder_sync(part) < 0 || rename(part, folder) != 0)) {
-        snprintf(error, SL_ERROR_SIZE, "cannot make %s: %s", folder, strerror(errno));
+        snprintf(error, SL_ERROR_SIZE, "cannot make %.900s: %s", folder, strerror(errno));
         rc = SLUICE_IO;
     }
     if (rc < 0)
