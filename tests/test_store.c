@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "core/store/store.h"
@@ -239,6 +240,27 @@ static void who_says_where(void **state)
     assert_string_equal(path, "/home/me/.cache/sluice/store");
 }
 
+/* Several begin one store at once: none of them takes another's first steps for a folder of other things. */
+static void begun_by_several(void **state)
+{
+    (void)state;
+    enum { ROUNDS = 40, SEVERAL = 4 };
+    for (int round = 0; round < ROUNDS; round++) {
+        char name[32];
+        int failed = 0, status;
+        snprintf(name, sizeof name, "begun-%d", round);
+        const char *path = in(name);
+        for (int i = 0; i < SEVERAL; i++) {
+            sl_store *store;
+            if (fork() == 0)
+                _exit(sl_store_open(path, true, &store, error, sizeof error) == SLUICE_OK ? 0 : 1);
+        }
+        for (int i = 0; i < SEVERAL; i++)
+            failed += wait(&status) < 0 || status != 0;
+        assert_int_equal(failed, 0);
+    }
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -261,6 +283,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(claims_exclude, set_up, tear_down),
         cmocka_unit_test_setup_teardown(collecting, set_up, tear_down),
         cmocka_unit_test_setup_teardown(orphans, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(begun_by_several, set_up, tear_down),
         cmocka_unit_test(who_says_where),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

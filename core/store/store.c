@@ -86,8 +86,9 @@ static const char *open_mark(sl_store *store, bool make)
     char path[SL_STORE_PATH], found[sizeof mark] = "";
     snprintf(path, sizeof path, "%s/%s", store->path, mark_name);
     store->lock = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    if (store->lock < 0 && errno == ENOENT && make && is_empty(store->path))
-        store->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    /* A folder found full may be a store that another run has just begun: the mark is the first thing in it. */
+    if (store->lock < 0 && errno == ENOENT && make)
+        store->lock = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | (is_empty(store->path) ? O_CREAT : 0), 0600);
     if (store->lock < 0)
         return errno == ENOENT ? "is no store, but holds other things" : strerror(errno);
     const ssize_t n = pread(store->lock, found, sizeof found - 1, 0);
