@@ -1,0 +1,153 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The CUDA backend's inside: what its files share. kernels/ops.h is the contract it fulfils.
+ *
+ * A concept is one `.cu` file: its kernels (templates over the element type), the ops that launch them, and one
+ * function that enters those ops into the two tables (`kn_cuda_rows_ops(float32, bfloat16)`). Host-only parts
+ * (device, memory, uploads, graphs) are plain C. All of it is compiled either by nvcc or, for the tests, by the
+ * host's compilers against the emulated runtime of tests/cuda: kernels keep the rules of launch.cuh.
+ *
+ * An op looks like this:
+ *
+ *     template <class E> int add(kn_device *device, void *y, const void *x, size_t n)
+ *     {
+ *         kn_cuda *c = kn_cuda_begin(device);
+ *         if (c == NULL)
+ *             return KN_DEVICE_FAILED;
+ *         KN_LAUNCH(c, add_kernel<E>, grid, block, 0, (E *)y, (const E *)x, n);
+ *         return kn_cuda_end(c);
+ *     }
+ *
+ * Order. Everything is asked of one stream, `c->stream`, so ops follow each other without further care; what the host
+ * gives (index arrays) is copied to pinned memory before an op returns. Only `read`, and ops that answer in host
+ * memory, wait. No sum of floats is made by atomics: the same configuration gives the same bits.
+ *
+ * Threads. begin takes the device's lock and end gives it back; an op between them has the device to itself.
+ */
+#ifndef KERNELS_CUDA_CUDA_H
+#define KERNELS_CUDA_CUDA_H
+
+#include <cublasLt.h>
+#include <cuda_runtime.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/ops.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { KN_CUDA_STREAM_CHUNK = 256 }; /* every address that the pool or a scratch gives is a multiple of this */
+
+typedef struct kn_cuda_uploads kn_cuda_uploads;
+typedef struct kn_cuda_graphs kn_cuda_graphs;
+typedef struct kn_cuda_products kn_cuda_products;
+
+typedef struct kn_cuda {
+    kn_device base; /* the op tables */
+    kn_ops f32, bf16;
+    int ordinal;
+    int capability; /* 10 · major + minor: 90 on an H100 */
+    int multiprocessors;
+    size_t shared_most; /* bytes of shared memory a block may ask for */
+    size_t l2_bytes;
+    char name[128]; /* as the driver says */
+    char numerics_f32[128], numerics_bf16[128];
+
+    cudaStream_t stream;
+    cudaMemPool_t pool; /* stream-ordered; what it keeps and gives back: memory.c */
+    cublasLtHandle_t lt;
+    kn_cuda_uploads *uploads;   /* upload.c */
+    kn_cuda_graphs *graphs;     /* graph.c */
+    kn_cuda_products *products; /* linear.cu: chosen algorithms by shape */
+
+    pthread_mutex_t lock;
+    int status;      /* of the op in progress: the first thing that went wrong, or KN_OK */
+    bool failed;     /* the device stopped working; nothing more is asked of it */
+    char error[512]; /* why, in one line */
+} kn_cuda;
+
+/* Takes the lock, makes the device this thread's current one, forgets the last op's status. NULL when the device has
+ * failed (kn_ops.error says why). */
+kn_cuda *kn_cuda_begin(kn_device *);
+/* Gives the scratch memory of this op back (in stream order) and the lock, and returns the op's status. */
+int kn_cuda_end(kn_cuda *);
+/* Notes what went wrong: KN_NO_MEMORY stays a plain refusal of this op, every other CUDA error ends the device, with
+ * `what` and the runtime's words in `error`. Returns the status, so that `return` and further work are both possible.
+ */
+int kn_cuda_note(kn_cuda *, cudaError_t, const char *what);
+/* Notes a refusal of the op's own (KN_BAD_ARGUMENT, KN_UNSUPPORTED, KN_NO_MEMORY). */
+int kn_cuda_refuse(kn_cuda *, int status);
+
+/* Runs a CUDA call unless something went wrong before in this op. */
+#define KN_CUDA(c, call)                             \
+    do {                                             \
+        if ((c)->status == KN_OK) {                  \
+            const cudaError_t kn_error_ = (call);    \
+            if (kn_error_ != cudaSuccess)            \
+                kn_cuda_note((c), kn_error_, #call); \
+        }                                            \
+    } while (0)
+
+/* Scratch memory of the op in progress, on the device: NULL (and the op's status KN_NO_MEMORY) when there is none. It
+ * goes back at kn_cuda_end. Any number of times in one op. */
+void *kn_cuda_scratch(kn_cuda *, size_t bytes);
+/* The device's copy of `bytes` of host memory, good for what this op launches. The same content given again (positions,
+ * segments and pages are the same in every layer) is not sent again. NULL as above. */
+const void *kn_cuda_upload(kn_cuda *, const void *host, size_t bytes);
+/* Copies to host memory and waits. */
+int kn_cuda_read(kn_cuda *, void *host, const void *device, size_t bytes);
+/* Memory of the device for as long as its owner wants it; freed in stream order. NULL when there is none, after caches
+ * were asked to shrink. */
+void *kn_cuda_alloc(kn_cuda *, size_t bytes);
+void kn_cuda_free_memory(kn_cuda *, void *);
+
+/* A weight: W[out, in], row-major, in the element type of its table. */
+struct kn_matrix {
+    void *w;
+    size_t out, in;
+    kn_dtype dtype;
+};
+
+/* y[T, out] (element type `to`) = alpha · x[T, in] · Wᵀ + beta · y and the two products of the backward pass, by
+ * cuBLASLt, rows in row-major order; what linear.cu offers to the other files. x and W have the type `from`.
+ *   KN_NT: y[m, n] = a[m, k] · b[n, k]ᵀ     KN_NN: y[m, n] = a[m, k] · b[k, n]     KN_TN: y[m, n] = a[k, m]ᵀ · b[k, n]
+ * bias[n] (float32, may be NULL) is added to every row. */
+typedef enum kn_layout { KN_NT, KN_NN, KN_TN } kn_layout;
+void kn_cuda_product(kn_cuda *, kn_layout, void *y, kn_dtype to, const void *a, const void *b, kn_dtype from,
+                     const float *bias, const void *added, float beta, size_t m, size_t n, size_t k);
+
+/* Each concept enters its ops. */
+void kn_cuda_memory_ops(kn_ops *f32, kn_ops *bf16); /* device.c, memory.c: alloc, free, write, read, copy, clear … */
+void kn_cuda_rows_ops(kn_ops *f32,
+                      kn_ops *bf16); /* rows.cu: norms, rope, swiglu, embedding, dropout, sums, conversion */
+void kn_cuda_optimizer_ops(kn_ops *f32, kn_ops *bf16);  /* optimizer.cu: adamw, sum of squares, clipping, merges */
+void kn_cuda_choose_ops(kn_ops *f32, kn_ops *bf16);     /* choose.cu */
+void kn_cuda_attention_ops(kn_ops *f32, kn_ops *bf16);  /* attention*.cu and the cache */
+void kn_cuda_linear_ops(kn_ops *f32, kn_ops *bf16);     /* linear.cu */
+void kn_cuda_vocabulary_ops(kn_ops *f32, kn_ops *bf16); /* vocabulary.cu: logprob, logits */
+
+/* The first of the devices that CUDA shows, or the given one; NULL and one line in `why` (borrowed, static or the
+ * thread's) when there is none that works: no driver, a driver older than the toolkit, no device, a device below
+ * compute capability 8.0, no memory for the context. */
+kn_device *kn_cuda_new(int ordinal, const char **why);
+void kn_cuda_free(kn_device *);
+
+#ifdef __cplusplus
+}
+
+/* Launches a kernel on the op's stream unless something went wrong before in this op. */
+#define KN_LAUNCH(c, kernel, grid, block, shared, ...)                                                      \
+    do {                                                                                                    \
+        if ((c)->status == KN_OK) {                                                                         \
+            const cudaError_t kn_error_ = kn_launch(kernel, grid, block, shared, (c)->stream, __VA_ARGS__); \
+            if (kn_error_ != cudaSuccess)                                                                   \
+                kn_cuda_note((c), kn_error_, #kernel);                                                      \
+        }                                                                                                   \
+    } while (0)
+#endif
+
+#endif
