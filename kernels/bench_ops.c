@@ -281,7 +281,7 @@ static void dropout(task *t)
 
 static void adamw(task *t)
 {
-    const kn_adamw a = {1e-4f, 0.9f, 0.95f, 1e-8f, 0.1f, 10, 1};
+    const kn_adamw a = {1e-4f, 0.9f, 0.95f, 1e-8f, 0.1f, 10, 1, NULL};
     const size_t n = t->T * t->in;
     float *x = t->d;
     t->o->adamw(t->device, x, x + n, x + 2 * n, x + 3 * n, n, &a);

@@ -69,6 +69,7 @@ kn_device *kn_profile_new(kn_device *wrapped)
         return NULL;
     p->base.ops = kn_profile_ops_f32();
     p->base.ops_bf16 = wrapped->ops_bf16 ? kn_profile_ops_bf16() : NULL;
+    p->base.host_memory = wrapped->host_memory;
     p->inner = wrapped;
     pthread_mutex_init(&p->lock, NULL);
     kn_profile_reset(&p->base);

@@ -49,6 +49,31 @@ static const char *numerics(const kn_device *d)
     return WRAPPED(d)->numerics(INNER(d));
 }
 
+static int write(kn_device *d, void *to, const void *from, size_t bytes)
+{
+    MEASURED(d, write, 0, 2 * (double)bytes, to, from, bytes);
+}
+
+static int read(kn_device *d, void *to, const void *from, size_t bytes)
+{
+    MEASURED(d, read, 0, 2 * (double)bytes, to, from, bytes);
+}
+
+static int copy(kn_device *d, void *to, const void *from, size_t bytes)
+{
+    MEASURED(d, copy, 0, 2 * (double)bytes, to, from, bytes);
+}
+
+static int clear(kn_device *d, void *p, size_t bytes)
+{
+    MEASURED(d, clear, 0, (double)bytes, p, bytes);
+}
+
+static const char *error(kn_device *d)
+{
+    return WRAPPED(d)->error(INNER(d));
+}
+
 static size_t row_group(const kn_device *d)
 {
     return WRAPPED(d)->row_group(INNER(d));
@@ -174,6 +199,11 @@ static int embed_backward(kn_device *d, float *dtable, const void *dy, const uin
                           size_t vocab)
 {
     MEASURED(d, embed_backward, 0, (SIZE + 8.0) * (double)T * (double)n, dtable, dy, token, T, n, vocab);
+}
+
+static int scatter_add(kn_device *d, void *y, const void *x, const uint32_t *row, size_t S, size_t T, size_t n)
+{
+    MEASURED(d, scatter_add, 0, 3.0 * SIZE * (double)S * (double)n, y, x, row, S, T, n);
 }
 
 static int dropout(kn_device *d, void *x, size_t T, size_t n, float rate, const uint64_t key[2], const uint64_t *row_id)
@@ -323,9 +353,14 @@ static int from_bf16(kn_device *d, float *to, const uint16_t *from, size_t n)
     MEASURED(d, from_bf16, 0, 6 * (double)n, to, from, n);
 }
 
-static int sum_squares(kn_device *d, double *sum, const float *x, size_t n)
+static int sum_squares_add(kn_device *d, double *sum, const float *x, size_t n)
 {
-    MEASURED(d, sum_squares, 0, 4 * (double)n, sum, x, n);
+    MEASURED(d, sum_squares_add, 0, 4 * (double)n, sum, x, n);
+}
+
+static int clip(kn_device *d, float *scale, const double *sum, double grad_scale, double max_norm)
+{
+    MEASURED(d, clip, 0, 12, scale, sum, grad_scale, max_norm);
 }
 
 static int adamw(kn_device *d, float *w, float *m, float *v, const float *g, size_t n, const kn_adamw *a)
@@ -339,6 +374,7 @@ static const kn_ops table = {.size = sizeof(kn_ops),
                              .numerics = numerics,
                              .alloc = device_alloc,
                              .free = device_free,
+                             .error = error,
                              .row_group = row_group,
                              .threads = threads,
                              .set_threads = set_threads,

@@ -424,7 +424,7 @@ int sm_training_step(sm_training *t, double lr, double grad_scale, sluice_step_i
     if (rc != SM_OK)
         return rc;
     double squares = 0;
-    int kn = t->device->ops->sum_squares(t->device, &squares, t->gradient, trained_count(t));
+    int kn = t->device->ops->sum_squares_add(t->device, &squares, t->gradient, trained_count(t));
     if (kn != KN_OK)
         return sm_device_fail(kn, "the gradient's norm", error);
     t->steps++;

@@ -198,6 +198,15 @@ static int embed_backward(kn_device *d, float *dtable, const void *dy, const uin
     return rc;
 }
 
+static int scatter_add(kn_device *d, void *y, const void *x, const uint32_t *row, size_t S, size_t T, size_t n)
+{
+    uint16_t *y16 = narrow(y, T * n), *x16 = narrow(x, S * n);
+    const int rc = OPS(d)->scatter_add(INNER(d), y16, x16, row, S, T, n);
+    free(x16);
+    widen(y, y16, T * n);
+    return rc;
+}
+
 static int dropout(kn_device *d, void *x, size_t T, size_t n, float rate, const uint64_t key[2], const uint64_t *row_id)
 {
     uint16_t *x16 = narrow(x, T * n);
@@ -348,6 +357,7 @@ static const kn_ops table = {
     .swiglu_backward = swiglu_backward,
     .embed = embed,
     .embed_backward = embed_backward,
+    .scatter_add = scatter_add,
     .dropout = dropout,
     .add = add,
     .axpy = axpy,

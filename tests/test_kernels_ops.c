@@ -98,7 +98,8 @@ static void check_rows(kn_device *cpu, size_t T, size_t d)
 {
     kn_device *device[2] = {cpu, reference};
     float *x = test_floats(T * d, 2, 1), *w = test_floats(d, 1, 2), *dy = test_floats(T * d, 1, 3);
-    float *y[2], *rstd[2], *dx[2], *dw[2], *drop[2], *table[2];
+    float *y[2], *rstd[2], *dx[2], *dw[2], *drop[2], *table[2], *scattered[2];
+    static const uint32_t next[11] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
     uint32_t *token = test_tokens(T, 11, 4);
     uint64_t *row_id = test_memory(T * sizeof(*row_id)), key[2] = {7, 8};
     for (size_t t = 0; t < T; t++)
@@ -118,6 +119,9 @@ static void check_rows(kn_device *cpu, size_t T, size_t d)
         table[i] = test_floats(11 * d, 1, 5);
         assert_int_equal(o->embed_backward(device[i], table[i], dy, token, T, d, 11), KN_OK);
         o->embed(device[i], dx[i], table[i], token, T, d);
+        scattered[i] = test_floats(11 * d, 1, 6);
+        assert_int_equal(o->scatter_add(device[i], scattered[i], dy, token, T, 11, d), KN_OK);
+        assert_int_equal(o->scatter_add(device[i], scattered[i], dy, next, T < 11 ? T : 11, 11, d), KN_OK);
     }
     assert_near("rms_norm", y[0], y[1], T * d, tolerance);
     assert_near("rstd", rstd[0], rstd[1], T, tolerance);
@@ -125,6 +129,7 @@ static void check_rows(kn_device *cpu, size_t T, size_t d)
     assert_near("dropout, add, axpy", drop[0], drop[1], T * d, tolerance);
     assert_near("embed_backward", table[0], table[1], 11 * d, tolerance);
     assert_near("embed", dx[0], dx[1], T * d, tolerance);
+    assert_near("scatter_add", scattered[0], scattered[1], 11 * d, tolerance);
     for (int i = 0; i < 2; i++) {
         memcpy(dx[i], dy, T * d * sizeof(float));
         device[i]->ops->rms_norm_backward(device[i], dx[i], dw[i], dy, x, w, rstd[1], T, d);
@@ -132,6 +137,7 @@ static void check_rows(kn_device *cpu, size_t T, size_t d)
     assert_near("rms_norm_backward dx", dx[0], dx[1], T * d, tolerance);
     token[0] = 11;
     assert_int_equal(cpu->ops->embed_backward(cpu, table[0], dy, token, T, d, 11), KN_BAD_ARGUMENT);
+    assert_int_equal(cpu->ops->scatter_add(cpu, scattered[0], dy, token, T, 11, d), KN_BAD_ARGUMENT);
     for (int i = 0; i < 2; i++) {
         free(y[i]);
         free(rstd[i]);
@@ -139,6 +145,7 @@ static void check_rows(kn_device *cpu, size_t T, size_t d)
         free(dw[i]);
         free(drop[i]);
         free(table[i]);
+        free(scattered[i]);
     }
     free(x);
     free(w);
@@ -362,20 +369,37 @@ static void optimizer_isa(kn_device *cpu, const char *isa)
         float *w[2], *m[2], *v[2], *g = test_floats(n, 0.1f, 2);
         kn_device *device[2] = {cpu, reference};
         double sum[2];
+        float scale[2][4];
         for (int i = 0; i < 2; i++) {
+            const kn_ops *const o = device[i]->ops;
             w[i] = test_floats(n, 1, 1);
             m[i] = calloc(n, sizeof(float));
             v[i] = calloc(n, sizeof(float));
             for (uint64_t step = 1; step <= 3; step++) {
-                const kn_adamw a = {1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, step, 0.5f};
+                const kn_adamw a = {1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, step, 0.5f, NULL};
                 assert_int_equal(device[i]->ops->adamw(device[i], w[i], m[i], v[i], g, n, &a), KN_OK);
             }
-            assert_int_equal(device[i]->ops->sum_squares(device[i], &sum[i], g, n), KN_OK);
+            sum[i] = 0.25;
+            assert_int_equal(o->sum_squares_add(device[i], &sum[i], g, n), KN_OK);
+            const double infinite = INFINITY;
+            o->clip(device[i], &scale[i][0], &sum[i], -0.5, 0);
+            o->clip(device[i], &scale[i][1], &sum[i], -0.5, 1e6);
+            o->clip(device[i], &scale[i][2], &sum[i], -0.5, 0.1);
+            o->clip(device[i], &scale[i][3], &infinite, -0.5, 0.1);
+            for (int k = 2; k < 4; k++) { /* clipped, and not applied at all */
+                const kn_adamw a = {1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 4, 0.7f, &scale[i][k]};
+                assert_int_equal(o->adamw(device[i], w[i], m[i], v[i], g, n, &a), KN_OK);
+            }
         }
         assert_near("adamw", w[0], w[1], n, 1e-6);
         assert_near("adamw m", m[0], m[1], n, 1e-6);
         assert_near("adamw v", v[0], v[1], n, 1e-6);
         assert_true(fabs(sum[0] - sum[1]) <= 1e-12 * sum[1]);
+        for (int i = 0; i < 2; i++) {
+            const double norm = sqrt(sum[i]) * 0.5;
+            assert_true(scale[i][0] == -0.5f && scale[i][1] == -0.5f && isnan(scale[i][3]));
+            assert_true(norm > 0.1 && scale[i][2] == (float)(-0.5 * (0.1 / (norm + 1e-6))));
+        }
         for (int i = 0; i < 2; i++) {
             free(w[i]);
             free(m[i]);

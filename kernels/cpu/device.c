@@ -143,6 +143,7 @@ kn_device *kn_cpu_new(int threads, const char *name, const char **why)
         return NULL;
     cpu->base.ops = set->table();
     cpu->base.ops_bf16 = set->table_bf16();
+    cpu->base.host_memory = true;
     cpu->isa = set->name;
     cpu->scratch = kn_scratch_new();
     cpu->pool = kn_pool_new(threads < 0 ? 1 : threads);

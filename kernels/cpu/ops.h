@@ -90,6 +90,7 @@ int KE(swiglu_backward)(kn_device *, void *dgate_up, const void *dy, const void 
 int KE(embed)(kn_device *, void *y, const void *table, const uint32_t *token, size_t T, size_t d);
 int KE(embed_backward)(kn_device *, float *dtable, const void *dy, const uint32_t *token, size_t T, size_t d,
                        size_t vocab);
+int KE(scatter_add)(kn_device *, void *y, const void *x, const uint32_t *row, size_t S, size_t T, size_t d);
 int KE(dropout)(kn_device *, void *x, size_t T, size_t d, float rate, const uint64_t key[2], const uint64_t *row_id);
 int KE(add)(kn_device *, void *y, const void *x, size_t n);
 int KE(axpy)(kn_device *, void *y, float a, const void *x, size_t n);
@@ -110,7 +111,8 @@ int KN(logits)(kn_device *, float *logits, const void *h, const kn_matrix *, siz
 int KN(choose)(kn_device *, kn_chosen *, float *logits, const kn_choice *, size_t T, size_t vocab);
 int KN(to_bf16)(kn_device *, uint16_t *to, const float *from, size_t n);
 int KN(from_bf16)(kn_device *, float *to, const uint16_t *from, size_t n);
-int KN(sum_squares)(kn_device *, double *sum, const float *x, size_t n);
+int KN(sum_squares_add)(kn_device *, double *sum, const float *x, size_t n);
+int KN(clip)(kn_device *, float *scale, const double *sum, double grad_scale, double max_norm);
 int KN(adamw)(kn_device *, float *w, float *m, float *v, const float *g, size_t n, const kn_adamw *);
 
 /* log Σ exp of a row of logits, in the one order that logprob uses too. */

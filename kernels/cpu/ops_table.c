@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #ifdef KN_ELEMENT_BF16
 #define KN_ELEMENT KN_BF16
@@ -29,6 +30,25 @@ static void *device_alloc(kn_device *device, size_t bytes)
 static void device_free(kn_device *device, void *p)
 {
     free(p);
+}
+
+static int device_write(kn_device *device, void *to, const void *from, size_t bytes)
+{
+    if (bytes > 0)
+        memcpy(to, from, bytes);
+    return KN_OK;
+}
+
+static int device_clear(kn_device *device, void *p, size_t bytes)
+{
+    if (bytes > 0)
+        memset(p, 0, bytes);
+    return KN_OK;
+}
+
+static const char *device_error(kn_device *device)
+{
+    return NULL;
 }
 
 static int threads(const kn_device *device)
@@ -67,6 +87,11 @@ static const kn_ops table = {
     .numerics = numerics,
     .alloc = device_alloc,
     .free = device_free,
+    .write = device_write,
+    .read = device_write,
+    .copy = device_write,
+    .clear = device_clear,
+    .error = device_error,
     .row_group = row_group,
     .threads = threads,
     .set_threads = set_threads,
@@ -84,6 +109,7 @@ static const kn_ops table = {
     .swiglu_backward = KE(swiglu_backward),
     .embed = KE(embed),
     .embed_backward = KE(embed_backward),
+    .scatter_add = KE(scatter_add),
     .dropout = KE(dropout),
     .add = KE(add),
     .axpy = KE(axpy),
@@ -99,7 +125,8 @@ static const kn_ops table = {
     .choose = KN(choose),
     .to_bf16 = KN(to_bf16),
     .from_bf16 = KN(from_bf16),
-    .sum_squares = KN(sum_squares),
+    .sum_squares_add = KN(sum_squares_add),
+    .clip = KN(clip),
     .adamw = KN(adamw),
 };
 

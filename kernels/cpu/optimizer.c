@@ -35,7 +35,7 @@ static void squares_piece(void *arg, size_t index, unsigned worker)
         j->sum[b] = squares(j->x + b * BLOCK, kn_min(BLOCK, j->n - b * BLOCK));
 }
 
-int KN(sum_squares)(kn_device *device, double *sum, const float *x, size_t n)
+int KN(sum_squares_add)(kn_device *device, double *sum, const float *x, size_t n)
 {
     kn_cpu *cpu = (kn_cpu *)device;
     const double cost = 0.2 * (double)n;
@@ -45,10 +45,21 @@ int KN(sum_squares)(kn_device *device, double *sum, const float *x, size_t n)
     if (!j.sum)
         return KN_NO_MEMORY;
     kn_run(cpu, j.pieces, cost, squares_piece, &j);
-    *sum = 0;
+    double all = 0;
     for (size_t b = 0; b < blocks; b++)
-        *sum += j.sum[b];
+        all += j.sum[b];
+    *sum += all;
     kn_scratch_give(cpu, j.sum);
+    return KN_OK;
+}
+
+int KN(clip)(kn_device *device, float *scale, const double *sum, double grad_scale, double max_norm)
+{
+    const double norm = sqrt(*sum) * fabs(grad_scale);
+    if (!isfinite(norm))
+        *scale = NAN;
+    else
+        *scale = (float)(max_norm > 0 && norm > max_norm ? grad_scale * (max_norm / (norm + 1e-6)) : grad_scale);
     return KN_OK;
 }
 
@@ -57,13 +68,14 @@ typedef struct adamw_job {
     const float *g;
     size_t n, pieces;
     const kn_adamw *a;
+    float scale;            /* of the gradient */
     float rate, root, keep; /* lr / (1 - β1^t), 1 / √(1 - β2^t), 1 - lr·decay */
 } adamw_job;
 
 KN_INLINE void adamw_step(const adamw_job *j, V *w, V *m, V *v, V g)
 {
     const kn_adamw *a = j->a;
-    g = g * v_set1(a->grad_scale);
+    g = g * v_set1(j->scale);
     *m = v_fma(v_set1(1 - a->beta1), g - *m, *m);
     *v = v_fma(v_set1(a->beta2), *v, v_set1(1 - a->beta2) * (g * g));
     const V down = v_fma(v_sqrt(*v), v_set1(j->root), v_set1(a->eps));
@@ -99,6 +111,9 @@ int KN(adamw)(kn_device *device, float *w, float *m, float *v, const float *g, s
         return KN_BAD_ARGUMENT;
     const double cost = 0.7 * (double)n;
     adamw_job j = {.w = w, .m = m, .v = v, .g = g, .n = n, .a = a, .pieces = kn_pieces(cpu, kn_ceil(n, 1024), cost)};
+    j.scale = a->scale_at ? a->grad_scale * *a->scale_at : a->grad_scale;
+    if (a->scale_at && !isfinite(j.scale))
+        return KN_OK;
     j.rate = (float)(a->lr / (1 - kn_power(a->beta1, a->step)));
     j.root = (float)(1 / sqrt(1 - kn_power(a->beta2, a->step)));
     j.keep = (float)(1 - (double)a->lr * a->weight_decay);

@@ -407,3 +407,18 @@ int KE(add)(kn_device *device, void *y, const void *x, size_t n)
 {
     return KE(axpy)(device, y, 1.0f, x, n); /* 1·x + y rounds once: the same bits as y + x */
 }
+
+/* Neighbours that stay neighbours go together. */
+int KE(scatter_add)(kn_device *device, void *y, const void *x, const uint32_t *row, size_t S, size_t T, size_t d)
+{
+    int kn = KN_OK;
+    for (size_t s = 0; s < S; s++)
+        if (row[s] >= T)
+            return KN_BAD_ARGUMENT;
+    for (size_t s = 0, end; kn == KN_OK && s < S; s = end) {
+        for (end = s + 1; end < S && row[end] == row[s] + (end - s);)
+            end++;
+        kn = KE(add)(device, (E *)y + row[s] * d, (const E *)x + s * d, (end - s) * d);
+    }
+    return kn;
+}

@@ -3,6 +3,7 @@
 #include "reference.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static const char *numerics(const kn_device *device)
 {
@@ -23,6 +24,25 @@ static void *device_alloc(kn_device *device, size_t bytes)
 static void device_free(kn_device *device, void *p)
 {
     free(p);
+}
+
+static int device_write(kn_device *device, void *to, const void *from, size_t bytes)
+{
+    if (bytes > 0)
+        memcpy(to, from, bytes);
+    return KN_OK;
+}
+
+static int device_clear(kn_device *device, void *p, size_t bytes)
+{
+    if (bytes > 0)
+        memset(p, 0, bytes);
+    return KN_OK;
+}
+
+static const char *device_error(kn_device *device)
+{
+    return NULL;
 }
 
 static int threads(const kn_device *device)
@@ -47,6 +67,11 @@ static const kn_ops table = {
     .numerics = numerics,
     .alloc = device_alloc,
     .free = device_free,
+    .write = device_write,
+    .read = device_write,
+    .copy = device_write,
+    .clear = device_clear,
+    .error = device_error,
     .row_group = row_group,
     .threads = threads,
     .set_threads = set_threads,
@@ -64,6 +89,7 @@ static const kn_ops table = {
     .swiglu_backward = REF(swiglu_backward),
     .embed = REF(embed),
     .embed_backward = REF(embed_backward),
+    .scatter_add = REF(scatter_add),
     .dropout = REF(dropout),
     .add = REF(add),
     .axpy = REF(axpy),
@@ -79,7 +105,8 @@ static const kn_ops table = {
     .choose = kn_ref_choose,
     .to_bf16 = kn_ref_to_bf16,
     .from_bf16 = kn_ref_from_bf16,
-    .sum_squares = kn_ref_sum_squares,
+    .sum_squares_add = kn_ref_sum_squares_add,
+    .clip = kn_ref_clip,
     .adamw = kn_ref_adamw,
 };
 

@@ -102,6 +102,7 @@ int REF(swiglu_backward)(kn_device *, void *dgate_up, const void *dy, const void
 int REF(embed)(kn_device *, void *y, const void *table, const uint32_t *token, size_t T, size_t d);
 int REF(embed_backward)(kn_device *, float *dtable, const void *dy, const uint32_t *token, size_t T, size_t d,
                         size_t vocab);
+int REF(scatter_add)(kn_device *, void *y, const void *x, const uint32_t *row, size_t S, size_t T, size_t d);
 int REF(dropout)(kn_device *, void *x, size_t T, size_t d, float rate, const uint64_t key[2], const uint64_t *row_id);
 int REF(add)(kn_device *, void *y, const void *x, size_t n);
 int REF(axpy)(kn_device *, void *y, float a, const void *x, size_t n);
@@ -136,7 +137,8 @@ int kn_ref_from_bf16(kn_device *, float *to, const uint16_t *from, size_t n);
 int kn_ref_choose(kn_device *, kn_chosen *, float *logits, const kn_choice *, size_t T, size_t vocab);
 
 /* optimizer.c */
-int kn_ref_sum_squares(kn_device *, double *sum, const float *x, size_t n);
+int kn_ref_sum_squares_add(kn_device *, double *sum, const float *x, size_t n);
+int kn_ref_clip(kn_device *, float *scale, const double *sum, double grad_scale, double max_norm);
 int kn_ref_adamw(kn_device *, float *w, float *m, float *v, const float *g, size_t n, const kn_adamw *);
 
 /* ops_table.c */

@@ -110,6 +110,17 @@ int REF(embed_backward)(kn_device *device, float *dtable, const void *dy, const 
     return KN_OK;
 }
 
+int REF(scatter_add)(kn_device *device, void *y, const void *x, const uint32_t *row, size_t S, size_t T, size_t d)
+{
+    for (size_t s = 0; s < S; s++)
+        if (row[s] >= T)
+            return KN_BAD_ARGUMENT;
+    for (size_t s = 0; s < S; s++)
+        for (size_t i = 0; i < d; i++)
+            put(y, row[s] * d + i, get(y, row[s] * d + i) + get(x, s * d + i));
+    return KN_OK;
+}
+
 /* Srivastava et al. 2014, inverted: kept elements are divided by 1 - rate. */
 int REF(dropout)(kn_device *device, void *x, size_t T, size_t d, float rate, const uint64_t key[2],
                  const uint64_t *row_id)

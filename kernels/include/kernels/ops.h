@@ -3,12 +3,26 @@
  * The op table: the whole operations of a transformer that a device backend offers.
  *
  * One contract, several implementations: kernels/reference (plain scalar C, the definition), kernels/cpu (vector code
- * chosen at run time), later kernels/cuda. The model runtime knows nothing else of a device.
+ * chosen at run time), kernels/cuda. The model runtime knows nothing else of a device.
  *
  * Conventions. Matrices are row-major and dense. T is the number of packed token rows: sequences lie end to end,
- * nothing is padded. Sizes are counts of elements unless a name says bytes. Pointers are memory of the device
- * (`alloc`), except index arrays (tokens, positions, segments, page tables), which are host memory. Every argument is
- * borrowed for the call.
+ * nothing is padded. Sizes are counts of elements unless a name says bytes.
+ *
+ * Two memories. A pointer to numbers is memory of the device (`alloc`, or inside of what it gave), which the host may
+ * not touch: it goes in with `write` and comes out with `read`. What is marked KN_HOST is host memory: index arrays,
+ * shapes, options and the pointers inside them, results the host waits for. No array may be given as the other kind.
+ * Host memory is borrowed for the call, and may be changed or freed when the call is over. On a device with
+ * `host_memory` the two are one: any array of the host is an array of the device and the other way round, and who
+ * would copy much may leave it out.
+ *
+ * Order. A device may work after a call is over. What is asked of it happens in the order in which it was asked, by
+ * whichever thread; `read`, and ops with results in host memory (`choose`), wait for all that was asked before. Device
+ * memory may be freed while it is in use by what was asked before.
+ *
+ * Failure. KN_NO_MEMORY, KN_UNSUPPORTED and KN_BAD_ARGUMENT refuse one call, which then changed nothing but its
+ * results. KN_DEVICE_FAILED means that the device stopped working (an illegal address, a memory error, a driver that is
+ * gone), in this call or in one before: nothing it holds can be trusted, every later call fails too, and `error` says
+ * why.
  *
  * Element types. A device has one table for each type of activation: `ops` for float32 and `ops_bf16` for bfloat16
  * (NULL where the device computes none; the runtime then runs such models in float32 and says so). `void *` in a
@@ -36,7 +50,15 @@
 
 typedef enum kn_dtype { KN_F32 = 0, KN_BF16 = 1, KN_F16 = 2 } kn_dtype;
 
-typedef enum kn_status { KN_OK = 0, KN_NO_MEMORY = -1, KN_UNSUPPORTED = -2, KN_BAD_ARGUMENT = -3 } kn_status;
+typedef enum kn_status {
+    KN_OK = 0,
+    KN_NO_MEMORY = -1,
+    KN_UNSUPPORTED = -2,
+    KN_BAD_ARGUMENT = -3,
+    KN_DEVICE_FAILED = -4
+} kn_status;
+
+#define KN_HOST /* marks an argument in host memory */
 
 typedef struct kn_device kn_device; /* one backend instance: memory, threads, numerics class */
 typedef struct kn_matrix kn_matrix; /* a weight matrix in the layouts its backend wants */
@@ -93,8 +115,10 @@ typedef struct kn_chosen {
 /* AdamW (Loshchilov & Hutter 2019, algorithm 2), PyTorch's order: decay first, then the bias-corrected step. */
 typedef struct kn_adamw {
     float lr, beta1, beta2, eps, weight_decay;
-    uint64_t step;    /* 1 for the first update */
-    float grad_scale; /* the gradient is multiplied by this first (clipping, averaging) */
+    uint64_t step;         /* 1 for the first update */
+    float grad_scale;      /* the gradient is multiplied by this first (averaging) */
+    const float *scale_at; /* and by this number in memory of the device (clipping); NULL = 1. When it is not finite
+                              nothing changes. */
 } kn_adamw;
 
 typedef void (*kn_task)(void *arg, size_t begin, size_t end);
@@ -106,17 +130,25 @@ typedef struct kn_ops {
     /* --- the device --- */
     const char *(*numerics)(const kn_device *); /* e.g. "cpu-fma-own1-f32": part of every content key */
     void *(*alloc)(kn_device *, size_t bytes);  /* 64-byte aligned, not cleared; NULL when out of memory */
-    void (*free)(kn_device *, void *);
+    void (*free)(kn_device *, void *);          /* NULL is no matter */
+    /* Between the two memories, and within the device's; `to` and `from` do not overlap. `read` waits for all that was
+     * asked before. clear makes every byte 0. */
+    int (*write)(kn_device *, void *to, KN_HOST const void *from, size_t bytes);
+    int (*read)(kn_device *, KN_HOST void *to, const void *from, size_t bytes);
+    int (*copy)(kn_device *, void *to, const void *from, size_t bytes);
+    int (*clear)(kn_device *, void *, size_t bytes);
+    /* One line on why the device failed, good as long as the device; NULL while it works. */
+    const char *(*error)(kn_device *);
     size_t (*row_group)(const kn_device *); /* rows whose share of a weight gradient is summed first; 1 in float32 */
     int (*threads)(const kn_device *);
     int (*set_threads)(kn_device *, int threads); /* 0 = one a processor this process may use */
-    /* Runs task over [0, n) cut into ranges on the pool; returns when all are done. For host-side loops of the runtime.
-     */
-    void (*parallel)(kn_device *, size_t n, size_t grain, kn_task task, void *arg);
+    /* Runs task over [0, n) cut into ranges on host threads; returns when all are done. For host-side loops of the
+     * runtime. */
+    void (*parallel)(kn_device *, size_t n, size_t grain, kn_task task, KN_HOST void *arg);
 
     /* --- matrix products --- */
-    /* A weight W[out, in] in the table's type. set copies (rounds and packs) from float32; the matrix keeps no pointer.
-     * with_backward also keeps the layout that linear_backward_input needs. */
+    /* A weight W[out, in] in the table's type. set copies (rounds and packs) from float32 on the device; the matrix
+     * keeps no pointer. with_backward also keeps the layout that linear_backward_input needs. */
     kn_matrix *(*matrix_new)(kn_device *, size_t out, size_t in, bool with_backward);
     int (*matrix_set)(kn_device *, kn_matrix *, const float *w);
     void (*matrix_free)(kn_device *, kn_matrix *);
@@ -137,18 +169,21 @@ typedef struct kn_ops {
                              const float *rstd, size_t T, size_t d);
     /* In place on x[T, heads, head_dim] with row stride `stride` elements; halves rotated as Hugging Face does (pairs i
      * and i + head_dim/2). cos/sin are tables [max position + 1, head_dim/2]. inverse = the backward pass. */
-    int (*rope)(kn_device *, void *x, size_t stride, const uint32_t *position, const float *cos, const float *sin,
-                size_t T, size_t heads, size_t head_dim, bool inverse);
+    int (*rope)(kn_device *, void *x, size_t stride, KN_HOST const uint32_t *position, const float *cos,
+                const float *sin, size_t T, size_t heads, size_t head_dim, bool inverse);
     /* y[T,f] = silu(gate) · up, where gate_up[T, 2f] holds gate then up in each row. */
     int (*swiglu)(kn_device *, void *y, const void *gate_up, size_t T, size_t f);
     int (*swiglu_backward)(kn_device *, void *dgate_up, const void *dy, const void *gate_up, size_t T, size_t f);
     /* y[t] = table[token[t]]; backward: dtable[token[t]] += dy[t], rows in order. */
-    int (*embed)(kn_device *, void *y, const void *table, const uint32_t *token, size_t T, size_t d);
-    int (*embed_backward)(kn_device *, float *dtable, const void *dy, const uint32_t *token, size_t T, size_t d,
+    int (*embed)(kn_device *, void *y, const void *table, KN_HOST const uint32_t *token, size_t T, size_t d);
+    int (*embed_backward)(kn_device *, float *dtable, const void *dy, KN_HOST const uint32_t *token, size_t T, size_t d,
                           size_t vocab);
+    /* y[row[s]] += x[s] for s = 0 … S-1, in this order for a row that is named several times; row[s] < T. */
+    int (*scatter_add)(kn_device *, void *y, const void *x, KN_HOST const uint32_t *row, size_t S, size_t T, size_t d);
     /* Inverted dropout in place: keeps element e of row t with probability 1 - rate by sluice_random_item(key,
      * {0, row_id[t]}, e). The same call on the gradient is the backward pass. */
-    int (*dropout)(kn_device *, void *x, size_t T, size_t d, float rate, const uint64_t key[2], const uint64_t *row_id);
+    int (*dropout)(kn_device *, void *x, size_t T, size_t d, float rate, KN_HOST const uint64_t key[2],
+                   KN_HOST const uint64_t *row_id);
     int (*add)(kn_device *, void *y, const void *x, size_t n);           /* y += x */
     int (*axpy)(kn_device *, void *y, float a, const void *x, size_t n); /* y += a·x, element by element */
 
@@ -157,50 +192,57 @@ typedef struct kn_ops {
      * out[T, heads·head_dim]; lse[T, heads] = log Σ exp(score), kept for the backward pass (may be NULL). Segments do
      * not overlap, and a prefix lies within one earlier segment: the backward pass refuses any other (KN_BAD_ARGUMENT).
      */
-    int (*attention)(kn_device *, void *out, float *lse, const void *qkv, const kn_segment *, size_t segments, size_t T,
-                     const kn_attention *);
+    int (*attention)(kn_device *, void *out, float *lse, const void *qkv, KN_HOST const kn_segment *, size_t segments,
+                     size_t T, KN_HOST const kn_attention *);
     /* dqkv[T, …] is overwritten. */
     int (*attention_backward)(kn_device *, void *dqkv, const void *dout, const void *qkv, const void *out,
-                              const float *lse, const kn_segment *, size_t segments, size_t T, const kn_attention *);
+                              const float *lse, KN_HOST const kn_segment *, size_t segments, size_t T,
+                              KN_HOST const kn_attention *);
 
     /* --- generation --- */
-    kn_cache *(*cache_new)(kn_device *, size_t layers, size_t pages, const kn_attention *);
+    kn_cache *(*cache_new)(kn_device *, size_t layers, size_t pages, KN_HOST const kn_attention *);
     void (*cache_free)(kn_device *, kn_cache *);
     /* Copies the first `count` positions of a page (all layers): the shared prompt's unfinished last page. */
     int (*cache_copy_page)(kn_device *, kn_cache *, uint32_t to, uint32_t from, size_t count);
     /* Writes k and v of these rows into their pages (one thread of control owns a cache), then attends. Several entries
      * may name the same full pages, if no entry of this call writes to them. */
-    int (*attention_cached)(kn_device *, void *out, const void *qkv, kn_cache *, size_t layer, const kn_cached_rows *,
-                            size_t sequences, size_t T);
+    int (*attention_cached)(kn_device *, void *out, const void *qkv, kn_cache *, size_t layer,
+                            KN_HOST const kn_cached_rows *, size_t sequences, size_t T);
 
     /* --- the vocabulary, some rows at a time: a T × V matrix never exists --- */
     /* logprob[t] = log softmax(h[t]·Wᵀ)[target[t]]; lse[T] kept for backward (may be NULL); entropy[T] in nats (may be
      * NULL). */
     int (*logprob)(kn_device *, float *logprob, float *lse, float *entropy, const void *h, const kn_matrix *,
-                   const uint32_t *target, size_t T);
+                   KN_HOST const uint32_t *target, size_t T);
     /* Given dlogprob[T]: dh[T,in] = …; dw[out,in] += … (both required). */
     int (*logprob_backward)(kn_device *, void *dh, float *dw, const float *dlogprob, const void *h, const kn_matrix *,
-                            const float *lse, const uint32_t *target, size_t T);
+                            const float *lse, KN_HOST const uint32_t *target, size_t T);
     /* logits[T, V], for those who must see them (hooks, `--top`). */
     int (*logits)(kn_device *, float *logits, const void *h, const kn_matrix *, size_t T);
     /* One token a row of logits [T, V], one kn_choice a row; logits are overwritten. No full sort of the vocabulary.
      * KN_BAD_ARGUMENT when a row has no token that may be chosen (all banned, or no finite logit). */
-    int (*choose)(kn_device *, kn_chosen *chosen, float *logits, const kn_choice *, size_t T, size_t vocab);
+    int (*choose)(kn_device *, KN_HOST kn_chosen *chosen, float *logits, KN_HOST const kn_choice *, size_t T,
+                  size_t vocab);
 
     /* --- between the two types; the same functions in both tables --- */
     int (*to_bf16)(kn_device *, uint16_t *to, const float *from, size_t n); /* nearest, ties to even; NaN stays NaN */
     int (*from_bf16)(kn_device *, float *to, const uint16_t *from, size_t n);
 
     /* --- the optimizer (float32 in both tables) --- */
-    /* Σ x², in float64, summed in one fixed order. */
-    int (*sum_squares)(kn_device *, double *sum, const float *x, size_t n);
-    int (*adamw)(kn_device *, float *w, float *m, float *v, const float *g, size_t n, const kn_adamw *);
+    /* *sum += Σ x², in float64, summed in one fixed order. */
+    int (*sum_squares_add)(kn_device *, double *sum, const float *x, size_t n);
+    /* What clips a gradient g with Σ g² = *sum that is to be multiplied by grad_scale: with norm = √sum · |grad_scale|,
+     * *scale = grad_scale, times max_norm / (norm + 1e-6) where norm > max_norm > 0 (PyTorch's clip_grad_norm_), in
+     * float64 and rounded once; NaN where the norm is not finite. */
+    int (*clip)(kn_device *, float *scale, const double *sum, double grad_scale, double max_norm);
+    int (*adamw)(kn_device *, float *w, float *m, float *v, const float *g, size_t n, KN_HOST const kn_adamw *);
 } kn_ops;
 
 /* Every device starts with its table; further fields belong to the backend. */
 struct kn_device {
     const kn_ops *ops;
     const kn_ops *ops_bf16; /* NULL = this device computes no bfloat16 */
+    bool host_memory;       /* memory of the device is host memory */
 };
 
 /* --- backends --- */
