@@ -40,8 +40,12 @@
 extern "C" {
 #endif
 
-enum { KN_CUDA_STREAM_CHUNK = 256 }; /* every address that the pool or a scratch gives is a multiple of this */
+enum {
+    KN_CUDA_CHUNK = 256, /* every address that the pool, a scratch or an upload gives is a multiple of this */
+    KN_CUDA_ASKED = 4    /* how many of the last launches an error names */
+};
 
+typedef struct kn_cuda_memory kn_cuda_memory;
 typedef struct kn_cuda_uploads kn_cuda_uploads;
 typedef struct kn_cuda_graphs kn_cuda_graphs;
 typedef struct kn_cuda_products kn_cuda_products;
@@ -60,14 +64,23 @@ typedef struct kn_cuda {
     cudaStream_t stream;
     cudaMemPool_t pool; /* stream-ordered; what it keeps and gives back: memory.c */
     cublasLtHandle_t lt;
+    kn_cuda_memory *memory;     /* memory.c */
     kn_cuda_uploads *uploads;   /* upload.c */
     kn_cuda_graphs *graphs;     /* graph.c */
     kn_cuda_products *products; /* linear.cu: chosen algorithms by shape */
 
-    pthread_mutex_t lock;
-    int status;      /* of the op in progress: the first thing that went wrong, or KN_OK */
-    bool failed;     /* the device stopped working; nothing more is asked of it */
-    char error[512]; /* why, in one line */
+    kn_device *host; /* threads of the host, for `parallel` */
+
+    pthread_mutex_t lock;             /* recursive */
+    unsigned depth;                   /* begins without their end */
+    uint64_t op;                      /* counts begins */
+    int status;                       /* of the op in progress: the first thing that went wrong, or KN_OK */
+    bool failed;                      /* the device stopped working; nothing more is asked of it */
+    char error[512];                  /* why, in one line */
+    char refusal[256];                /* why memory was last refused, in one line with the numbers */
+    bool waits;                       /* after each launch, so that an error names its kernel: SLUICE_CUDA_WAIT=1 */
+    const char *asked[KN_CUDA_ASKED]; /* the last kernels, a ring */
+    unsigned asked_count;
 } kn_cuda;
 
 /* Takes the lock, makes the device this thread's current one, forgets the last op's status. NULL when the device has
@@ -81,6 +94,10 @@ int kn_cuda_end(kn_cuda *);
 int kn_cuda_note(kn_cuda *, cudaError_t, const char *what);
 /* Notes a refusal of the op's own (KN_BAD_ARGUMENT, KN_UNSUPPORTED, KN_NO_MEMORY). */
 int kn_cuda_refuse(kn_cuda *, int status);
+
+/* Names a launch for error messages; with `waits`, waits for it. KN_LAUNCH does so; other things launched (cuBLAS) call
+ * it themselves, after the launch. `what` lives as long as the program. */
+void kn_cuda_asked(kn_cuda *, const char *what);
 
 /* Runs a CUDA call unless something went wrong before in this op. */
 #define KN_CUDA(c, call)                             \
@@ -100,10 +117,26 @@ void *kn_cuda_scratch(kn_cuda *, size_t bytes);
 const void *kn_cuda_upload(kn_cuda *, const void *host, size_t bytes);
 /* Copies to host memory and waits. */
 int kn_cuda_read(kn_cuda *, void *host, const void *device, size_t bytes);
+/* Copies from host memory, which may change as soon as this returns. */
+int kn_cuda_write(kn_cuda *, void *device, const void *host, size_t bytes);
 /* Memory of the device for as long as its owner wants it; freed in stream order. NULL when there is none, after caches
- * were asked to shrink. */
+ * were asked to shrink: `refusal` then has the numbers. */
 void *kn_cuda_alloc(kn_cuda *, size_t bytes);
 void kn_cuda_free_memory(kn_cuda *, void *);
+
+/* Who keeps memory that it could do without is asked for it before an allocation is refused, on the thread that asks,
+ * between begin and end. Returns whether it freed anything. */
+typedef bool (*kn_cuda_gives)(void *arg, size_t bytes);
+int kn_cuda_on_pressure(kn_device *, kn_cuda_gives, void *arg);
+void kn_cuda_no_pressure(kn_device *, kn_cuda_gives, void *arg);
+
+typedef struct kn_cuda_figures {
+    size_t used, high;  /* bytes of the pool in use now and at most so far */
+    size_t reserved;    /* what the pool holds of the device */
+    size_t free, total; /* of the device, whoever uses it */
+    size_t limit;       /* this device object takes no more; 0 = all there is */
+} kn_cuda_figures;
+int kn_cuda_memory_figures(kn_device *, kn_cuda_figures *);
 
 /* A weight: W[out, in], row-major, in the element type of its table. */
 struct kn_matrix {
@@ -120,8 +153,17 @@ typedef enum kn_layout { KN_NT, KN_NN, KN_TN } kn_layout;
 void kn_cuda_product(kn_cuda *, kn_layout, void *y, kn_dtype to, const void *a, const void *b, kn_dtype from,
                      const float *bias, const void *added, float beta, size_t m, size_t n, size_t k);
 
+/* What belongs to the device besides its ops, made and unmade by device.c, which alone calls these. */
+bool kn_cuda_memory_new(kn_cuda *, const char **why);
+void kn_cuda_memory_free(kn_cuda *);
+void kn_cuda_scratch_end(kn_cuda *);
+bool kn_cuda_uploads_new(kn_cuda *, const char **why);
+void kn_cuda_uploads_free(kn_cuda *);
+/* One line, in memory of the calling thread. */
+const char *kn_cuda_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
 /* Each concept enters its ops. */
-void kn_cuda_memory_ops(kn_ops *f32, kn_ops *bf16); /* device.c, memory.c: alloc, free, write, read, copy, clear … */
+void kn_cuda_memory_ops(kn_ops *f32, kn_ops *bf16); /* memory.c: alloc, free, write, read, copy, clear */
 void kn_cuda_rows_ops(kn_ops *f32,
                       kn_ops *bf16); /* rows.cu: norms, rope, swiglu, embedding, dropout, sums, conversion */
 void kn_cuda_optimizer_ops(kn_ops *f32, kn_ops *bf16);  /* optimizer.cu: adamw, sum of squares, clipping, merges */
@@ -146,6 +188,8 @@ void kn_cuda_free(kn_device *);
             const cudaError_t kn_error_ = kn_launch(kernel, grid, block, shared, (c)->stream, __VA_ARGS__); \
             if (kn_error_ != cudaSuccess)                                                                   \
                 kn_cuda_note((c), kn_error_, #kernel);                                                      \
+            else                                                                                            \
+                kn_cuda_asked((c), #kernel);                                                                \
         }                                                                                                   \
     } while (0)
 #endif
