@@ -318,7 +318,7 @@ static void parts_are_disjoint_and_whole(void **state)
     fake_set_text(f, "split", "by-iteration");
     f->repeat_value = 4;
     assert_int_equal(fake_start(f), SLUICE_BAD_FILE);
-    assert_non_null(strstr(f->error, "too few for 4 iterations"));
+    assert_non_null(strstr(f->error, "too few for 4 parts"));
     fake_close(f);
 }
 

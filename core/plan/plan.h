@@ -128,6 +128,8 @@ void sl_plan_free(sl_plan *);
 uint32_t sl_stage_adds(const sl_stage *);
 /* The fields it reads: its class's, and what its loss works on. */
 uint32_t sl_stage_reads(const sl_stage *);
+/* Does what it puts out hang on how many times its phase runs? */
+bool sl_stage_reads_repeat(const sl_stage *);
 /* May it go without `from`? */
 bool sl_stage_input_optional(const sl_stage *);
 /* "skip-record" */

@@ -200,6 +200,29 @@ uint32_t sl_stage_adds(const sl_stage *stage)
     return fields;
 }
 
+static bool object_reads_repeat(const sl_object *object)
+{
+    if (!object->type)
+        return false;
+    /* A plugin from before there was the trait could not say so. */
+    uint32_t traits = object->type->plugin->stamp.param_size < sizeof(sluice_param) ? SLUICE_READS_REPEAT
+                                                                                    : object->type->type->traits;
+    for (size_t i = 0; i < object->value_count; i++) {
+        const sl_value *v = &object->values[i];
+        if (v->param->type == SLUICE_TYPE_CHOICE && v->param->choice_traits)
+            traits |= v->param->choice_traits[v->integer];
+    }
+    return traits & SLUICE_READS_REPEAT;
+}
+
+bool sl_stage_reads_repeat(const sl_stage *stage)
+{
+    bool reads = object_reads_repeat(&stage->object);
+    for (size_t i = 0; !reads && i < stage->part_count; i++)
+        reads = object_reads_repeat(&stage->parts[i]);
+    return reads;
+}
+
 uint32_t sl_stage_reads(const sl_stage *stage)
 {
     uint32_t fields = stage->object.type->type->reads;

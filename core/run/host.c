@@ -136,7 +136,11 @@ static int64_t host_iteration(const sluice_host *public)
 
 static int64_t host_repeat(const sluice_host *public)
 {
-    return of(public)->job != NULL ? of(public)->job->stage->phase->repeat : 1;
+    sl_job *job = own(public);
+    if (job == NULL)
+        return 1;
+    job->strayed = job->strayed || !sl_stage_reads_repeat(job->stage);
+    return job->stage->phase->repeat;
 }
 
 static const char *host_stage_name(const sluice_host *public)

@@ -145,7 +145,8 @@ bool sl_version_subject(const sl_job *, sl_model_use *, bool *publishes);
 /* (Re)computes the keys of `count` jobs. Negative with a line in `error` when a file or folder cannot be read. */
 int sl_key_compute(sl_execution *, size_t first, size_t count, char *error);
 /* What a stage left beside its stream: content of the file that a sink wrote, names and sizes of a published version's
- * files; zero for other stages. False when the version's folder is not there. */
+ * files; zero for other stages. False when that cannot be looked at: the version's folder is not there, or a sink's
+ * file is what a later iteration wrote. */
 bool sl_key_output(const sl_job *, uint8_t out[16]);
 
 /* ---- reuse.c */
@@ -269,7 +270,8 @@ struct sl_job {
      * left out only if nothing of them is emitted in a later pass. */
     uint8_t *released;
     size_t released_size;
-    bool ended; /* the last thing that its input gave was the end */
+    bool ended;   /* the last thing that its input gave was the end */
+    bool strayed; /* it asked what its class does not say that it hangs on */
     bool emitting;
 
     uint64_t position; /* of the next input record in this pass */

@@ -8,9 +8,9 @@
  *
  * In it: sluice's version, class and the content of the file that holds it, resolved parameters (but for those that
  * change speed alone), the key of the input, the keys of the model versions read (of version 0 the content of its
- * folder), the content of files, seed, names of phase and stage, iteration and repeat (randomness and splits hang on
- * them), and for stages that use a model what the services say decides their numbers. Not in it: paths, times, the
- * machine's name, the number of threads.
+ * folder), the content of files, seed, names of phase and stage, iteration (randomness hangs on them), how often the
+ * phase runs (of stages that ask for it: a split among its iterations), and for stages that use a model what the
+ * services say decides their numbers. Not in it: paths, times, the machine's name, the number of threads.
  */
 #include "core/run/internal.h"
 #include "core/base/json.h"
@@ -263,10 +263,11 @@ static int compute(sl_execution *run, sl_job *job, char *error)
     job->inputs.size = 0;
     int rc = sl_buffer_printf(r.text,
                               "sluice\t%s, ABI %d\nseed\t%llu\nphase\t%s\nstage\t%s\niteration\t%lld\n"
-                              "repeat\t%lld\nclass\t%s\n",
+                              "class\t%s\n",
                               SLUICE_VERSION, SLUICE_ABI, (unsigned long long)run->plan->seed, job->stage->phase->name,
-                              job->stage->name, (long long)job->iteration + 1, (long long)job->stage->phase->repeat,
-                              job->type->base.id);
+                              job->stage->name, (long long)job->iteration + 1, job->type->base.id);
+    if (rc >= 0 && sl_stage_reads_repeat(job->stage))
+        rc = sl_buffer_printf(r.text, "repeat\t%lld\n", (long long)job->stage->phase->repeat);
     /* Then the output may lack records; other isolation changes nothing. */
     if (rc >= 0 && job->stage->isolation.on_crash == SL_CRASH_SKIP)
         rc = sl_buffer_printf(r.text, "on_crash\t%s\n", sl_crash_rule_name(SL_CRASH_SKIP));
@@ -364,5 +365,5 @@ bool sl_key_output(const sl_job *job, uint8_t out[SL_HASH_SIZE])
     if (publishes || stays)
         sl_hash_bytes(listing.text.data, listing.text.size, out);
     sl_buffer_free(&listing.text);
-    return !listing.gone;
+    return !listing.gone && (stays || job->type->base.kind != SLUICE_SINK);
 }

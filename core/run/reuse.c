@@ -16,7 +16,8 @@ static bool is_done(sl_job *job, sl_arena *arena)
     const bool there = sl_key_output(job, written);
     sl_hex(job->key, 16, key);
     sl_hex(written, 16, output);
-    /* Of a version that was removed because nothing reads it any more, there is nothing to compare. */
+    /* Of a version that was removed because nothing reads it any more, or of a sink's file that a later iteration wrote
+     * over, there is nothing to compare. */
     const int n = snprintf(expected, sizeof expected, "{\"key\":\"%s\",\"output\":\"%s\",\"records\":", key, output);
     bool done = path != NULL && sl_file_read(path, &text) == SLUICE_OK && text.size > (size_t)n &&
                 memcmp(text.data, expected, there ? (size_t)n : sizeof "{\"key\":\"" - 1 + 32) == 0;

@@ -279,6 +279,11 @@ int sl_stage_drive(sl_job *job, sl_instance *self)
     }
     if (rc >= 0 && cancelled(job))
         rc = SLUICE_CANCELLED;
+    if (rc >= 0 && job->strayed) /* its key would not tell one number of iterations from another */
+        rc = sluice_error(host, SLUICE_BAD_PLUGIN,
+                          "class '%s' asks how many times the phase runs and does not declare it; give it the trait "
+                          "SLUICE_READS_REPEAT",
+                          type->base.id);
     if (rc >= 0 && (type->base.traits & SLUICE_NEEDS_INPUT) && job->producer != NULL && job->in == 0)
         rc = sluice_error(host, SLUICE_BAD_RECORD, "got no records from '%s'", job->producer->stage->name);
     if (rc >= 0 && type->finish != NULL)

@@ -168,7 +168,7 @@ static int choose(lines *l, const lines_choice *choice)
         return rc;
     if (l->count < choice->parts)
         return sluice_error(l->host, SLUICE_BAD_FILE,
-                            "%s has %zu records, too few for %" PRIu64 " iterations; give it more, or split = \"all\"",
+                            "%s has %zu records, too few for %" PRIu64 " parts; give it more, or split = \"all\"",
                             l->path, l->count, choice->parts);
     size_t begin = (size_t)((unsigned __int128)l->count * choice->part / choice->parts);
     size_t end = (size_t)((unsigned __int128)l->count * (choice->part + 1) / choice->parts);

@@ -11,12 +11,12 @@
 #define WARNINGS 5 /* skipped lines that are named in the log; all are counted */
 
 enum on_error { ON_ERROR_STOP, ON_ERROR_SKIP };
-enum split { SPLIT_ALL, SPLIT_BY_ITERATION };
+enum split { SPLIT_ALL, SPLIT_BY_ITERATION, SPLIT_BY_PART };
 
 struct source {
     const char *path;
     int form, on_error, split;
-    int64_t skip, limit;
+    int64_t parts, skip, limit;
     bool shuffle;
     const char *id_field, *prompt_field, *completion_field, *chosen_field, *rejected_field, *messages_field;
 
@@ -37,7 +37,8 @@ static const char *const forms[] = {"auto", "prompt", "completion", "preference"
 static const uint32_t form_adds[] = {SLUICE_FIELD_CANDIDATES | SLUICE_FIELD_PAIRS, 0, SLUICE_FIELD_CANDIDATES,
                                      SLUICE_FIELD_CANDIDATES | SLUICE_FIELD_PAIRS};
 static const char *const error_rules[] = {"stop", "skip", NULL};
-static const char *const splits[] = {"all", "by-iteration", NULL};
+static const char *const splits[] = {"all", "by-iteration", "by-part", NULL};
+static const uint32_t split_traits[] = {0, SLUICE_READS_REPEAT, 0};
 
 static const sluice_param params[] = {
     SLUICE_FILE(struct source, path, .required = true,
@@ -48,8 +49,12 @@ static const sluice_param params[] = {
     SLUICE_CHOICE(
         struct source, on_error, .value = ON_ERROR_STOP, .choices = error_rules,
         .doc = "What to do with a line that cannot be read: stop with its number, or leave it out and count it."),
-    SLUICE_CHOICE(struct source, split, .value = SPLIT_ALL, .choices = splits,
-                  .doc = "The whole file in every iteration of the phase, or a part of its own for each, none shared."),
+    SLUICE_CHOICE(struct source, split, .value = SPLIT_ALL, .choices = splits, .choice_traits = split_traits,
+                  .doc = "The whole file in every iteration of the phase; or a part of its own for each, none shared: "
+                         "of as many parts as there are iterations, or of `parts`."),
+    SLUICE_INT(struct source, parts, .value = 0, .min = 0, .unit = "iterations",
+               .doc = "With split = \"by-part\": of how many parts each iteration takes one. A number to grow into: "
+                      "raising the phase's `repeat` leaves the parts of earlier iterations as they are."),
     SLUICE_INT(struct source, skip, .value = 0, .min = 0, .unit = "records",
                .doc = "Leave out that many at the beginning."),
     SLUICE_INT(struct source, limit, .value = 0, .min = 0, .unit = "records",
@@ -69,20 +74,39 @@ static const sluice_metric_info metrics[] = {{"records", "records", "Records rea
                                              {"skipped", "lines", "Lines left out because they could not be read."},
                                              {0}};
 
+/* Which part of how many this iteration takes. */
+static int choose_part(struct source *source, lines_choice *choice)
+{
+    const sluice_host *host = source->host;
+    const bool named = source->split == SPLIT_BY_PART;
+    if (named != (source->parts > 0))
+        return sluice_error(host, SLUICE_BAD_PARAMETER,
+                            named ? "split = \"by-part\" needs parts = N" : "parts goes with split = \"by-part\"");
+    choice->part = source->split == SPLIT_ALL ? 0 : (uint64_t)sluice_iteration(host);
+    choice->parts = named ? (uint64_t)source->parts : 1;
+    if (source->split == SPLIT_BY_ITERATION)
+        choice->parts = (uint64_t)sluice_repeat(host);
+    if (choice->part >= choice->parts)
+        return sluice_error(host, SLUICE_BAD_PARAMETER,
+                            "%s is cut into %" PRIu64 " parts and this is iteration %" PRIu64
+                            "; run the phase at most that often, or raise parts (then all parts are others)",
+                            source->path, choice->parts, choice->part + 1);
+    return SLUICE_OK;
+}
+
 static int init(void *self, const sluice_host *host)
 {
     struct source *source = self;
-    bool parts = source->split == SPLIT_BY_ITERATION;
     lines_choice choice = {.skip = (uint64_t)source->skip,
                            .limit = (uint64_t)source->limit,
-                           .part = parts ? (uint64_t)sluice_iteration(host) : 0,
-                           .parts = parts ? (uint64_t)sluice_repeat(host) : 1,
                            .shuffle = source->shuffle,
                            .seed = sluice_seed(host)};
     source->host = host;
     source->fields = (parse_fields){source->id_field,     source->prompt_field,   source->completion_field,
                                     source->chosen_field, source->rejected_field, source->messages_field};
-    int rc = lines_open(host, source->path, &choice, &source->lines);
+    int rc = choose_part(source, &choice);
+    if (rc == SLUICE_OK)
+        rc = lines_open(host, source->path, &choice, &source->lines);
     if (rc == SLUICE_OK)
         source->expected = lines_count(source->lines);
     return rc;

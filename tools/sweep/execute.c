@@ -244,17 +244,26 @@ static void run_all(sw_sweep *sweep, sl_console *console)
     sl_console_draw(console, NULL);
 }
 
+/* Under another name first: half of a store, after a kill, would be a folder that no run may use. */
+static int forget_store(const sw_sweep *sweep, char *error)
+{
+    char old[PATH_MAX];
+    const int length = snprintf(old, sizeof old, "%s-old", sweep->store);
+    errno = ENAMETOOLONG;
+    if ((size_t)length < sizeof old && sl_folder_remove(old) >= 0 &&
+        (rename(sweep->store, old) == 0 || errno == ENOENT) && sl_folder_remove(old) >= 0)
+        return SLUICE_OK;
+    snprintf(error, SL_ERROR_SIZE, "cannot remove %s: %s", sweep->store, strerror(errno));
+    return SLUICE_IO;
+}
+
 static int forget(sw_sweep *sweep, char *error)
 {
     int rc = SLUICE_OK;
     for (size_t r = 0; rc >= 0 && r < sweep->run_count; r++)
         if (sl_path_exists(sweep->runs[r].folder))
             rc = sl_folder_forget(sweep->runs[r].folder, sweep->runs[r].plan, error);
-    if (rc >= 0 && sweep->own_store && sl_folder_remove(sweep->store) < 0) {
-        snprintf(error, SL_ERROR_SIZE, "cannot remove %s: %s", sweep->store, strerror(errno));
-        rc = SLUICE_IO;
-    }
-    return rc;
+    return rc >= 0 && sweep->own_store ? forget_store(sweep, error) : rc;
 }
 
 int sw_execute(sw_sweep *sweep, bool fresh)

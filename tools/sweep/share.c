@@ -101,7 +101,8 @@ static int hash_job(sw_run *run, sw_job *job)
     XXH3_128bits_reset(hash);
     add(hash, &run->seed, sizeof run->seed);
     add_text(hash, job->stage->phase->name);
-    add(hash, &job->stage->phase->repeat, sizeof job->stage->phase->repeat);
+    if (sl_stage_reads_repeat(job->stage))
+        add(hash, &job->stage->phase->repeat, sizeof job->stage->phase->repeat);
     add_text(hash, job->stage->name);
     add(hash, &job->iteration, sizeof job->iteration);
     int rc = add_object(run, job, &job->stage->object, hash);

@@ -28,7 +28,7 @@ typedef struct tp_work {
 /* What a class must not do whatever it is given. */
 enum tp_fault {
     TP_FAULT_NONE,
-    TP_FAULT_UNDECLARED, /* a number that it does not declare */
+    TP_FAULT_UNDECLARED, /* a number, or a dependence on `repeat`, that it does not declare */
     TP_FAULT_METRIC,     /* a number that is not finite */
     TP_FAULT_MESSAGE,    /* an error without words, of several lines, or not said at all */
     TP_FAULT_CANCEL,     /* went on after it was told to stop */

@@ -126,9 +126,24 @@ static int64_t host_iteration(const sluice_host *public)
     return 0;
 }
 
+static bool reads_repeat(const tp_subject *subject)
+{
+    uint32_t traits = subject->type->traits | (subject->part != NULL ? subject->part->traits : 0);
+    for (size_t i = 0; i < subject->value_count; i++) {
+        const tp_value *v = &subject->values[i];
+        if (v->param->type == SLUICE_TYPE_CHOICE && v->param->choice_traits != NULL)
+            traits |= v->param->choice_traits[(size_t)v->number];
+    }
+    return traits & SLUICE_READS_REPEAT;
+}
+
 static int64_t host_repeat(const sluice_host *public)
 {
-    (void)public;
+    tp_host *host = of(public);
+    if (!reads_repeat(host->subject))
+        tp_fault(host, TP_FAULT_UNDECLARED,
+                 "asks how many times the phase runs without the trait SLUICE_READS_REPEAT: results of one number of "
+                 "iterations would be taken for another's");
     return 1;
 }
 

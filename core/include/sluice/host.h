@@ -146,7 +146,7 @@ static inline int64_t sluice_iteration(const sluice_host *host)
     return host->api->iteration(host);
 }
 
-/* How many times this phase runs. */
+/* How many times this phase runs. For classes with the trait SLUICE_READS_REPEAT alone. */
 static inline int64_t sluice_repeat(const sluice_host *host)
 {
     return host->api->repeat(host);

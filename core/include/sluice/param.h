@@ -81,20 +81,22 @@ typedef struct sluice_models {
 /* One parameter. The host steps through a table by the class's `param_size`, so this struct may grow. */
 typedef struct sluice_param {
     const char *name;
-    uint32_t type;               /* sluice_param_type */
-    uint32_t offset;             /* of the member in the state struct */
-    bool required;               /* there is no default: the file must say */
-    double value;                /* default of bool, int, double; index of a choice */
-    double min, max;             /* inclusive bounds of int and double (and of each item of doubles) */
-    double above, below;         /* exclusive bounds */
-    const char *text;            /* default of string, stage, model, slot, file and class; NULL = not set */
-    const char *const *choices;  /* NULL-terminated */
-    uint32_t kind;               /* for SLUICE_TYPE_CLASS: the kind wanted (sluice_kind) */
-    const char *unit;            /* "tokens", "nats", "seconds", …; NULL where there is none */
-    const char *doc;             /* one sentence */
-    bool speed_only;             /* changes how fast, never what comes out: not part of the content key */
-    const uint32_t *choice_adds; /* for CHOICE: record fields (sluice_fields) that each choice adds beside the class's
-                                    own; NULL = none. [number of choices] */
+    uint32_t type;                 /* sluice_param_type */
+    uint32_t offset;               /* of the member in the state struct */
+    bool required;                 /* there is no default: the file must say */
+    double value;                  /* default of bool, int, double; index of a choice */
+    double min, max;               /* inclusive bounds of int and double (and of each item of doubles) */
+    double above, below;           /* exclusive bounds */
+    const char *text;              /* default of string, stage, model, slot, file and class; NULL = not set */
+    const char *const *choices;    /* NULL-terminated */
+    uint32_t kind;                 /* for SLUICE_TYPE_CLASS: the kind wanted (sluice_kind) */
+    const char *unit;              /* "tokens", "nats", "seconds", …; NULL where there is none */
+    const char *doc;               /* one sentence */
+    bool speed_only;               /* changes how fast, never what comes out: not part of the content key */
+    const uint32_t *choice_adds;   /* for CHOICE: record fields (sluice_fields) that each choice adds beside the class's
+                                      own; NULL = none. [number of choices] */
+    const uint32_t *choice_traits; /* for CHOICE: traits (sluice_traits; today SLUICE_READS_REPEAT) that each choice
+                                      adds beside the class's own; NULL = none. [number of choices] */
 } sluice_param;
 
 /* clang-format off */

@@ -54,7 +54,10 @@ enum sluice_traits {
     SLUICE_NO_OUTPUT = 1u << 4,   /* ends a chain: has no output stream */
     /* Cannot run in a process of its own (isolate = true): it needs a training of the runtime, its per-token hook,
      * iterating or copying tensors, or the device itself. */
-    SLUICE_IN_PROCESS = 1u << 5
+    SLUICE_IN_PROCESS = 1u << 5,
+    /* Asks sluice_repeat: what comes out hangs on how many times the phase runs, so raising `repeat` computes the
+     * iterations anew that were there. Without it, asking is an error. */
+    SLUICE_READS_REPEAT = 1u << 6
 };
 
 struct sluice_host; /* host.h */
