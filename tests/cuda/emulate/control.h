@@ -1,0 +1,59 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0
+ *
+ * What a test can ask of the emulated device, and see of it. The same settings are read from the environment when the
+ * first call is made: EMULATED_CUDA="seed=3,memory=64M,fail_launch=12,launch_error=700". */
+#ifndef EMULATE_CONTROL_H
+#define EMULATE_CONTROL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct emulate_settings {
+    /* The order of threads, blocks and streams, and when copies land. 0: threads in rising order, everything as late as
+     * it may happen; 1: falling order, work done at once where it may be; others at random. */
+    uint64_t seed;
+    int threads;    /* of the processor, that run blocks; more than one finds races between blocks (TSan) */
+    bool fatal;     /* a fault found in a kernel ends the process (the default), or else the call that waits fails */
+    int devices;    /* 0: no device */
+    size_t memory;  /* bytes of each card */
+    int capability; /* 10 · major + minor */
+    int multiprocessors;     /* of each card */
+    int driver;              /* version that the driver supports, as 13000; 0: no driver */
+    int64_t fail_launch;     /* the n-th kernel from now, 1 the next, fails when it runs; 0: none */
+    int launch_error;        /* with this cudaError_t; 700, an illegal address, by default */
+    int64_t fail_allocation; /* the n-th allocation of device memory from now finds none; 0: none */
+    int64_t fail_pinned;     /* the same for pinned host memory */
+} emulate_settings;
+
+typedef struct emulate_counts {
+    int contexts;            /* primary contexts ever made */
+    int streams;             /* alive, without the default ones */
+    int events;              /* alive */
+    int allocations, pinned; /* alive, of device memory and of pinned host memory */
+    size_t bytes, most;      /* of device memory in use, and the most there was */
+    uint64_t launches;       /* kernels queued, those inside graphs not counted */
+    uint64_t graph_launches;
+    uint64_t products; /* of matrices */
+    uint64_t copies;   /* between host and device */
+    uint64_t pageable; /* of them, with host memory that is not pinned: these wait on a device */
+    uint64_t waits;    /* calls in which the host waited for a stream, an event or the device */
+} emulate_counts;
+
+/* The settings in force, to be changed by the caller between calls of the runtime. */
+emulate_settings *emulate(void);
+emulate_counts emulate_count(void);
+/* The device as after boot, with default settings: memory, streams and errors are forgotten. */
+void emulate_reset(void);
+/* The last fault found in a kernel, in one line; "" when there was none. */
+const char *emulate_fault(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
