@@ -1,0 +1,230 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Logits, log-probabilities, entropy and their gradient, some rows at a time: a T × V matrix never exists. A chunk's
+ * logits are a product into float32, as many rows as fit in a number of bytes; softmax.cuh then reads each row once.
+ * Every product of logits is by one algorithm whatever the number of rows (kn_product.each_row), so a row's
+ * log-probability is the same bits in any chunk, and those that choose finds in what logits gave.
+ *
+ * The backward pass makes a chunk's logits again and turns them in place into the gradient (softmax - target) ·
+ * dlogprob, in the table's type, for the two products that take it. dw sums over chunks in order; how many rows a chunk
+ * has follows from V alone, so the same call gives the same bits.
+ */
+#include "linear.cuh"
+#include "softmax.cuh"
+
+#include <stdlib.h>
+
+enum {
+    GRADIENT_THREADS = 256,
+    GRADIENT_EACH = 8, /* logits a thread holds */
+    EVEN_ROWS = 128,   /* a chunk's rows are a multiple, if it has more */
+};
+
+/* Bytes of logits at a time, at most. SLUICE_CUDA_LOGITS_BYTES says another number; it changes the order in which dw is
+ * summed, and nothing else. */
+static size_t chunk_bytes(void)
+{
+    const char *wish = getenv("SLUICE_CUDA_LOGITS_BYTES");
+    const unsigned long long n = wish != NULL ? strtoull(wish, NULL, 10) : 0;
+    return n > 0 ? (size_t)n : (size_t)512 << 20;
+}
+
+static size_t chunk_rows(size_t vocab, size_t T)
+{
+    size_t rows = chunk_bytes() / (vocab * sizeof(float));
+    rows = rows > EVEN_ROWS ? rows / EVEN_ROWS * EVEN_ROWS : rows;
+    rows = rows > 0 ? rows : 1;
+    return rows < T ? rows : T;
+}
+
+static void ask_logits(kn_cuda *c, float *logits, const void *h, const kn_matrix *m, size_t rows)
+{
+    kn_product p = {};
+    p.layout = KN_NT;
+    p.m = rows;
+    p.n = p.ldy = m->out;
+    p.k = p.lda = p.ldb = m->in;
+    p.a = h;
+    p.b = m->w;
+    p.from = m->dtype;
+    p.y = logits;
+    p.to = KN_F32;
+    p.each_row = true;
+    kn_cuda_multiply(c, &p);
+}
+
+static const void *row_of(const void *h, const kn_matrix *m, size_t row)
+{
+    return (const char *)h + row * m->in * kn_size_of(m->dtype);
+}
+
+static bool all_below(const uint32_t *target, size_t T, size_t vocab)
+{
+    for (size_t t = 0; t < T; t++)
+        if (target[t] >= vocab)
+            return false;
+    return true;
+}
+
+/* --- forward --- */
+
+static int logits(kn_device *device, float *logits, const void *h, const kn_matrix *m, size_t T)
+{
+    kn_cuda *c = kn_cuda_begin(device);
+    if (c == NULL)
+        return KN_DEVICE_FAILED;
+    ask_logits(c, logits, h, m, T);
+    return kn_cuda_end(c);
+}
+
+/* One block a row. lse, entropy may be NULL. */
+template <bool ENTROPY>
+__global__ void __launch_bounds__(KN_SOFTMAX_THREADS)
+    logprob_kernel(float *logprob, float *lse, float *entropy, const float *logits, const uint32_t *target,
+                   size_t vocab)
+{
+    const float *row = logits + (size_t)blockIdx.x * vocab;
+    const softmax_sums s = softmax_row<ENTROPY>(row, vocab);
+    if (threadIdx.x == 0) {
+        logprob[blockIdx.x] = softmax_logprob(s, row[target[blockIdx.x]]);
+        if (lse != NULL)
+            lse[blockIdx.x] = softmax_lse(s);
+        if (ENTROPY)
+            entropy[blockIdx.x] = softmax_entropy(s);
+    }
+}
+
+/* Memory for a chunk of logits: where there is none for so many rows, for half as many, and so on. */
+static float *chunk_of(kn_cuda *c, size_t *rows, size_t vocab)
+{
+    float *chunk = (float *)kn_cuda_scratch(c, *rows * vocab * sizeof(float));
+    while (chunk == NULL && c->status == KN_NO_MEMORY && *rows > 1) {
+        *rows /= 2;
+        c->status = KN_OK;
+        chunk = (float *)kn_cuda_scratch(c, *rows * vocab * sizeof(float));
+    }
+    return chunk;
+}
+
+static int logprob(kn_device *device, float *logprob, float *lse, float *entropy, const void *h, const kn_matrix *m,
+                   const uint32_t *target, size_t T)
+{
+    if (!all_below(target, T, m->out))
+        return KN_BAD_ARGUMENT;
+    kn_cuda *c = kn_cuda_begin(device);
+    if (c == NULL)
+        return KN_DEVICE_FAILED;
+    if (T == 0)
+        return kn_cuda_end(c);
+    size_t most = chunk_rows(m->out, T);
+    float *chunk = chunk_of(c, &most, m->out);
+    const uint32_t *targets = (const uint32_t *)kn_cuda_upload(c, target, T * sizeof(*target));
+    for (size_t t = 0; t < T && c->status == KN_OK; t += most) {
+        const size_t rows = most < T - t ? most : T - t;
+        ask_logits(c, chunk, row_of(h, m, t), m, rows);
+        float *row_lse = lse != NULL ? lse + t : NULL;
+        if (entropy != NULL)
+            KN_LAUNCH(c, logprob_kernel<true>, (unsigned)rows, KN_SOFTMAX_THREADS, 0, logprob + t, row_lse, entropy + t,
+                      chunk, targets + t, m->out);
+        else
+            KN_LAUNCH(c, logprob_kernel<false>, (unsigned)rows, KN_SOFTMAX_THREADS, 0, logprob + t, row_lse,
+                      (float *)NULL, chunk, targets + t, m->out);
+    }
+    return kn_cuda_end(c);
+}
+
+/* --- backward --- */
+
+/* d logprob/d logit[v] = [v = target] - p(v). In place: an element of E is no larger than the logit it replaces, and a
+ * tile's logits are all read before its gradient, which lies in front of them, is written. The rows keep their distance
+ * in bytes. */
+template <class E>
+__global__ void __launch_bounds__(GRADIENT_THREADS)
+    gradient_kernel(float *logits, const float *dlogprob, const float *lse, const uint32_t *target, size_t vocab)
+{
+    const float *row = logits + (size_t)blockIdx.x * vocab;
+    E *gradient = reinterpret_cast<E *>(logits + (size_t)blockIdx.x * vocab);
+    const float d = dlogprob[blockIdx.x], total = lse[blockIdx.x];
+    const size_t right = target[blockIdx.x];
+    for (size_t tile = 0; tile < vocab; tile += GRADIENT_THREADS * GRADIENT_EACH) {
+        float g[GRADIENT_EACH];
+#pragma unroll
+        for (int i = 0; i < GRADIENT_EACH; i++) {
+            const size_t v = tile + (size_t)i * GRADIENT_THREADS + threadIdx.x;
+            g[i] = v < vocab ? d * ((v == right ? 1.0f : 0.0f) - expf(row[v] - total)) : 0;
+        }
+        __syncthreads();
+#pragma unroll
+        for (int i = 0; i < GRADIENT_EACH; i++) {
+            const size_t v = tile + (size_t)i * GRADIENT_THREADS + threadIdx.x;
+            if (v < vocab)
+                narrow(gradient + v, g[i]);
+        }
+    }
+}
+
+/* dh = gradient·W, dw += gradientᵀ·h, of a chunk. */
+static void ask_gradients(kn_cuda *c, void *dh, float *dw, const void *gradient, const void *h, const kn_matrix *m,
+                          size_t rows)
+{
+    kn_product p = {};
+    p.a = gradient;
+    p.lda = m->out * (sizeof(float) / kn_size_of(m->dtype));
+    p.from = m->dtype;
+    p.n = p.ldb = p.ldy = m->in;
+
+    p.layout = KN_NN;
+    p.m = rows;
+    p.k = m->out;
+    p.b = m->w;
+    p.y = dh;
+    p.to = m->dtype;
+    kn_cuda_multiply(c, &p);
+
+    p.layout = KN_TN;
+    p.m = m->out;
+    p.k = rows;
+    p.b = h;
+    p.y = dw;
+    p.to = KN_F32;
+    p.added = dw;
+    p.beta = 1;
+    kn_cuda_multiply(c, &p);
+}
+
+static int logprob_backward(kn_device *device, void *dh, float *dw, const float *dlogprob, const void *h,
+                            const kn_matrix *m, const float *lse, const uint32_t *target, size_t T)
+{
+    if (!all_below(target, T, m->out))
+        return KN_BAD_ARGUMENT;
+    kn_cuda *c = kn_cuda_begin(device);
+    if (c == NULL)
+        return KN_DEVICE_FAILED;
+    if (T == 0)
+        return kn_cuda_end(c);
+    const size_t most = chunk_rows(m->out, T);
+    float *chunk = (float *)kn_cuda_scratch(c, most * m->out * sizeof(float));
+    const uint32_t *targets = (const uint32_t *)kn_cuda_upload(c, target, T * sizeof(*target));
+    for (size_t t = 0; t < T && c->status == KN_OK; t += most) {
+        const size_t rows = most < T - t ? most : T - t;
+        ask_logits(c, chunk, row_of(h, m, t), m, rows);
+        if (m->dtype == KN_F32)
+            KN_LAUNCH(c, gradient_kernel<float>, (unsigned)rows, GRADIENT_THREADS, 0, chunk, dlogprob + t, lse + t,
+                      targets + t, m->out);
+        else
+            KN_LAUNCH(c, gradient_kernel<__nv_bfloat16>, (unsigned)rows, GRADIENT_THREADS, 0, chunk, dlogprob + t,
+                      lse + t, targets + t, m->out);
+        ask_gradients(c, (char *)dh + t * m->in * kn_size_of(m->dtype), dw, chunk, row_of(h, m, t), m, rows);
+    }
+    return kn_cuda_end(c);
+}
+
+void kn_cuda_vocabulary_ops(kn_ops *f32, kn_ops *bf16)
+{
+    kn_ops *const tables[] = {f32, bf16}; /* a matrix knows its type */
+    for (size_t i = 0; i < 2; i++) {
+        tables[i]->logprob = logprob;
+        tables[i]->logprob_backward = logprob_backward;
+        tables[i]->logits = logits;
+    }
+}
