@@ -159,6 +159,9 @@ void kn_cuda_memory_free(kn_cuda *);
 void kn_cuda_scratch_end(kn_cuda *);
 bool kn_cuda_uploads_new(kn_cuda *, const char **why);
 void kn_cuda_uploads_free(kn_cuda *);
+void kn_cuda_products_free(kn_cuda *); /* they are made at the first product */
+/* What the environment says of products (linear_lt.cu), as part of the numerics' name: "" or such as "-invariant". */
+const char *kn_cuda_products_mode(void);
 /* One line, in memory of the calling thread. */
 const char *kn_cuda_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

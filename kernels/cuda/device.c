@@ -266,9 +266,10 @@ static void name_numerics(kn_cuda *c)
     char name[64];
     const size_t version = cublasLtGetVersion();
     plain_name(name, sizeof(name), c->name);
-    snprintf(c->numerics_f32, sizeof(c->numerics_f32), "cuda-sm%d-%s-cublas%zu-own1-f32", c->capability, name, version);
-    snprintf(c->numerics_bf16, sizeof(c->numerics_bf16), "cuda-sm%d-%s-cublas%zu-own1-bf16", c->capability, name,
-             version);
+    snprintf(c->numerics_f32, sizeof(c->numerics_f32), "cuda-sm%d-%s-cublas%zu%s-own1-f32", c->capability, name,
+             version, kn_cuda_products_mode());
+    snprintf(c->numerics_bf16, sizeof(c->numerics_bf16), "cuda-sm%d-%s-cublas%zu%s-own1-bf16", c->capability, name,
+             version, kn_cuda_products_mode());
 }
 
 static const char *open_rest(kn_cuda *c)
@@ -330,6 +331,7 @@ void kn_cuda_free(kn_device *device)
     cudaSetDevice(c->ordinal);
     if (c->stream)
         cudaStreamSynchronize(c->stream);
+    kn_cuda_products_free(c);
     if (c->lt)
         cublasLtDestroy(c->lt);
     kn_cuda_uploads_free(c);

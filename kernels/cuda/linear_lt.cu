@@ -293,20 +293,42 @@ static choice *choose(kn_cuda *c, const kn_product *p, const void *bias)
     return e;
 }
 
+static bool is_set(const char *name, const char *value)
+{
+    const char *is = getenv(name);
+    return is != NULL && strcmp(is, value) == 0;
+}
+
+static kn_cuda_products modes(void)
+{
+    kn_cuda_products t;
+    memset(&t, 0, sizeof(t));
+    t.own = is_set("SLUICE_CUDA_PRODUCTS", "own");
+    t.timed = is_set("SLUICE_CUDA_PRODUCTS", "timed");
+    t.invariant = !t.own && is_set("SLUICE_CUDA_INVARIANT", "1"); /* our own kernel is like that anyway */
+    return t;
+}
+
+const char *kn_cuda_products_mode(void)
+{
+    const kn_cuda_products t = modes();
+    if (t.own)
+        return "-own";
+    if (t.timed)
+        return t.invariant ? "-timed-invariant" : "-timed";
+    return t.invariant ? "-invariant" : "";
+}
+
 /* The table, with the workspace from the pool; made at first use. */
 static kn_cuda_products *products_of(kn_cuda *c)
 {
     if (c->products == NULL) {
-        kn_cuda_products *t = (kn_cuda_products *)calloc(1, sizeof(*t));
-        if (t == NULL) {
+        c->products = (kn_cuda_products *)malloc(sizeof(*c->products));
+        if (c->products == NULL) {
             kn_cuda_refuse(c, KN_NO_MEMORY);
             return NULL;
         }
-        const char *how = getenv("SLUICE_CUDA_PRODUCTS"), *invariant = getenv("SLUICE_CUDA_INVARIANT");
-        t->own = how != NULL && strcmp(how, "own") == 0;
-        t->timed = how != NULL && strcmp(how, "timed") == 0;
-        t->invariant = invariant != NULL && strcmp(invariant, "1") == 0;
-        c->products = t;
+        *c->products = modes();
     }
     if (c->products->workspace == NULL && !c->products->own)
         c->products->workspace = kn_cuda_alloc(c, workspace_bytes);
@@ -351,6 +373,7 @@ static bool multiply_lt(kn_cuda *c, const kn_product *p)
     if (e == NULL || e->own || c->status != KN_OK)
         return false;
     cublasStatus_t status = multiply(c, e, &e->algo, p, p->y);
+    kn_cuda_asked(c, "cublasLtMatmul");
     /* Chosen for the class and not possible for this number of rows: asked for exactly this one. Where a row may not
      * depend on the others, there is no other choice. */
     cublasLtMatmulHeuristicResult_t exact;
