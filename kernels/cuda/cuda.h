@@ -22,6 +22,13 @@
  * gives (index arrays) is copied to pinned memory before an op returns. Only `read`, and ops that answer in host
  * memory, wait. No sum of floats is made by atomics: the same configuration gives the same bits.
  *
+ * Steps. Between step_begin and step_end of the op table what is asked by KN_LAUNCH and kn_cuda_ask is only written
+ * down; when all of it is what an earlier step wrote down, to the byte, one graph is launched instead (graph.c). So a
+ * decoding step gains when its arguments and grids do not grow with each token: lengths go into uploads, and a grid
+ * that depends on them is rounded up to a power of two. Structs given to kernels have no padding. KN_CUDA first carries
+ * out what is written down, so any other call keeps its place, but ends a graph there: in ops of decoding,
+ * kn_cuda_clear and kn_cuda_copy are better than cudaMemsetAsync and cudaMemcpyAsync.
+ *
  * Threads. begin takes the device's lock and end gives it back; an op between them has the device to itself.
  */
 #ifndef KERNELS_CUDA_CUDA_H
@@ -78,6 +85,7 @@ typedef struct kn_cuda {
     bool failed;                      /* the device stopped working; nothing more is asked of it */
     char error[512];                  /* why, in one line */
     char refusal[256];                /* why memory was last refused, in one line with the numbers */
+    bool stepping;                    /* calls are written down: graph.c */
     bool waits;                       /* after each launch, so that an error names its kernel: SLUICE_CUDA_WAIT=1 */
     const char *asked[KN_CUDA_ASKED]; /* the last kernels, a ring */
     unsigned asked_count;
@@ -95,13 +103,24 @@ int kn_cuda_note(kn_cuda *, cudaError_t, const char *what);
 /* Notes a refusal of the op's own (KN_BAD_ARGUMENT, KN_UNSUPPORTED, KN_NO_MEMORY). */
 int kn_cuda_refuse(kn_cuda *, int status);
 
-/* Names a launch for error messages; with `waits`, waits for it. KN_LAUNCH does so; other things launched (cuBLAS) call
- * it themselves, after the launch. `what` lives as long as the program. */
+/* Something asked of the stream, as KN_LAUNCH does; what cuBLAS launches goes the same way. `with` are `bytes` without
+ * padding that hold all that run needs (pointers in it stay good as long as the device, or point to device memory).
+ * `what` names it in errors and lives as long as the program. run may be called later, but before the op table's next
+ * answer in host memory, and again in later steps that ask the very same. */
+typedef cudaError_t (*kn_cuda_run)(const void *with, cudaStream_t stream);
+void kn_cuda_ask(kn_cuda *, kn_cuda_run run, const void *with, size_t bytes, const char *what);
+void kn_cuda_clear(kn_cuda *, void *device, size_t bytes);
+void kn_cuda_copy(kn_cuda *, void *to, const void *from, size_t bytes);
+/* Carries out what is written down: before anything is launched otherwise. */
+void kn_cuda_flush(kn_cuda *);
+/* Names for errors what was launched otherwise. */
 void kn_cuda_asked(kn_cuda *, const char *what);
 
 /* Runs a CUDA call unless something went wrong before in this op. */
 #define KN_CUDA(c, call)                             \
     do {                                             \
+        if ((c)->stepping)                           \
+            kn_cuda_flush(c);                        \
         if ((c)->status == KN_OK) {                  \
             const cudaError_t kn_error_ = (call);    \
             if (kn_error_ != cudaSuccess)            \
@@ -130,14 +149,6 @@ typedef bool (*kn_cuda_gives)(void *arg, size_t bytes);
 int kn_cuda_on_pressure(kn_device *, kn_cuda_gives, void *arg);
 void kn_cuda_no_pressure(kn_device *, kn_cuda_gives, void *arg);
 
-typedef struct kn_cuda_figures {
-    size_t used, high;  /* bytes of the pool in use now and at most so far */
-    size_t reserved;    /* what the pool holds of the device */
-    size_t free, total; /* of the device, whoever uses it */
-    size_t limit;       /* this device object takes no more; 0 = all there is */
-} kn_cuda_figures;
-int kn_cuda_memory_figures(kn_device *, kn_cuda_figures *);
-
 /* A weight: W[out, in], row-major, in the element type of its table. */
 struct kn_matrix {
     void *w;
@@ -162,6 +173,11 @@ void kn_cuda_uploads_free(kn_cuda *);
 void kn_cuda_products_free(kn_cuda *); /* they are made at the first product */
 /* What the environment says of products (linear_lt.cu), as part of the numerics' name: "" or such as "-invariant". */
 const char *kn_cuda_products_mode(void);
+bool kn_cuda_graphs_new(kn_cuda *, const char **why);
+void kn_cuda_graphs_free(kn_cuda *);
+/* While a step is written down: a place for an upload, at the same address in each such step; NULL when there is none.
+ */
+const void *kn_cuda_step_upload(kn_cuda *, const void *host, size_t bytes);
 /* One line, in memory of the calling thread. */
 const char *kn_cuda_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
@@ -174,6 +190,7 @@ void kn_cuda_choose_ops(kn_ops *f32, kn_ops *bf16);     /* choose.cu */
 void kn_cuda_attention_ops(kn_ops *f32, kn_ops *bf16);  /* attention*.cu and the cache */
 void kn_cuda_linear_ops(kn_ops *f32, kn_ops *bf16);     /* linear.cu */
 void kn_cuda_vocabulary_ops(kn_ops *f32, kn_ops *bf16); /* vocabulary.cu: logprob, logits */
+void kn_cuda_graph_ops(kn_ops *f32, kn_ops *bf16);      /* graph.c: step_begin, step_end */
 
 /* The first of the devices that CUDA shows, or the given one; NULL and one line in `why` (borrowed, static or the
  * thread's) when there is none that works: no driver, a driver older than the toolkit, no device, a device below
@@ -184,16 +201,64 @@ void kn_cuda_free(kn_device *);
 #ifdef __cplusplus
 }
 
+#include <cstring>
+#include <utility>
+
+#include "kernels/cuda/launch.cuh"
+
+/* A launch as plain bytes: the kernel, its shape, and its arguments at multiples of 16. */
+template <class... P> struct kn_call {
+    void (*kernel)(P...);
+    unsigned grid[3], block[3];
+    size_t shared;
+    alignas(16) unsigned char value[16 + (0 + ... + ((sizeof(P) + 15) / 16 * 16))];
+
+    template <class T> void put(size_t &at, const T &v)
+    {
+        static_assert(alignof(T) <= 16, "arguments of a kernel are aligned to 16 bytes at most");
+        memcpy(value + at, static_cast<const void *>(&v), sizeof(T));
+        at += (sizeof(T) + 15) / 16 * 16;
+    }
+    static constexpr size_t place(size_t i)
+    {
+        const size_t sizes[] = {sizeof(P)..., 0};
+        size_t at = 0;
+        for (size_t k = 0; k < i; k++)
+            at += (sizes[k] + 15) / 16 * 16;
+        return at;
+    }
+    template <size_t... i> cudaError_t launch(cudaStream_t stream, std::index_sequence<i...>) const
+    {
+        return kn_launch(kernel, dim3(grid[0], grid[1], grid[2]), dim3(block[0], block[1], block[2]), shared, stream,
+                         *reinterpret_cast<const P *>(value + place(i))...);
+    }
+    static cudaError_t run(const void *with, cudaStream_t stream)
+    {
+        return static_cast<const kn_call *>(with)->launch(stream, std::index_sequence_for<P...>());
+    }
+};
+
+template <class... P, class... A>
+void kn_cuda_launch(kn_cuda *c, const char *what, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
+                    A... arguments)
+{
+    static_assert(sizeof...(P) == sizeof...(A), "KN_LAUNCH: one argument for each parameter of the kernel");
+    kn_call<P...> call;
+    size_t at = 0;
+    memset(static_cast<void *>(&call), 0, sizeof(call));
+    call.kernel = kernel;
+    call.grid[0] = grid.x, call.grid[1] = grid.y, call.grid[2] = grid.z;
+    call.block[0] = block.x, call.block[1] = block.y, call.block[2] = block.z;
+    call.shared = shared;
+    (call.put(at, static_cast<P>(arguments)), ...);
+    kn_cuda_ask(c, kn_call<P...>::run, &call, sizeof(call), what);
+}
+
 /* Launches a kernel on the op's stream unless something went wrong before in this op. */
-#define KN_LAUNCH(c, kernel, grid, block, shared, ...)                                                      \
-    do {                                                                                                    \
-        if ((c)->status == KN_OK) {                                                                         \
-            const cudaError_t kn_error_ = kn_launch(kernel, grid, block, shared, (c)->stream, __VA_ARGS__); \
-            if (kn_error_ != cudaSuccess)                                                                   \
-                kn_cuda_note((c), kn_error_, #kernel);                                                      \
-            else                                                                                            \
-                kn_cuda_asked((c), #kernel);                                                                \
-        }                                                                                                   \
+#define KN_LAUNCH(c, kernel, grid, block, shared, ...)                                    \
+    do {                                                                                  \
+        if ((c)->status == KN_OK)                                                         \
+            kn_cuda_launch((c), #kernel, kernel, (grid), (block), (shared), __VA_ARGS__); \
     } while (0)
 #endif
 

@@ -61,16 +61,6 @@ int kn_cuda_refuse(kn_cuda *c, int status)
     return c->status;
 }
 
-void kn_cuda_asked(kn_cuda *c, const char *what)
-{
-    c->asked[c->asked_count++ % KN_CUDA_ASKED] = what;
-    if (c->waits) {
-        const cudaError_t error = cudaStreamSynchronize(c->stream);
-        if (error != cudaSuccess)
-            kn_cuda_note(c, error, what);
-    }
-}
-
 kn_cuda *kn_cuda_begin(kn_device *device)
 {
     kn_cuda *c = (kn_cuda *)device;
@@ -80,7 +70,7 @@ kn_cuda *kn_cuda_begin(kn_device *device)
         c->status = KN_OK;
     }
     if (!c->failed)
-        KN_CUDA(c, cudaSetDevice(c->ordinal));
+        kn_cuda_note(c, cudaSetDevice(c->ordinal), "choosing the device");
     if (c->failed) {
         pthread_mutex_unlock(&c->lock);
         return NULL;
@@ -187,8 +177,6 @@ static const char *say_no_device(cudaError_t error, int ordinal)
                            ordinal, ordinal);
     case cudaErrorMemoryAllocation:
         return kn_cuda_say("GPU %d has no memory left, not even for a context; nvidia-smi shows who uses it", ordinal);
-    case cudaErrorStubLibrary:
-        return "libcuda.so is the toolkit's stub, not a driver's; take the stubs folder out of LD_LIBRARY_PATH";
     case cudaErrorSystemDriverMismatch:
         return "the NVIDIA driver's library and kernel module are of different versions; reboot, or load the new "
                "module";
@@ -278,7 +266,7 @@ static const char *open_rest(kn_cuda *c)
     c->host = kn_cpu_new(0, "plain", &why);
     if (!c->host)
         return why;
-    if (!kn_cuda_memory_new(c, &why) || !kn_cuda_uploads_new(c, &why))
+    if (!kn_cuda_memory_new(c, &why) || !kn_cuda_uploads_new(c, &why) || !kn_cuda_graphs_new(c, &why))
         return why;
     if (cublasLtCreate(&c->lt) != CUBLAS_STATUS_SUCCESS)
         return kn_cuda_say("cuBLAS cannot start on GPU %d (%s): no memory, or a library of another CUDA version",
@@ -318,6 +306,7 @@ kn_device *kn_cuda_new(int ordinal, const char **why)
     kn_cuda_attention_ops(&c->f32, &c->bf16);
     kn_cuda_linear_ops(&c->f32, &c->bf16);
     kn_cuda_vocabulary_ops(&c->f32, &c->bf16);
+    kn_cuda_graph_ops(&c->f32, &c->bf16);
     c->base.ops = &c->f32;
     c->base.ops_bf16 = &c->bf16;
     return &c->base;
@@ -331,6 +320,7 @@ void kn_cuda_free(kn_device *device)
     cudaSetDevice(c->ordinal);
     if (c->stream)
         cudaStreamSynchronize(c->stream);
+    kn_cuda_graphs_free(c);
     kn_cuda_products_free(c);
     if (c->lt)
         cublasLtDestroy(c->lt);

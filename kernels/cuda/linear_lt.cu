@@ -372,6 +372,7 @@ static bool multiply_lt(kn_cuda *c, const kn_product *p)
     choice *e = c->status == KN_OK ? choose(c, p, bias) : NULL;
     if (e == NULL || e->own || c->status != KN_OK)
         return false;
+    kn_cuda_flush(c);
     cublasStatus_t status = multiply(c, e, &e->algo, p, p->y);
     kn_cuda_asked(c, "cublasLtMatmul");
     /* Chosen for the class and not possible for this number of rows: asked for exactly this one. Where a row may not

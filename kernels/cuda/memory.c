@@ -95,6 +95,7 @@ bool kn_cuda_memory_new(kn_cuda *c, const char **why)
 
 static void scratch_free(kn_cuda *c, bool used_too)
 {
+    kn_cuda_flush(c);
     block **at = &c->memory->scratch;
     while (*at) {
         block *b = *at;
@@ -165,7 +166,7 @@ static const char *amount(char text[16], size_t bytes)
 
 static void refuse(kn_cuda *c, size_t bytes)
 {
-    kn_cuda_figures f = {0};
+    kn_memory f = {0};
     char asked[16], used[16], unused[16], total[16], limit[16];
     f.used = figure(c, cudaMemPoolAttrUsedMemCurrent);
     if (cudaMemGetInfo(&f.free, &f.total) != cudaSuccess)
@@ -210,6 +211,7 @@ void kn_cuda_free_memory(kn_cuda *c, void *p)
 {
     if (!p || c->failed)
         return;
+    kn_cuda_flush(c);
     const cudaError_t error = cudaFreeAsync(p, c->stream);
     if (error != cudaSuccess)
         kn_cuda_note(c, error, "freeing memory");
@@ -240,19 +242,6 @@ void kn_cuda_no_pressure(kn_device *device, kn_cuda_gives gives, void *arg)
             break;
         }
     pthread_mutex_unlock(&c->lock);
-}
-
-int kn_cuda_memory_figures(kn_device *device, kn_cuda_figures *f)
-{
-    kn_cuda *c = kn_cuda_begin(device);
-    if (c == NULL)
-        return KN_DEVICE_FAILED;
-    *f = (kn_cuda_figures){.used = figure(c, cudaMemPoolAttrUsedMemCurrent),
-                           .high = figure(c, cudaMemPoolAttrUsedMemHigh),
-                           .reserved = figure(c, cudaMemPoolAttrReservedMemCurrent),
-                           .limit = c->memory->limit};
-    KN_CUDA(c, cudaMemGetInfo(&f->free, &f->total));
-    return kn_cuda_end(c);
 }
 
 /* --- scratch --------------------------------------------------------------------------------------------------------
@@ -352,8 +341,7 @@ static int copy_memory(kn_device *device, void *to, const void *from, size_t byt
     kn_cuda *c = kn_cuda_begin(device);
     if (c == NULL)
         return KN_DEVICE_FAILED;
-    if (bytes > 0)
-        KN_CUDA(c, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, c->stream));
+    kn_cuda_copy(c, to, from, bytes);
     return kn_cuda_end(c);
 }
 
@@ -362,9 +350,27 @@ static int clear_memory(kn_device *device, void *p, size_t bytes)
     kn_cuda *c = kn_cuda_begin(device);
     if (c == NULL)
         return KN_DEVICE_FAILED;
-    if (bytes > 0)
-        KN_CUDA(c, cudaMemsetAsync(p, 0, bytes, c->stream));
+    kn_cuda_clear(c, p, bytes);
     return kn_cuda_end(c);
+}
+
+static int memory_figures(kn_device *device, kn_memory *f)
+{
+    kn_cuda *c = kn_cuda_begin(device);
+    if (c == NULL)
+        return KN_DEVICE_FAILED;
+    *f = (kn_memory){.used = figure(c, cudaMemPoolAttrUsedMemCurrent),
+                     .high = figure(c, cudaMemPoolAttrUsedMemHigh),
+                     .reserved = figure(c, cudaMemPoolAttrReservedMemCurrent),
+                     .limit = c->memory->limit};
+    KN_CUDA(c, cudaMemGetInfo(&f->free, &f->total));
+    return kn_cuda_end(c);
+}
+
+static const char *refusal(kn_device *device)
+{
+    const kn_cuda *c = (const kn_cuda *)device;
+    return *c->refusal ? c->refusal : NULL;
 }
 
 void kn_cuda_memory_ops(kn_ops *f32, kn_ops *bf16)
@@ -377,5 +383,7 @@ void kn_cuda_memory_ops(kn_ops *f32, kn_ops *bf16)
         both[i]->read = read_memory;
         both[i]->copy = copy_memory;
         both[i]->clear = clear_memory;
+        both[i]->memory = memory_figures;
+        both[i]->refusal = refusal;
     }
 }

@@ -200,7 +200,9 @@ const void *kn_cuda_upload(kn_cuda *c, const void *host, size_t bytes)
 {
     if (c->status != KN_OK)
         return NULL;
-    const void *p = bytes > 0 && bytes <= SMALL_MOST ? upload_small(c, host, bytes) : NULL;
+    const void *p = c->stepping ? kn_cuda_step_upload(c, host, bytes) : NULL;
+    if (!p && bytes > 0 && bytes <= SMALL_MOST)
+        p = upload_small(c, host, bytes);
     if (!p && c->status == KN_OK) {
         void *whole = kn_cuda_scratch(c, bytes);
         kn_cuda_write(c, whole, host, bytes);

@@ -121,6 +121,14 @@ typedef struct kn_adamw {
                               nothing changes. */
 } kn_adamw;
 
+/* Bytes of the device's memory. */
+typedef struct kn_memory {
+    size_t used, high;  /* by this device object: now, and at most so far */
+    size_t reserved;    /* held for it, used or not */
+    size_t free, total; /* of the device, whoever uses it */
+    size_t limit;       /* this device object takes no more; 0 = all there is */
+} kn_memory;
+
 typedef void (*kn_task)(void *arg, size_t begin, size_t end);
 
 typedef struct kn_ops {
@@ -236,6 +244,17 @@ typedef struct kn_ops {
      * float64 and rounded once; NaN where the norm is not finite. */
     int (*clip)(kn_device *, float *scale, const double *sum, double grad_scale, double max_norm);
     int (*adamw)(kn_device *, float *w, float *m, float *v, const float *g, size_t n, KN_HOST const kn_adamw *);
+
+    /* --- what a device may leave out (NULL) --- */
+    /* Around the ops of a step that comes again and again with the same addresses and sizes (decoding): the device may
+     * put off what is asked between them, until the step ends or a result is read. Other threads' calls wait for the
+     * end, so nothing may be waited for in between. A step that did not begin has no end. */
+    int (*step_begin)(kn_device *);
+    int (*step_end)(kn_device *);
+    /* Figures of the device's memory. Where they are left out, memory is the host's. */
+    int (*memory)(kn_device *, KN_HOST kn_memory *);
+    /* The numbers of the last KN_NO_MEMORY, in one line that is good until the next; NULL when there was none. */
+    const char *(*refusal)(kn_device *);
 } kn_ops;
 
 /* Every device starts with its table; further fields belong to the backend. */
