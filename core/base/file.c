@@ -1,5 +1,5 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
-#define _GNU_SOURCE /* nftw */
+#define _GNU_SOURCE /* nftw, O_TMPFILE, mkostemp */
 #include "config.h"
 #include "core/base/file.h"
 
@@ -8,6 +8,7 @@
 #include <ftw.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -62,19 +63,52 @@ int64_t sl_fd_size(int fd)
     return fstat(fd, &status) < 0 ? -1 : (int64_t)status.st_size;
 }
 
+/* The folder that holds PATH. */
+static int folder_of(const char *path, char folder[PATH_MAX])
+{
+    const char *slash = strrchr(path, '/');
+    const size_t size = !slash ? 0 : slash == path ? 1 : (size_t)(slash - path);
+    if (size >= PATH_MAX) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    snprintf(folder, PATH_MAX, "%.*s", slash ? (int)size : 1, slash ? path : ".");
+    return 0;
+}
+
+static int nameless(const char *folder)
+{
+    const int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL))
+        return fd;
+    char path[PATH_MAX]; /* some file systems know no O_TMPFILE */
+    if (snprintf(path, sizeof path, "%s/.scratch-XXXXXX", folder) >= (int)sizeof path) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    const int named = mkostemp(path, O_CLOEXEC);
+    if (named >= 0)
+        unlink(path);
+    return named;
+}
+
+int sl_temporary_file(const char *beside)
+{
+    char folder[PATH_MAX];
+    const char *temporary = getenv("TMPDIR");
+    if (beside) {
+        const int fd = folder_of(beside, folder) < 0 ? -1 : nameless(folder);
+        if (fd >= 0 || (errno != EACCES && errno != EPERM && errno != EROFS))
+            return fd;
+    }
+    return nameless(temporary ? temporary : "/tmp");
+}
+
 int sl_sync_folder(const char *path)
 {
-    char folder[PATH_MAX] = ".";
-    const char *slash = strrchr(path, '/');
-    if (slash) {
-        size_t size = slash == path ? 1 : (size_t)(slash - path);
-        if (size >= sizeof folder) {
-            errno = ENAMETOOLONG;
-            return -1;
-        }
-        memcpy(folder, path, size);
-        folder[size] = '\0';
-    }
+    char folder[PATH_MAX];
+    if (folder_of(path, folder) < 0)
+        return -1;
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return -1;

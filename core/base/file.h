@@ -17,6 +17,9 @@ int64_t sl_fd_size(int fd);
 int sl_sync_folder(const char *path);
 /* A folder with all that is in it; nothing there is fine. SLUICE_IO with errno set. */
 int sl_folder_remove(const char *path);
+/* A file without a name in the folder of `beside` (NULL, or one that cannot be written to: the system's for temporary
+ * files), gone when it is closed. -1 with errno set. */
+int sl_temporary_file(const char *beside);
 /* A whole file; NUL-terminated past size. SLUICE_IO with errno set, or SLUICE_NO_MEMORY. */
 int sl_file_read(const char *path, sl_buffer *);
 

@@ -1,5 +1,4 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
-#define _GNU_SOURCE /* O_TMPFILE, mkostemp */
 /* The table of functions behind sluice_host, for stages, services and commands alike. */
 #include "core/run/internal.h"
 #include "core/run/host.h"
@@ -195,19 +194,11 @@ static int64_t host_input_count(const sluice_host *public)
 static int host_scratch(const sluice_host *public)
 {
     const sl_host *host = of(public);
-    const char *temporary = getenv("TMPDIR");
-    const char *folder = host->job != NULL ? host->job->run->folder : temporary != NULL ? temporary : "/tmp";
-    const int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (fd >= 0)
-        return fd;
-    char path[4096]; /* some file systems know no O_TMPFILE */
-    if (snprintf(path, sizeof path, "%s/.scratch-XXXXXX", folder) >= (int)sizeof path)
-        return SLUICE_IO;
-    const int named = mkostemp(path, O_CLOEXEC);
-    if (named < 0)
-        return sluice_error(public, SLUICE_IO, "cannot make a temporary file in %s: %m", folder);
-    unlink(path);
-    return named;
+    char beside[PATH_MAX];
+    if (host->job != NULL)
+        snprintf(beside, sizeof beside, "%s/.", host->job->run->folder);
+    const int fd = sl_temporary_file(host->job != NULL ? beside : NULL);
+    return fd >= 0 ? fd : sluice_error(public, SLUICE_IO, "cannot make a temporary file: %m");
 }
 
 static int host_publish_begin(const sluice_host *public, const sluice_model_ref *slot, const char **dir)

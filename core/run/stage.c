@@ -71,6 +71,7 @@ static int write_failed(sl_job *job, const sl_record *record, int rc)
         return sluice_record_error(&job->host.public, sl_record_public((sl_record *)(uintptr_t)record), rc, "%s", why);
     if (cancelled(job))
         return SLUICE_CANCELLED;
+    job->current = NULL; /* it is not to blame */
     return sluice_error(&job->host.public, rc, "cannot write its output: %s", why);
 }
 

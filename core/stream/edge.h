@@ -7,9 +7,9 @@
 
 #include "core/stream/chunk.h"
 
-/* Where chunks are cut. Only tests use others than the format's. */
+/* Where chunks are cut, and how many ids lie in memory (ids.h). Only tests use others than the format's. */
 typedef struct sl_limits {
-    size_t least, most;
+    size_t least, most, ids;
 } sl_limits;
 
 /* Blocks kept in memory behind the open one: 8 MiB for those who read a little later than it is written. */

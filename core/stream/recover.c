@@ -59,7 +59,7 @@ static int keep(salvage *s, const uint8_t *bytes, size_t size, size_t *used)
         else
             snprintf(s->error, s->error_size, "%s", sl_stream_writer_error(s->writer));
     } else {
-        fail(s, rc, "out of memory");
+        fail(s, rc, "the ids cannot be compared: no memory, or no temporary file");
     }
     sl_record_free(record);
     return rc;
@@ -182,7 +182,12 @@ static int begin(salvage *s, size_t *start)
 
 int sl_stream_recover(const char *path, const char *to, sl_salvage *out, char *error, size_t error_size)
 {
-    salvage s = {.path = path, .fd = -1, .out = out, .error = error, .error_size = error_size};
+    salvage s = {.path = path,
+                 .ids = {.beside = to, .most = SIZE_MAX},
+                 .fd = -1,
+                 .out = out,
+                 .error = error,
+                 .error_size = error_size};
     size_t start = 0;
     *out = (sl_salvage){0};
     if (access(to, F_OK) == 0) {

@@ -7,9 +7,9 @@
  * records at once. Readers get whole, verified records or an error, never anything else.
  *
  * While it grows, the stream is PATH.part with the journal PATH.journal; closing makes it PATH. The bound is on memory:
- * a writer holds the last few megabytes of what it wrote, a reader that lags behind them reads the file, and records
- * that came too early wait in the journal. What grows with the number of records: 11 to 22 bytes each for the check
- * that no id comes twice, and 24 bytes for each record that waits for an earlier one.
+ * a writer holds the last few megabytes of what it wrote and a mebibyte of ids (ids.h), a reader that lags behind them
+ * reads the file, and records that came too early wait in the journal. What grows: 48 bytes a chunk (a tenth of a byte
+ * for a record of 1 KB), and 24 bytes for each record that waits for an earlier one.
  *
  * What survives: a record is in the journal when sl_stream_append returns, so the end of the process (kill -9) loses
  * none. The disk is waited for (fsync) only by sl_stream_close, before the file gets its name: after a power failure
@@ -37,11 +37,12 @@ int sl_stream_create(const char *path, const sl_stream_info *, sl_stream_writer 
 /* Appends a record as position `number` of the order; numbers may arrive out of order, each once, and sl_stream_skip
  * closes the gaps. Takes nothing. One thread at a time for append, skip, close and abandon. After an error every
  * further call returns the same error. SLUICE_BAD_RECORD: an id or number that came before, or a record above 256 MiB.
- */
+ * SLUICE_CORRUPT: another record's id, before this one, had come twice. */
 int sl_stream_append(sl_stream_writer *, const sl_record *, uint64_t number);
 int sl_stream_skip(sl_stream_writer *, uint64_t number);
 /* Seals the last chunk, writes the index, fsyncs, renames; readers then come to SLUICE_END. SLUICE_FAILED when a number
- * below the highest never came. On any error nothing is under the final name that was not there before. */
+ * below the highest never came, SLUICE_BAD_RECORD when an id came twice. On any error nothing is under the final name
+ * that was not there before. */
 int sl_stream_close(sl_stream_writer *);
 /* Removes what was written; readers get SLUICE_CANCELLED. No effect once closed. */
 void sl_stream_abandon(sl_stream_writer *);

@@ -66,6 +66,11 @@ static int fail_io(sl_stream_writer *w, int code, const char *what, const char *
                                                                         : "check the folder and run again");
 }
 
+static int fail_twice(sl_stream_writer *w, int code)
+{
+    return fail(w, code, "%s: record id '%s' comes twice; ids must be unique in a stream", w->part, w->ids.twice);
+}
+
 /* Whether another process (or writer) holds the file. */
 static bool being_written(int fd)
 {
@@ -117,6 +122,7 @@ int sl_stream_create_limited(const char *path, const sl_stream_info *info, const
         return rc;
     }
     w->limits = *limits;
+    w->ids.most = limits->ids;
     w->journal.fd = -1;
     const size_t size = strlen(path) + sizeof ".journal";
     char *names = w->part = malloc(2 * size);
@@ -125,6 +131,7 @@ int sl_stream_create_limited(const char *path, const sl_stream_info *info, const
     if (!names || !w->context)
         goto failed;
     snprintf(names, size, "%s.part", path);
+    w->ids.beside = w->part;
     snprintf(journal, size, "%s.journal", path);
     int fd = open_part(names, error, error_size);
     if (fd < 0) {
@@ -312,7 +319,7 @@ int sl_stream_append(sl_stream_writer *w, const sl_record *record, uint64_t numb
                     w->part, id, SL_RECORD_MOST >> 20);
     rc = sl_ids_add(&w->ids, id);
     if (rc == SLUICE_BAD_RECORD)
-        return fail(w, rc, "%s: record id '%s' comes twice; ids must be unique in a stream", w->part, id);
+        return fail_twice(w, strcmp(w->ids.twice, id) == 0 ? rc : SLUICE_CORRUPT);
     if (rc == SLUICE_OK && number < w->next)
         return fail(w, SLUICE_BAD_RECORD, "%s: position %" PRIu64 " of record '%s' was given before", w->part, number,
                     id);
@@ -379,7 +386,12 @@ int sl_stream_close(sl_stream_writer *w)
     if (w->waiting_count)
         return fail(w, SLUICE_FAILED, "%s: the record at position %" PRIu64 " never came, and %zu wait behind it",
                     w->part, w->next, w->waiting_count);
-    int rc = edge->open->size ? seal(w) : SLUICE_OK;
+    int rc = sl_ids_settle(&w->ids);
+    if (rc == SLUICE_BAD_RECORD)
+        return fail_twice(w, rc);
+    if (rc < 0)
+        return fail_io(w, rc, "compare the ids of", w->part);
+    rc = edge->open->size ? seal(w) : SLUICE_OK;
     if (rc == SLUICE_OK)
         rc = write_index(w);
     if (rc < 0)
