@@ -368,6 +368,28 @@ static int adamw(kn_device *d, float *w, float *m, float *v, const float *g, siz
     MEASURED(d, adamw, 0, 28 * (double)n, w, m, v, g, n, a);
 }
 
+static int adamw_bf16(kn_device *d, float *w, uint16_t *m, uint16_t *v, const float *g, size_t n, const kn_adamw *a,
+                      const uint64_t key[2], const uint64_t counter[2])
+{
+    MEASURED(d, adamw_bf16, 0, 20 * (double)n, w, m, v, g, n, a, key, counter);
+}
+
+static int mean(kn_device *d, float *to, const float *const *from, const float *weight, size_t count, size_t n)
+{
+    MEASURED(d, mean, 0, 4 * (double)(count + 1) * (double)n, to, from, weight, count, n);
+}
+
+static int slerp_dots_add(kn_device *d, double dots[3], const float *base, const float *a, const float *b, size_t n)
+{
+    MEASURED(d, slerp_dots_add, 0, (base ? 12 : 8) * (double)n, dots, base, a, b, n);
+}
+
+static int slerp(kn_device *d, float *to, const double dots[3], const float *base, const float *a, const float *b,
+                 double lambda, size_t n)
+{
+    MEASURED(d, slerp, 0, (base ? 16 : 12) * (double)n, to, dots, base, a, b, lambda, n);
+}
+
 #define ENTRY(op) .op = op,
 static const kn_ops table = {.size = sizeof(kn_ops),
                              .dtype = ELEMENT,

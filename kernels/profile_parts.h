@@ -14,7 +14,7 @@
     X(rms_norm_backward) X(rope) X(swiglu) X(swiglu_backward) X(embed) X(embed_backward) X(dropout) X(add) \
     X(axpy) X(attention) X(attention_backward) X(cache_copy_page) X(attention_cached) X(logprob) \
     X(logprob_backward) X(logits) X(choose) X(to_bf16) X(from_bf16) X(sum_squares_add) X(clip) X(adamw) \
-    X(scatter_add) X(write) X(read) X(copy) X(clear)
+    X(scatter_add) X(adamw_bf16) X(mean) X(slerp_dots_add) X(slerp) X(write) X(read) X(copy) X(clear)
 /* clang-format on */
 
 #define KN_PROFILE_NUMBER(op) KN_PROFILE_##op,

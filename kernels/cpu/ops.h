@@ -114,6 +114,12 @@ int KN(from_bf16)(kn_device *, float *to, const uint16_t *from, size_t n);
 int KN(sum_squares_add)(kn_device *, double *sum, const float *x, size_t n);
 int KN(clip)(kn_device *, float *scale, const double *sum, double grad_scale, double max_norm);
 int KN(adamw)(kn_device *, float *w, float *m, float *v, const float *g, size_t n, const kn_adamw *);
+int KN(adamw_bf16)(kn_device *, float *w, uint16_t *m, uint16_t *v, const float *g, size_t n, const kn_adamw *,
+                   const uint64_t key[2], const uint64_t counter[2]);
+int KN(mean)(kn_device *, float *to, const float *const *from, const float *weight, size_t count, size_t n);
+int KN(slerp_dots_add)(kn_device *, double dots[3], const float *base, const float *a, const float *b, size_t n);
+int KN(slerp)(kn_device *, float *to, const double dots[3], const float *base, const float *a, const float *b,
+              double lambda, size_t n);
 
 /* log Σ exp of a row of logits, in the one order that logprob uses too. */
 double KN(row_lse)(const float *logits, size_t vocab);

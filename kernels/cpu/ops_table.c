@@ -128,6 +128,10 @@ static const kn_ops table = {
     .sum_squares_add = KN(sum_squares_add),
     .clip = KN(clip),
     .adamw = KN(adamw),
+    .adamw_bf16 = KN(adamw_bf16),
+    .mean = KN(mean),
+    .slerp_dots_add = KN(slerp_dots_add),
+    .slerp = KN(slerp),
 };
 
 const kn_ops *KE(ops_table)(void)

@@ -1,8 +1,9 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /* AdamW, and the sum of squares for clipping. */
+#include "draw.h"
 #include "ops.h"
 #include "scalar.h"
-#include "vmath.h"
+#include "kernels/bf16.h"
 
 enum { BLOCK = 4096 }; /* elements whose squares are summed by lanes; blocks are added in order */
 
@@ -65,9 +66,11 @@ int KN(clip)(kn_device *device, float *scale, const double *sum, double grad_sca
 
 typedef struct adamw_job {
     float *w, *m, *v;
+    uint16_t *m16, *v16; /* instead of m and v */
     const float *g;
     size_t n, pieces;
     const kn_adamw *a;
+    kn_draw draw;
     float scale;            /* of the gradient */
     float rate, root, keep; /* lr / (1 - β1^t), 1 / √(1 - β2^t), 1 - lr·decay */
 } adamw_job;
@@ -104,19 +107,89 @@ static void adamw_piece(void *arg, size_t index, unsigned worker)
     }
 }
 
+/* KN_OK: go on. */
+static int adamw_begin(adamw_job *j, const kn_adamw *a)
+{
+    j->a = a;
+    j->scale = a->scale_at ? a->grad_scale * *a->scale_at : a->grad_scale;
+    j->rate = (float)(a->lr / (1 - kn_power(a->beta1, a->step)));
+    j->root = (float)(1 / sqrt(1 - kn_power(a->beta2, a->step)));
+    j->keep = (float)(1 - (double)a->lr * a->weight_decay);
+    return a->step == 0 ? KN_BAD_ARGUMENT : KN_OK;
+}
+
+static bool adamw_skips(const adamw_job *j)
+{
+    return j->a->scale_at && !isfinite(j->scale);
+}
+
 int KN(adamw)(kn_device *device, float *w, float *m, float *v, const float *g, size_t n, const kn_adamw *a)
 {
     kn_cpu *cpu = (kn_cpu *)device;
-    if (a->step == 0)
-        return KN_BAD_ARGUMENT;
     const double cost = 0.7 * (double)n;
-    adamw_job j = {.w = w, .m = m, .v = v, .g = g, .n = n, .a = a, .pieces = kn_pieces(cpu, kn_ceil(n, 1024), cost)};
-    j.scale = a->scale_at ? a->grad_scale * *a->scale_at : a->grad_scale;
-    if (a->scale_at && !isfinite(j.scale))
-        return KN_OK;
-    j.rate = (float)(a->lr / (1 - kn_power(a->beta1, a->step)));
-    j.root = (float)(1 / sqrt(1 - kn_power(a->beta2, a->step)));
-    j.keep = (float)(1 - (double)a->lr * a->weight_decay);
-    kn_run(cpu, j.pieces, cost, adamw_piece, &j);
-    return KN_OK;
+    adamw_job j = {.w = w, .m = m, .v = v, .g = g, .n = n, .pieces = kn_pieces(cpu, kn_ceil(n, 1024), cost)};
+    const int status = adamw_begin(&j, a);
+    if (status == KN_OK && !adamw_skips(&j))
+        kn_run(cpu, j.pieces, cost, adamw_piece, &j);
+    return status;
+}
+
+/* --- moments in bfloat16: sixty-four elements share sixteen counters --- */
+
+static void adamw_block(const adamw_job *j, size_t at, size_t n)
+{
+    float w[64], g[64], m[64], v[64];
+    uint32_t random[64];
+    for (size_t i = 0; i < NW; i++) {
+        VU word[4];
+        draw_words(word, &j->draw, (VU)(vi_iota() + (int32_t)(at / 4 + i * VN)));
+        for (size_t k = 0; k < 4; k++)
+            memcpy(random + 16 * k + i * VN, &word[k], sizeof(word[k]));
+    }
+    for (size_t i = 0; i < 64; i++) {
+        w[i] = i < n ? j->w[at + i] : 0;
+        g[i] = i < n ? j->g[at + i] : 0;
+        m[i] = i < n ? kn_widen(j->m16[at + i]) : 0;
+        v[i] = i < n ? kn_widen(j->v16[at + i]) : 0;
+    }
+    for (size_t i = 0; i < 64; i += VN) {
+        V wv = v_load(w + i), mv = v_load(m + i), vv = v_load(v + i);
+        adamw_step(j, &wv, &mv, &vv, v_load(g + i));
+        v_store(w + i, wv);
+        v_store(m + i, mv);
+        v_store(v + i, vv);
+    }
+    for (size_t i = 0; i < n; i++) {
+        j->w[at + i] = w[i];
+        j->m16[at + i] = kn_narrow_random(m[i], random[i]);
+        j->v16[at + i] = kn_narrow_random(v[i], random[i] >> 16);
+    }
+}
+
+static void adamw_bf16_piece(void *arg, size_t index, unsigned worker)
+{
+    const adamw_job *j = arg;
+    const size_t blocks = kn_ceil(j->n, 64);
+    for (size_t b = kn_cut(blocks, j->pieces, index); b < kn_cut(blocks, j->pieces, index + 1); b++)
+        adamw_block(j, b * 64, kn_min(64, j->n - b * 64));
+}
+
+int KN(adamw_bf16)(kn_device *device, float *w, uint16_t *m, uint16_t *v, const float *g, size_t n, const kn_adamw *a,
+                   const uint64_t key[2], const uint64_t counter[2])
+{
+    kn_cpu *cpu = (kn_cpu *)device;
+    if (n > (uint64_t)1 << 32)
+        return KN_BAD_ARGUMENT;
+    const double cost = 2.0 * (double)n;
+    adamw_job j = {.w = w,
+                   .m16 = m,
+                   .v16 = v,
+                   .g = g,
+                   .n = n,
+                   .draw = kn_draw_of(key, counter),
+                   .pieces = kn_pieces(cpu, kn_ceil(n, 1024), cost)};
+    const int status = adamw_begin(&j, a);
+    if (status == KN_OK && !adamw_skips(&j))
+        kn_run(cpu, j.pieces, cost, adamw_bf16_piece, &j);
+    return status;
 }

@@ -108,6 +108,10 @@ static const kn_ops table = {
     .sum_squares_add = kn_ref_sum_squares_add,
     .clip = kn_ref_clip,
     .adamw = kn_ref_adamw,
+    .adamw_bf16 = kn_ref_adamw_bf16,
+    .mean = kn_ref_mean,
+    .slerp_dots_add = kn_ref_slerp_dots_add,
+    .slerp = kn_ref_slerp,
 };
 
 const kn_ops *REF(ops_table)(void)

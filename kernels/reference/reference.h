@@ -140,6 +140,14 @@ int kn_ref_choose(kn_device *, kn_chosen *, float *logits, const kn_choice *, si
 int kn_ref_sum_squares_add(kn_device *, double *sum, const float *x, size_t n);
 int kn_ref_clip(kn_device *, float *scale, const double *sum, double grad_scale, double max_norm);
 int kn_ref_adamw(kn_device *, float *w, float *m, float *v, const float *g, size_t n, const kn_adamw *);
+int kn_ref_adamw_bf16(kn_device *, float *w, uint16_t *m, uint16_t *v, const float *g, size_t n, const kn_adamw *,
+                      const uint64_t key[2], const uint64_t counter[2]);
+
+/* merge.c */
+int kn_ref_mean(kn_device *, float *to, const float *const *from, const float *weight, size_t count, size_t n);
+int kn_ref_slerp_dots_add(kn_device *, double dots[3], const float *base, const float *a, const float *b, size_t n);
+int kn_ref_slerp(kn_device *, float *to, const double dots[3], const float *base, const float *a, const float *b,
+                 double lambda, size_t n);
 
 /* ops_table.c */
 const kn_ops *kn_ref_ops_table(void);

@@ -24,4 +24,14 @@ static inline uint16_t kn_narrow(float x)
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+/* Up or down at random, in proportion to how near each is: `random` is uniform in 0 … 65535. Infinity and NaN stay. */
+static inline uint16_t kn_narrow_random(float x, uint32_t random)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof(bits));
+    if ((bits & 0x7f800000) == 0x7f800000)
+        return kn_narrow(x);
+    return (uint16_t)((bits + (random & 0xffff)) >> 16);
+}
+
 #endif

@@ -244,6 +244,25 @@ typedef struct kn_ops {
      * float64 and rounded once; NaN where the norm is not finite. */
     int (*clip)(kn_device *, float *scale, const double *sum, double grad_scale, double max_norm);
     int (*adamw)(kn_device *, float *w, float *m, float *v, const float *g, size_t n, KN_HOST const kn_adamw *);
+    /* The same with moments in bfloat16, a third less memory to move. Their change at a step is mostly smaller than
+     * half a unit in the last place, so they are rounded stochastically (Gupta et al. 2015, "Deep learning with limited
+     * numerical precision", §3): the expected value is the unrounded one. Element i rounds by sluice_random_item(key,
+     * counter, i): m by its low half, v by its high half (kn_narrow_random). n ≤ 2^32. */
+    int (*adamw_bf16)(kn_device *, float *w, uint16_t *m, uint16_t *v, const float *g, size_t n,
+                      KN_HOST const kn_adamw *, KN_HOST const uint64_t key[2], KN_HOST const uint64_t counter[2]);
+
+    /* --- merging models (float32 in both tables); `to` may be one of the arrays it is made from --- */
+    /* to = Σ weight[i]·from[i] over count > 0 arrays, in order, every product rounded before it is added; without
+     * weights (NULL) their sum divided by count. */
+    int (*mean)(kn_device *, float *to, KN_HOST const float *const *from, KN_HOST const float *weight, size_t count,
+                size_t n);
+    /* Spherical interpolation of what a and b differ from base (NULL = 0): with δa = a - base, δb = b - base and Ω the
+     * angle between them, to = base + sin((1-λ)Ω)/sin Ω · δa + sin(λΩ)/sin Ω · δb; straight, with 1-λ and λ, where sin
+     * Ω < 1e-6 or one of them is 0. dots is of all that is turned as one, a layer say, in as many calls as it has
+     * parts: dots[0] += Σ δa², dots[1] += Σ δb², dots[2] += Σ δa·δb, in float64, summed in one fixed order. */
+    int (*slerp_dots_add)(kn_device *, double dots[3], const float *base, const float *a, const float *b, size_t n);
+    int (*slerp)(kn_device *, float *to, const double dots[3], const float *base, const float *a, const float *b,
+                 double lambda, size_t n);
 
     /* --- what a device may leave out (NULL) --- */
     /* Around the ops of a step that comes again and again with the same addresses and sizes (decoding): the device may
