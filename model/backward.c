@@ -6,8 +6,6 @@
  */
 #include "model/transformer.h"
 
-#include <string.h>
-
 /* What every layer's step needs. */
 typedef struct backward {
     const sm_network *n;
@@ -32,9 +30,10 @@ static int enter_branch(backward *g, const void **dy, size_t layer, unsigned sit
         return KN_OK;
     uint64_t key[2];
     sm_dropout_key(g->dropout, layer, site, key);
-    memcpy(g->b.branch, g->b.dx, T * d * g->w->element);
     *dy = g->b.branch;
-    return g->n->ops->dropout(g->n->device, g->b.branch, T, d, g->dropout->rate, key, g->dropout->row_id);
+    const int kn = g->n->ops->copy(g->n->device, g->b.branch, g->b.dx, T * d * g->w->element);
+    return kn == KN_OK ? g->n->ops->dropout(g->n->device, g->b.branch, T, d, g->dropout->rate, key, g->dropout->row_id)
+                       : kn;
 }
 
 static int feed_forward_backward(backward *g, size_t layer)
@@ -93,33 +92,18 @@ static int attention_backward(backward *g, size_t layer)
                                   n->layer[layer].attention_norm, s->attention_rstd, T, d);
 }
 
-/* dx[scored_row[s]] += dscored_x[s], in order; neighbours that stay neighbours go together. */
-static int scatter(backward *g)
-{
-    const sm_pack *pack = g->pack;
-    const size_t bytes = g->n->layout->config.hidden * g->w->element;
-    char *const dx = g->b.dx;
-    const char *const from = g->b.dscored_x;
-    memset(dx, 0, pack->rows * bytes);
-    int kn = KN_OK;
-    for (size_t s = 0, end; kn == KN_OK && s < pack->scored; s = end) {
-        const size_t row = pack->scored_row[s];
-        for (end = s + 1; end < pack->scored && pack->scored_row[end] == row + (end - s);)
-            end++;
-        kn = g->n->ops->add(g->n->device, dx + row * bytes, from + s * bytes, (end - s) * g->n->layout->config.hidden);
-    }
-    return kn;
-}
-
 /* From the scored rows' gradient to dx; rows scored several times (a prompt's last) add up. */
 static int enter_stream(backward *g)
 {
     const sm_network *n = g->n;
     const size_t d = n->layout->config.hidden, S = g->pack->scored;
-    memset(g->b.dscored_x, 0, S * d * g->w->element);
-    const int kn = n->ops->rms_norm_backward(n->device, g->b.dscored_x, g->gradient + n->layout->norm, g->b.dscored,
-                                             g->w->scored_x, n->norm, g->w->scored_rstd, S, d);
-    return kn == KN_OK ? scatter(g) : kn;
+    int kn;
+    if ((kn = n->ops->clear(n->device, g->b.dscored_x, S * d * g->w->element)) ||
+        (kn = n->ops->rms_norm_backward(n->device, g->b.dscored_x, g->gradient + n->layout->norm, g->b.dscored,
+                                        g->w->scored_x, n->norm, g->w->scored_rstd, S, d)) ||
+        (kn = n->ops->clear(n->device, g->b.dx, g->pack->rows * d * g->w->element)))
+        return kn;
+    return n->ops->scatter_add(n->device, g->b.dx, g->b.dscored_x, g->pack->scored_row, S, g->pack->rows, d);
 }
 
 int sm_backward_scored(const sm_network *network, sm_workspace *workspace, const sm_pack *pack,
@@ -140,15 +124,18 @@ int sm_backward_scored(const sm_network *network, sm_workspace *workspace, const
     if (kn == KN_OK)
         kn = network->ops->embed_backward(network->device, gradient + network->layout->embed, g.b.dx, pack->token,
                                           pack->rows, c->hidden, c->vocab);
-    return kn == KN_OK ? SM_OK : sm_device_fail(kn, "the backward pass", error);
+    return kn == KN_OK ? SM_OK : sm_device_fail(network->device, kn, "the backward pass", error);
 }
 
 int sm_backward(const sm_network *network, sm_workspace *workspace, const sm_pack *pack, const sm_dropout *dropout,
                 const float *dlogprob, float *gradient, float *head_gradient, sm_error *error)
 {
-    const int kn = network->ops->logprob_backward(network->device, workspace->flow.dscored, head_gradient, dlogprob,
-                                                  workspace->scored_normed, network->head, workspace->scored_lse,
-                                                  pack->target, pack->scored);
+    float *const slope = workspace->logprob; /* what it held was read */
+    int kn = network->ops->write(network->device, slope, dlogprob, pack->scored * sizeof(float));
+    if (kn == KN_OK)
+        kn = network->ops->logprob_backward(network->device, workspace->flow.dscored, head_gradient, slope,
+                                            workspace->scored_normed, network->head, workspace->scored_lse,
+                                            pack->target, pack->scored);
     return kn == KN_OK ? sm_backward_scored(network, workspace, pack, dropout, gradient, error)
-                       : sm_device_fail(kn, "the backward pass", error);
+                       : sm_device_fail(network->device, kn, "the backward pass", error);
 }

@@ -318,18 +318,27 @@ static int check_source(const sm_layout *layout, const char *source, sm_error *e
                           source);
 }
 
-int sm_checkpoint_save(const char *to, const sm_layout *layout, const float *params, kn_dtype dtype, const char *source,
-                       sm_error *error)
+int sm_checkpoint_save(const char *to, const sm_layout *layout, const sm_numbers *numbers, kn_dtype dtype,
+                       const char *source, sm_error *error)
 {
     sm_publication publication;
     int status = check_source(layout, source, error);
     if (status || (status = sm_publish_begin(&publication, to, source, layout, dtype, error))) {
         return status;
     }
+    float *room = numbers->params ? NULL : malloc(sm_layout_largest(layout) * sizeof *room);
+    if (!numbers->params && !room) {
+        status = sm_fail(error, SM_NO_MEMORY, "%s: out of memory to write a model", to);
+    }
     const sm_tensor *tensor;
     while (!status && (tensor = sm_safetensors_next(publication.weights))) {
-        status = sm_safetensors_write(publication.weights, params + tensor->offset, tensor->count, error);
+        if (room && (status = sm_numbers_read(numbers, tensor->offset, tensor->count, room, error))) {
+            break;
+        }
+        const float *from = room ? room : numbers->params + tensor->offset;
+        status = sm_safetensors_write(publication.weights, from, tensor->count, error);
     }
+    free(room);
     if (status) {
         sm_publish_abort(&publication);
         return status;

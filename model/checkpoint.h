@@ -44,14 +44,14 @@ int sm_checkpoint_create(sm_checkpoint **out, const char *dir, uint64_t seed, sm
 
 void sm_checkpoint_free(sm_checkpoint *checkpoint);
 
-/* Writes params as a folder at `to`: model.safetensors in `dtype` (rounded to nearest, ties to even), config.json of
- * `source` with its dtype fields changed and not a byte else (but see sm_config_with_head), and `source`'s other plain
- * files (tokenizer, chat template, generation_config, …; not weights, hidden files or subfolders). The folder is built
- * beside `to` under a hidden name, flushed, and renamed, so `to` is never half-written; it must not exist yet, unless
- * empty. `layout` must have the shapes of source's config. A parameter that is not finite, or too large for `dtype`, is
- * refused by tensor name. */
-int sm_checkpoint_save(const char *to, const sm_layout *layout, const float *params, kn_dtype dtype, const char *source,
-                       sm_error *error);
+/* Writes the numbers as a folder at `to`: model.safetensors in `dtype` (rounded to nearest, ties to even), config.json
+ * of `source` with its dtype fields changed and not a byte else (but see sm_config_with_head), and `source`'s other
+ * plain files (tokenizer, chat template, generation_config, …; not weights, hidden files or subfolders). The folder is
+ * built beside `to` under a hidden name, flushed, and renamed, so `to` is never half-written; it must not exist yet,
+ * unless empty. `layout` must have the shapes of source's config. A parameter that is not finite, or too large for
+ * `dtype`, is refused by tensor name. */
+int sm_checkpoint_save(const char *to, const sm_layout *layout, const sm_numbers *numbers, kn_dtype dtype,
+                       const char *source, sm_error *error);
 
 /* Normal numbers with mean 0; they depend on seed, name and place alone. */
 void sm_random_normal(float *to, size_t count, double deviation, const char *name, uint64_t seed);

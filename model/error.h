@@ -17,7 +17,8 @@ typedef enum sm_status {
     SM_UNSUPPORTED = -4,  /* a well-formed file asks for what this version does not do */
     SM_MISMATCH = -5,     /* two things that should belong together do not */
     SM_BAD_ARGUMENT = -6, /* the caller's own mistake */
-    SM_CALLER = -7        /* a function that the caller handed in ended the work; its own result says why */
+    SM_CALLER = -7,       /* a function that the caller handed in ended the work; its own result says why */
+    SM_DEVICE = -8        /* the device stopped working; no call on it succeeds any more */
 } sm_status;
 
 typedef struct sm_error {

@@ -44,6 +44,7 @@ typedef struct generator {
     size_t row_bytes;      /* of one of these rows */
     float *logits;         /* [LOGIT_ROWS, V] */
     float *logprob;        /* [LOGIT_ROWS] */
+    float *host_logits;    /* what a hook sees; NULL without one, and where host memory is the device's */
 } generator;
 
 static int no_memory(const generator *g)
@@ -101,10 +102,13 @@ static int generator_new(generator *g)
     g->normed = ops->alloc(dev, g->slots * g->row_bytes);
     g->logits = ops->alloc(dev, LOGIT_ROWS * (size_t)c->vocab * sizeof(float));
     g->logprob = ops->alloc(dev, LOGIT_ROWS * sizeof(float));
+    const bool mirrors = g->given->hook && !dev->host_memory;
+    if (mirrors)
+        g->host_logits = malloc(LOGIT_ROWS * (size_t)c->vocab * sizeof(float));
     const size_t pages = cache_pages(g);
     g->cache = ops->cache_new(dev, c->layers, pages, &g->n->attention);
-    if (!g->prompt_hidden || !g->hidden || !g->normed || !g->logits || !g->logprob || !g->cache ||
-        sm_pages_new(&g->pages, pages) != SM_OK)
+    if (!g->prompt_hidden || !g->hidden || !g->normed || !g->logits || !g->logprob || (mirrors && !g->host_logits) ||
+        !g->cache || sm_pages_new(&g->pages, pages) != SM_OK)
         return no_memory(g);
     return sm_workspace_reserve(g->w, g->n, rows, 0, g->error);
 }
@@ -133,6 +137,7 @@ static void generator_free(generator *g)
     ops->free(dev, g->normed);
     ops->free(dev, g->logits);
     ops->free(dev, g->logprob);
+    free(g->host_logits);
     free(g->slot);
     free(g->free_place);
     free(g->token);
@@ -364,7 +369,7 @@ static int compute(generator *g, size_t *count)
     int kn = keep_prompts(g, &sequence);
     if (kn == KN_OK)
         kn = gather_hidden(g, sequence, count);
-    return kn == KN_OK ? SM_OK : sm_device_fail(kn, "sampling", g->error);
+    return kn == KN_OK ? SM_OK : sm_device_fail(g->n->device, kn, "sampling", g->error);
 }
 
 /* --- choosing -------------------------------------------------------------------------------------------------------
@@ -389,10 +394,12 @@ static kn_choice choice_of(const generator *g, const sm_slot *s)
 
 static int call_hooks(generator *g, size_t from, size_t count)
 {
-    const size_t V = g->n->layout->config.vocab;
-    for (size_t k = 0; k < count; k++) {
+    const size_t V = g->n->layout->config.vocab, bytes = count * V * sizeof(float);
+    float *const seen = g->host_logits ? g->host_logits : g->logits;
+    int rc = seen != g->logits ? sm_device_read(g->n->device, seen, g->logits, bytes, g->error) : SM_OK;
+    for (size_t k = 0; rc == SM_OK && k < count; k++) {
         const sm_slot *s = g->choosing[from + k];
-        float *logits = g->logits + k * V;
+        float *logits = seen + k * V;
         *g->result =
             g->given->hook(g->given->context, s->prompt->given.user, s->candidate, s->tokens, s->count, logits);
         if (*g->result < 0)
@@ -401,7 +408,23 @@ static int call_hooks(generator *g, size_t from, size_t count)
         if (g->ended[from + k]) /* its token will not be used */
             logits[0] = 0;
     }
-    return SM_OK;
+    return rc == SM_OK && seen != g->logits ? sm_device_write(g->n->device, g->logits, seen, bytes, g->error) : rc;
+}
+
+/* The recorded log-probabilities are the model's own, whatever a hook made of the logits. */
+static int record_logprobs(generator *g, size_t from, size_t count)
+{
+    kn_device *dev = g->n->device;
+    float own[LOGIT_ROWS];
+    for (size_t k = 0; k < count; k++)
+        g->gather[k] = g->chosen[from + k].token;
+    int kn =
+        g->n->ops->logprob(dev, g->logprob, NULL, NULL, g->normed + from * g->row_bytes, g->n->head, g->gather, count);
+    if (kn == KN_OK)
+        kn = g->n->ops->read(dev, own, g->logprob, count * sizeof(*own));
+    for (size_t k = 0; kn == KN_OK && k < count; k++)
+        g->chosen[from + k].logprob = own[k];
+    return kn;
 }
 
 /* Tokens for choosing[from … from + count). */
@@ -410,10 +433,9 @@ static int choose_rows(generator *g, size_t from, size_t count)
     const kn_ops *ops = g->n->ops;
     const sm_config *c = &g->n->layout->config;
     kn_device *dev = g->n->device;
-    const void *normed = g->normed + from * g->row_bytes;
-    int kn = ops->logits(dev, g->logits, normed, g->n->head, count);
+    int kn = ops->logits(dev, g->logits, g->normed + from * g->row_bytes, g->n->head, count);
     if (kn != KN_OK)
-        return sm_device_fail(kn, "sampling", g->error);
+        return sm_device_fail(g->n->device, kn, "sampling", g->error);
     if (g->given->hook) {
         const int rc = call_hooks(g, from, count);
         if (rc != SM_OK)
@@ -424,14 +446,9 @@ static int choose_rows(generator *g, size_t from, size_t count)
     kn = ops->choose(dev, g->chosen + from, g->logits, g->choice + from, count, c->vocab);
     if (kn == KN_BAD_ARGUMENT)
         return sm_fail(g->error, SM_BAD_ARGUMENT, "no token can be chosen: the logits are not finite or all ruled out");
-    if (kn == KN_OK && g->given->hook) { /* the recorded log-probability is the model's own */
-        for (size_t k = 0; k < count; k++)
-            g->gather[k] = g->chosen[from + k].token;
-        kn = ops->logprob(dev, g->logprob, NULL, NULL, normed, g->n->head, g->gather, count);
-        for (size_t k = 0; k < count; k++)
-            g->chosen[from + k].logprob = g->logprob[k];
-    }
-    return kn == KN_OK ? SM_OK : sm_device_fail(kn, "sampling", g->error);
+    if (kn == KN_OK && g->given->hook)
+        kn = record_logprobs(g, from, count);
+    return kn == KN_OK ? SM_OK : sm_device_fail(g->n->device, kn, "sampling", g->error);
 }
 
 static int choose(generator *g, size_t count)
@@ -440,7 +457,7 @@ static int choose(generator *g, size_t count)
     const int kn =
         g->n->ops->rms_norm(g->n->device, g->normed, NULL, g->hidden, g->n->norm, count, c->hidden, c->rms_eps);
     if (kn != KN_OK)
-        return sm_device_fail(kn, "sampling", g->error);
+        return sm_device_fail(g->n->device, kn, "sampling", g->error);
     int rc = SM_OK;
     for (size_t k = 0; k < count; k++)
         g->ended[k] = false;

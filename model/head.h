@@ -4,8 +4,9 @@
  * an answer's last token after the final norm. The folder is transformers' LlamaForSequenceClassification (or its
  * Mistral and Qwen2 relatives).
  *
- * k is small, so this is plain code: products of float32 are summed in float64 in one fixed order, whatever batch a row
- * stands in, and rounded once. Any thread may call with a workspace of its own.
+ * k is small, so this is plain code of the host: products of float32 are summed in float64 in one fixed order, whatever
+ * batch a row stands in, and rounded once. Gradients are memory of the device, values and their derivatives host
+ * memory. Any thread may call with a workspace of its own.
  */
 #ifndef MODEL_HEAD_H
 #define MODEL_HEAD_H
@@ -30,8 +31,8 @@ int sm_forward_values(const sm_network *network, sm_workspace *workspace, const 
 
 /* After sm_forward_values with the same pack: adds to head_gradient [k, hidden] what d/d value = dvalues [scored, k]
  * gives, row after row. */
-void sm_head_backward(const sm_network *network, const sm_workspace *workspace, const sm_pack *pack,
-                      const float *dvalues, float *head_gradient);
+int sm_head_backward(const sm_network *network, const sm_workspace *workspace, const sm_pack *pack,
+                     const float *dvalues, float *head_gradient, sm_error *error);
 
 /* The same for the whole model: `gradient` is laid out as params. The workspace keeps. */
 int sm_backward_values(const sm_network *network, sm_workspace *workspace, const sm_pack *pack,

@@ -6,13 +6,29 @@
 
 #include "model/dtype.h"
 
-int sm_device_fail(int kn, const char *what, sm_error *error)
+int sm_device_fail(kn_device *device, int kn, const char *what, sm_error *error)
 {
+    const char *why = device->ops->error(device);
+    if (why || kn == KN_DEVICE_FAILED)
+        return sm_fail(error, SM_DEVICE, "the device stopped working, noticed in %s: %s; run again to resume", what,
+                       why ? why : "it gives no reason");
     if (kn == KN_NO_MEMORY)
         return sm_fail(error, SM_NO_MEMORY, "out of memory in %s; use smaller batches", what);
     if (kn == KN_UNSUPPORTED)
         return sm_fail(error, SM_UNSUPPORTED, "this device does not do %s for this model", what);
     return sm_fail(error, SM_BAD_ARGUMENT, "%s was refused by the device: a value is not finite or out of range", what);
+}
+
+int sm_device_read(kn_device *device, void *to, const void *from, size_t bytes, sm_error *error)
+{
+    const int kn = device->ops->read(device, to, from, bytes);
+    return kn == KN_OK ? SM_OK : sm_device_fail(device, kn, "reading results", error);
+}
+
+int sm_device_write(kn_device *device, void *to, const void *from, size_t bytes, sm_error *error)
+{
+    const int kn = device->ops->write(device, to, from, bytes);
+    return kn == KN_OK ? SM_OK : sm_device_fail(device, kn, "sending numbers", error);
 }
 
 kn_dtype sm_device_dtype(const kn_device *device, kn_dtype wanted)
@@ -70,25 +86,35 @@ static int make_matrices(sm_network *n, bool with_backward)
     return ok ? KN_OK : KN_NO_MEMORY;
 }
 
-/* What packing needs: a place for one matrix where numbers are read. */
+/* What packing needs: a place for one matrix on the device where there are no masters, and one in host memory where
+ * the device's is another. */
 typedef struct packing {
     sm_network *n;
-    float *room;
+    float *room, *host_room;
     sm_error *error;
 } packing;
 
-/* The parameters at `offset`: in the flat array, or read into the room. */
+/* Reads parameters into memory of the device. */
+static int bring(const packing *p, size_t offset, size_t count, float *to)
+{
+    const sm_network *n = p->n;
+    float *const at = n->device->host_memory ? to : p->host_room;
+    const int rc = sm_numbers_read(&n->numbers, offset, count, at, p->error);
+    return rc == SM_OK && at != to ? sm_device_write(n->device, to, at, count * sizeof(float), p->error) : rc;
+}
+
+/* The parameters at `offset` in memory of the device: masters, or brought into the room. */
 static int fetch(const packing *p, size_t offset, size_t count, const float **out)
 {
-    const sm_numbers *numbers = &p->n->numbers;
-    *out = numbers->params ? numbers->params + offset : p->room;
-    return numbers->params ? SM_OK : sm_numbers_read(numbers, offset, count, p->room, p->error);
+    const float *masters = p->n->masters;
+    *out = masters ? masters + offset : p->room;
+    return masters ? SM_OK : bring(p, offset, count, p->room);
 }
 
 static int set(const packing *p, kn_matrix *matrix, const float *w)
 {
     const int kn = p->n->ops->matrix_set(p->n->device, matrix, w);
-    return kn == KN_OK ? SM_OK : sm_device_fail(kn, "packing the weights", p->error);
+    return kn == KN_OK ? SM_OK : sm_device_fail(p->n->device, kn, "packing the weights", p->error);
 }
 
 static int pack_matrix(const packing *p, kn_matrix *matrix, size_t offset, size_t count)
@@ -111,14 +137,14 @@ static int pack_embedding(const packing *p)
     const float *w = NULL;
     int rc = SM_OK;
     if (n->ops->dtype == KN_F32 && n->own_embed) {
-        rc = sm_numbers_read(&n->numbers, n->layout->embed, count, n->own_embed, p->error);
+        rc = bring(p, n->layout->embed, count, n->own_embed);
         w = n->own_embed;
     } else {
         rc = fetch(p, n->layout->embed, count, &w);
     }
     if (rc == SM_OK && n->ops->dtype == KN_BF16) {
         const int kn = n->ops->to_bf16(n->device, n->own_embed, w, count);
-        rc = kn == KN_OK ? SM_OK : sm_device_fail(kn, "packing the weights", p->error);
+        rc = kn == KN_OK ? SM_OK : sm_device_fail(n->device, kn, "packing the weights", p->error);
     }
     if (rc == SM_OK && n->head && tied(n->layout))
         rc = set(p, n->head, w);
@@ -146,11 +172,12 @@ static int pack_weights(const packing *p)
 /* --- norms and biases -----------------------------------------------------------------------------------------------
  */
 
-/* Places each vector in the flat array, or one after the other in the network's own memory. Without memory it only
- * counts. */
+/* Each vector lies in the masters, or one after the other in the network's own memory. Twice the same walk: once to say
+ * where on the device, once to read them into host memory laid out alike. */
 typedef struct placing {
     sm_network *n;
-    float *memory;
+    float *memory; /* own_vectors, NULL while they are only counted */
+    float *host;   /* read to here; NULL = nothing is read */
     size_t used;
     int rc;
     sm_error *error;
@@ -158,15 +185,16 @@ typedef struct placing {
 
 static const float *place(placing *p, size_t offset, size_t count)
 {
+    const sm_network *n = p->n;
     if (offset == SM_ABSENT)
         return NULL;
-    if (p->n->numbers.params)
-        return p->n->numbers.params + offset;
-    float *at = p->memory ? p->memory + p->used : NULL;
+    if (n->masters)
+        return n->masters + offset;
+    const size_t at = p->used;
     p->used += count;
-    if (at && p->rc == SM_OK)
-        p->rc = sm_numbers_read(&p->n->numbers, offset, count, at, p->error);
-    return at;
+    if (p->host && p->rc == SM_OK)
+        p->rc = sm_numbers_read(&n->numbers, offset, count, p->host + at, p->error);
+    return p->memory ? p->memory + at : NULL;
 }
 
 static void place_vectors(placing *p)
@@ -187,50 +215,75 @@ static void place_vectors(placing *p)
     }
 }
 
+static int make_vectors(sm_network *n)
+{
+    placing p = {.n = n};
+    place_vectors(&p);
+    if (n->masters)
+        return KN_OK;
+    n->vector_count = p.used;
+    n->own_vectors = n->ops->alloc(n->device, p.used * sizeof(float));
+    return n->own_vectors ? KN_OK : KN_NO_MEMORY;
+}
+
+/* Without masters: all vectors in one go. */
 static int set_vectors(sm_network *n, sm_error *error)
 {
-    placing p = {.n = n, .error = error};
-    place_vectors(&p);
-    if (n->numbers.params)
-        return SM_OK;
-    n->own_vectors = n->ops->alloc(n->device, p.used * sizeof(float));
-    if (!n->own_vectors)
+    const size_t bytes = n->vector_count * sizeof(float);
+    float *const room = n->device->host_memory ? n->own_vectors : malloc(bytes);
+    if (!room)
         return sm_fail(error, SM_NO_MEMORY, "out of memory for a model");
-    p = (placing){.n = n, .memory = n->own_vectors, .error = error};
+    placing p = {.n = n, .memory = n->own_vectors, .host = room, .error = error};
     place_vectors(&p);
+    if (room == n->own_vectors)
+        return p.rc;
+    if (p.rc == SM_OK)
+        p.rc = sm_device_write(n->device, n->own_vectors, room, bytes, error);
+    free(room);
     return p.rc;
 }
 
 /* --- the whole ------------------------------------------------------------------------------------------------------
  */
 
+static void fill_rope(const sm_config *c, const float *frequency, float *cosines, float *sines)
+{
+    const size_t half = c->head_dim / 2;
+    for (size_t p = 0; p < c->max_positions; p++)
+        for (size_t i = 0; i < half; i++) {
+            /* as transformers: the angle is a float32 product */
+            const float angle = (float)p * frequency[i];
+            cosines[p * half + i] = (float)cos(angle);
+            sines[p * half + i] = (float)sin(angle);
+        }
+}
+
 static int make_rope(sm_network *n)
 {
     const sm_config *c = &n->layout->config;
     const size_t half = c->head_dim / 2, bytes = c->max_positions * half * sizeof(float);
-    float *frequency = malloc(half * sizeof(float));
+    const bool here = n->device->host_memory;
+    float *frequency = malloc(half * sizeof(float)), *room = here ? NULL : malloc(2 * bytes);
     n->cos = n->ops->alloc(n->device, bytes);
     n->sin = n->ops->alloc(n->device, bytes);
-    const bool ok = frequency && n->cos && n->sin;
-    if (ok) {
+    int kn = frequency && (here || room) && n->cos && n->sin ? KN_OK : KN_NO_MEMORY;
+    if (kn == KN_OK) {
+        float *const cosines = here ? n->cos : room, *const sines = here ? n->sin : room + c->max_positions * half;
         sm_config_rope_frequencies(c, frequency);
-        for (size_t p = 0; p < c->max_positions; p++)
-            for (size_t i = 0; i < half; i++) {
-                /* as transformers: the angle is a float32 product */
-                const float angle = (float)p * frequency[i];
-                n->cos[p * half + i] = (float)cos(angle);
-                n->sin[p * half + i] = (float)sin(angle);
-            }
+        fill_rope(c, frequency, cosines, sines);
+        if (!here && (kn = n->ops->write(n->device, n->cos, cosines, bytes)) == KN_OK)
+            kn = n->ops->write(n->device, n->sin, sines, bytes);
     }
     free(frequency);
-    return ok ? KN_OK : KN_NO_MEMORY;
+    free(room);
+    return kn;
 }
 
-/* Rows to look tokens up in: the flat array's where that has the network's type. */
+/* Rows to look tokens up in: the masters' where they have the network's type. */
 static int make_embedding(sm_network *n)
 {
-    if (n->ops->dtype == KN_F32 && n->numbers.params) {
-        n->embed = n->numbers.params + n->layout->embed;
+    if (n->ops->dtype == KN_F32 && n->masters) {
+        n->embed = n->masters + n->layout->embed;
         return KN_OK;
     }
     const size_t count = (size_t)n->layout->config.vocab * n->layout->config.hidden;
@@ -250,16 +303,18 @@ int sm_network_new(sm_network **out, kn_device *device, kn_dtype dtype, const sm
     n->ops = dtype == KN_BF16 ? device->ops_bf16 : device->ops;
     n->layout = layout;
     n->numbers = *numbers;
+    n->masters = numbers->on_device ? numbers->on_device : device->host_memory ? numbers->params : NULL;
     n->attention = (kn_attention){.heads = c->heads,
                                   .kv_heads = c->kv_heads,
                                   .head_dim = c->head_dim,
                                   .scale = (float)(1.0 / sqrt((double)c->head_dim))};
     n->layer = calloc(c->layers, sizeof(*n->layer));
-    int rc = SM_OK;
-    if (!n->layer || make_matrices(n, with_backward) != KN_OK || make_rope(n) != KN_OK || make_embedding(n) != KN_OK)
-        rc = sm_fail(error, SM_NO_MEMORY, "out of memory for a model of %zu parameters", layout->count);
-    if (rc == SM_OK)
-        rc = set_vectors(n, error);
+    int kn = n->layer ? KN_OK : KN_NO_MEMORY, rc = SM_OK;
+    if (kn != KN_OK || (kn = make_matrices(n, with_backward)) || (kn = make_rope(n)) || (kn = make_embedding(n)) ||
+        (kn = make_vectors(n)))
+        rc = kn == KN_NO_MEMORY && !device->ops->error(device)
+                 ? sm_fail(error, SM_NO_MEMORY, "out of memory for a model of %zu parameters", layout->count)
+                 : sm_device_fail(device, kn, "making a model", error);
     if (rc == SM_OK)
         rc = sm_network_refresh(n, error);
     if (rc != SM_OK) {
@@ -273,14 +328,22 @@ int sm_network_new(sm_network **out, kn_device *device, kn_dtype dtype, const sm
 int sm_network_refresh(sm_network *n, sm_error *error)
 {
     packing p = {.n = n, .error = error};
-    if (!n->numbers.params) {
+    int rc = SM_OK;
+    if (!n->masters) {
         const sizes s = sizes_of(&n->layout->config);
-        const size_t most = most_elements(&s);
-        if (!(p.room = malloc(most * sizeof(float))))
-            return sm_fail(error, SM_NO_MEMORY, "out of memory for a model of %zu parameters", n->layout->count);
+        const size_t bytes = most_elements(&s) * sizeof(float);
+        const bool here = n->device->host_memory;
+        p.room = n->ops->alloc(n->device, bytes);
+        p.host_room = here ? NULL : malloc(bytes);
+        if (!p.room || (!here && !p.host_room))
+            rc = sm_fail(error, SM_NO_MEMORY, "out of memory for a model of %zu parameters", n->layout->count);
+        else
+            rc = set_vectors(n, error);
     }
-    const int rc = pack_weights(&p);
-    free(p.room);
+    if (rc == SM_OK)
+        rc = pack_weights(&p);
+    n->ops->free(n->device, p.room);
+    free(p.host_room);
     return rc;
 }
 

@@ -4,8 +4,8 @@
  * (float32 or bfloat16), norm weights and biases in float32.
  *
  * A network borrows its layout, and a flat array of parameters where it was given one. It changes only in
- * sm_network_refresh; between refreshes any number of threads may run it, each with a workspace of its own. Memory of
- * this version's devices is addressed by the host too.
+ * sm_network_refresh; between refreshes any number of threads may run it, each with a workspace of its own. All its
+ * arrays are memory of the device (kernels/ops.h), which the host does not touch.
  */
 #ifndef MODEL_NETWORK_H
 #define MODEL_NETWORK_H
@@ -31,20 +31,22 @@ typedef struct sm_network {
     const float *score; /* [outputs, hidden] of a reward model; NULL in a language model */
     float *cos, *sin;   /* [max_positions, head_dim / 2] */
 
-    sm_numbers numbers; /* what it was made of; `params` stays borrowed, a function is not called again */
-    void *own_embed;    /* NULL where `embed` lies in numbers.params */
-    float *own_vectors; /* norm weights and biases where there is no numbers.params */
+    sm_numbers numbers;   /* what it was made of; flat arrays stay borrowed, a function is called in refresh alone */
+    const float *masters; /* the flat array where the device can read it, else NULL */
+    void *own_embed;      /* NULL where `embed` lies in masters */
+    float *own_vectors;   /* norm weights and biases where there are no masters */
+    size_t vector_count;
 } sm_network;
 
 /* The type in which this device computes what is asked for in `wanted`: KN_F32 where it has no table of it. */
 kn_dtype sm_device_dtype(const kn_device *device, kn_dtype wanted);
 
 /* Packs the weights for the device's table of `dtype` (KN_F32, or KN_BF16 where the device has one); with_backward also
- * for sm_backward. With numbers->params the array must outlive the network; else every number is read once and no
- * float32 copy is kept beyond what the network needs. */
+ * for sm_backward. A flat array must outlive the network; else every number is read once and no float32 copy is kept
+ * beyond what the network needs. */
 int sm_network_new(sm_network **out, kn_device *device, kn_dtype dtype, const sm_layout *layout,
                    const sm_numbers *numbers, bool with_backward, sm_error *error);
-/* Takes the flat array over again after it has changed. */
+/* Takes the numbers over again after they have changed. */
 int sm_network_refresh(sm_network *network, sm_error *error);
 void sm_network_free(sm_network *network);
 
@@ -52,6 +54,10 @@ void sm_network_free(sm_network *network);
 size_t sm_network_element(const sm_network *network);
 
 /* One line for a failing device call; returns the sm_status. */
-int sm_device_fail(int kn, const char *what, sm_error *error);
+int sm_device_fail(kn_device *device, int kn, const char *what, sm_error *error);
+
+/* From device memory to host memory; SM_OK, or one line on why not. */
+int sm_device_read(kn_device *device, void *to, const void *from, size_t bytes, sm_error *error);
+int sm_device_write(kn_device *device, void *to, const void *from, size_t bytes, sm_error *error);
 
 #endif

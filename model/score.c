@@ -82,9 +82,9 @@ int sm_score(const sm_network *network, sm_workspace *workspace, const sluice_gr
             rc = sm_forward_pack(network, workspace, &pack, NULL, entropy != NULL, error);
         if (rc != SM_OK)
             break;
-        deal(&here, &next, groups, workspace->logprob, logps);
+        deal(&here, &next, groups, workspace->host_logprob, logps);
         if (entropy)
-            deal(&entropy_from, &next, groups, workspace->entropy, entropy);
+            deal(&entropy_from, &next, groups, workspace->host_entropy, entropy);
         next.output = here.output;
         here = next;
     }

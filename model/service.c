@@ -390,10 +390,8 @@ static int model_save(sluice_model *model, const char *dir)
 {
     sm_version *v = model->version;
     sm_error error;
-    float *params;
-    int rc = sm_version_params(v, &params, &error);
-    if (rc == SM_OK)
-        rc = sm_checkpoint_save(dir, &v->checkpoint->layout, params, KN_F32, v->path, &error);
+    const sm_numbers numbers = sm_version_numbers(v);
+    const int rc = sm_checkpoint_save(dir, &v->checkpoint->layout, &numbers, KN_F32, v->path, &error);
     return service_report(model->host, rc, &error, 0);
 }
 

@@ -149,9 +149,9 @@ static int train_distance(sluice_training *t, double *out)
 
 static int train_save(sluice_training *t, const char *dir)
 {
+    const sm_numbers params = sm_training_params(t->training);
     sm_error error;
-    const int rc = sm_checkpoint_save(dir, sm_training_layout(t->training), sm_training_params(t->training), KN_F32,
-                                      t->version->path, &error);
+    const int rc = sm_checkpoint_save(dir, sm_training_layout(t->training), &params, KN_F32, t->version->path, &error);
     return service_report(t->host, rc, &error, 0);
 }
 

@@ -18,11 +18,15 @@ struct sm_training {
     sm_network *network; /* runs the masters */
     sm_workspace *keeping, *scoring;
     sm_pack pack;
+    /* memory of the device */
     float *params;                     /* [layout->count] */
     float *gradient, *moment, *square; /* [layout->count - first] */
     float *head_gradient; /* of a tied model's output matrix, [vocab, hidden]; else its place in gradient */
-    uint64_t updates;     /* applied, for the bias correction */
-    uint64_t steps;       /* called, for dropout */
+    double *squares;      /* [1] Σ gradient² of the step at hand */
+    float *scale;         /* [1] what its gradient is multiplied by; lies behind squares */
+
+    uint64_t updates; /* applied, for the bias correction */
+    uint64_t steps;   /* called, for dropout */
 };
 
 static size_t head_count(const sm_layout *layout)
@@ -41,36 +45,69 @@ static bool ties(const sm_training *t)
     return t->layout->head == t->layout->embed;
 }
 
+/* Zeros; NULL when there is no memory. */
+static void *zeros(const sm_training *t, size_t bytes)
+{
+    const kn_ops *ops = t->device->ops;
+    void *p = ops->alloc(t->device, bytes);
+    if (p && ops->clear(t->device, p, bytes) != KN_OK) {
+        ops->free(t->device, p);
+        p = NULL;
+    }
+    return p;
+}
+
 static bool allocate(sm_training *t)
 {
     const kn_ops *ops = t->device->ops;
     const size_t bytes = trained_count(t) * sizeof(float);
     t->params = ops->alloc(t->device, t->layout->count * sizeof(float));
-    t->gradient = ops->alloc(t->device, bytes);
-    t->moment = ops->alloc(t->device, bytes);
-    t->square = ops->alloc(t->device, bytes);
-    if (!t->params || !t->gradient || !t->moment || !t->square)
+    t->gradient = zeros(t, bytes);
+    t->moment = zeros(t, bytes);
+    t->square = zeros(t, bytes);
+    t->squares = zeros(t, sizeof(*t->squares) + sizeof(*t->scale));
+    if (!t->params || !t->gradient || !t->moment || !t->square || !t->squares)
         return false;
-    memset(t->gradient, 0, bytes);
-    memset(t->moment, 0, bytes);
-    memset(t->square, 0, bytes);
+    t->scale = (float *)(t->squares + 1);
     if (t->layout->head == SM_ABSENT)
         return true;
     if (!ties(t)) {
         t->head_gradient = t->gradient + t->layout->head;
         return true;
     }
-    t->head_gradient = ops->alloc(t->device, head_count(t->layout) * sizeof(float));
-    if (t->head_gradient)
-        memset(t->head_gradient, 0, head_count(t->layout) * sizeof(float));
+    t->head_gradient = zeros(t, head_count(t->layout) * sizeof(float));
     return t->head_gradient != NULL;
+}
+
+/* The first `count` parameters, which are whole tensors, from `numbers`; tensor by tensor where the device is far. */
+static int load(sm_training *t, const sm_numbers *numbers, size_t count, sm_error *error)
+{
+    const sm_layout *layout = t->layout;
+    if (t->device->host_memory)
+        return sm_numbers_read(numbers, 0, count, t->params, error);
+    float *room = malloc(sm_layout_largest(layout) * sizeof(float));
+    int rc = room ? SM_OK : sm_fail(error, SM_NO_MEMORY, "out of memory for training");
+    for (size_t i = 0; rc == SM_OK && i < layout->tensors && layout->tensor[i].offset < count; i++) {
+        const sm_tensor *tensor = &layout->tensor[i];
+        if ((rc = sm_numbers_read(numbers, tensor->offset, tensor->count, room, error)) == SM_OK)
+            rc = sm_device_write(t->device, t->params + tensor->offset, room, tensor->count * sizeof(float), error);
+    }
+    free(room);
+    return rc;
+}
+
+static int no_room(const sm_training *t, sm_error *error)
+{
+    if (t->device->ops->error(t->device))
+        return sm_device_fail(t->device, KN_DEVICE_FAILED, "making room for training", error);
+    return sm_fail(error, SM_NO_MEMORY, "out of memory for training %zu parameters", t->layout->count);
 }
 
 /* Runs the masters, which are filled. */
 static int make_network(sm_training *t, sm_error *error)
 {
     const bool whole = t->first == 0;
-    const sm_numbers masters = {.params = t->params};
+    const sm_numbers masters = {.on_device = t->params};
     const int rc = sm_network_new(&t->network, t->device, t->dtype, t->layout, &masters, whole, error);
     if (rc != SM_OK)
         return rc;
@@ -101,8 +138,8 @@ int sm_training_new(sm_training **out, kn_device *device, kn_dtype dtype, const 
     t->layout = layout;
     int rc = SM_OK;
     if (!allocate(t)) {
-        rc = sm_fail(error, SM_NO_MEMORY, "out of memory for training %zu parameters", layout->count);
-    } else if ((rc = sm_numbers_read(numbers, 0, layout->count, t->params, error)) == SM_OK) {
+        rc = no_room(t, error);
+    } else if ((rc = load(t, numbers, layout->count, error)) == SM_OK) {
         rc = make_network(t, error);
     }
     if (rc == SM_OK)
@@ -125,13 +162,15 @@ int sm_training_new_reward(sm_training **out, kn_device *device, kn_dtype dtype,
     int rc = sm_head_layout(&t->own, layout, optimizer->head_outputs, error);
     t->first = optimizer->freeze_body ? t->own.score : 0;
     if (rc == SM_OK && (!allocate(t) || !(t->start = malloc(count * sizeof(float)))))
-        rc = sm_fail(error, SM_NO_MEMORY, "out of memory for training %zu parameters", t->own.count);
-    if (rc == SM_OK && (rc = sm_numbers_read(numbers, 0, sm_body_count(layout), t->params, error)) == SM_OK) {
+        rc = no_room(t, error);
+    if (rc == SM_OK && (rc = load(t, numbers, sm_body_count(layout), error)) == SM_OK) {
         if (head)
             memcpy(t->start, head, count * sizeof(float));
         else
             sm_head_random(t->start, optimizer->head_outputs, (uint32_t)hidden, optimizer->seed);
-        memcpy(t->params + t->own.score, t->start, count * sizeof(float));
+        rc = sm_device_write(device, t->params + t->own.score, t->start, count * sizeof(float), error);
+    }
+    if (rc == SM_OK) {
         rc = make_network(t, error);
     }
     if (rc == SM_OK)
@@ -156,14 +195,26 @@ void sm_training_free(sm_training *t)
     ops->free(t->device, t->gradient);
     ops->free(t->device, t->moment);
     ops->free(t->device, t->square);
+    ops->free(t->device, t->squares);
     sm_layout_free(&t->own);
     free(t->start);
     free(t);
 }
 
-const float *sm_training_params(const sm_training *t)
+static int read_params(void *context, size_t offset, size_t count, float *to, sm_error *error)
 {
-    return t->params;
+    const sm_training *t = context;
+    return sm_device_read(t->device, to, t->params + offset, count * sizeof(float), error);
+}
+
+sm_numbers sm_training_params(sm_training *t)
+{
+    return (sm_numbers){.params = t->device->host_memory ? t->params : NULL, .read = read_params, .context = t};
+}
+
+int sm_training_gradients(const sm_training *t, float *to, sm_error *error)
+{
+    return sm_device_read(t->device, to, t->gradient, trained_count(t) * sizeof(float), error);
 }
 
 const sm_layout *sm_training_layout(const sm_training *t)
@@ -185,25 +236,26 @@ int sm_training_distance(const sm_training *t, const sm_numbers *numbers, double
 {
     const sm_layout *layout = t->layout;
     const size_t common = layout->tensors - (t->start ? 1 : 0); /* the head's tensor is the last */
-    float *start = malloc(sm_layout_largest(layout) * sizeof(float));
-    int rc = start ? SM_OK : sm_fail(error, SM_NO_MEMORY, "out of memory to compare a model with its start");
+    const size_t most = sm_layout_largest(layout);
+    const bool here = t->device->host_memory;
+    float *start = malloc(most * sizeof(float)), *room = here ? NULL : malloc(most * sizeof(float));
+    int rc = start && (here || room) ? SM_OK
+                                     : sm_fail(error, SM_NO_MEMORY, "out of memory to compare a model with its start");
     double sum = 0;
-    for (size_t i = 0; rc == SM_OK && i < common; i++) {
+    for (size_t i = 0; rc == SM_OK && i < layout->tensors; i++) {
         const sm_tensor *tensor = &layout->tensor[i];
-        rc = sm_numbers_read(numbers, tensor->offset, tensor->count, start, error);
+        const float *now = here ? t->params + tensor->offset : room;
+        if (!here)
+            rc = sm_device_read(t->device, room, t->params + tensor->offset, tensor->count * sizeof(float), error);
+        if (rc == SM_OK && i < common)
+            rc = sm_numbers_read(numbers, tensor->offset, tensor->count, start, error);
         if (rc == SM_OK)
-            sum += squares_between(t->params + tensor->offset, start, tensor->count);
+            sum += squares_between(now, i < common ? start : t->start, tensor->count);
     }
-    if (rc == SM_OK && t->start)
-        sum += squares_between(t->params + layout->score, t->start, layout->count - layout->score);
     *out = sqrt(sum);
     free(start);
+    free(room);
     return rc;
-}
-
-const float *sm_training_gradients(const sm_training *t)
-{
-    return t->gradient;
 }
 
 /* --- gradient -------------------------------------------------------------------------------------------------------
@@ -284,15 +336,15 @@ int sm_training_gradient(sm_training *t, const sluice_group *groups, size_t coun
     if (rc == SM_OK && t->pack.scored > 0)
         rc = sm_forward_pack(t->network, t->keeping, &t->pack, &dropout, false, error);
     if (rc == SM_OK) {
-        deal(&t->pack, groups, count, t->keeping->logprob, x.logps, true);
+        deal(&t->pack, groups, count, t->keeping->host_logprob, x.logps, true);
         *result = derivative(context, (const float *const *)x.logps, x.d_logps);
         if (*result < 0)
             rc = SM_CALLER;
     }
     if (rc == SM_OK && t->pack.scored > 0) {
-        deal(&t->pack, groups, count, t->keeping->logprob, x.d_logps, false);
-        rc = sm_backward(t->network, t->keeping, &t->pack, &dropout, t->keeping->logprob, t->gradient, t->head_gradient,
-                         error);
+        deal(&t->pack, groups, count, t->keeping->host_logprob, x.d_logps, false);
+        rc = sm_backward(t->network, t->keeping, &t->pack, &dropout, t->keeping->host_logprob, t->gradient,
+                         t->head_gradient, error);
     }
     exchange_free(&x);
     return rc;
@@ -360,7 +412,7 @@ int sm_training_values(sm_training *t, const sluice_group *groups, size_t count,
             rc = SM_CALLER;
     }
     if (rc == SM_OK && frozen)
-        sm_head_backward(t->network, w, &t->pack, x.d_flat, t->gradient);
+        rc = sm_head_backward(t->network, w, &t->pack, x.d_flat, t->gradient, error);
     else if (rc == SM_OK && t->pack.scored > 0)
         rc = sm_backward_values(t->network, w, &t->pack, dropout, x.d_flat, t->gradient, error);
     value_exchange_free(&x);
@@ -386,13 +438,14 @@ int sm_training_gather(sm_training *t, sm_error *error)
     if (!ties(t))
         return SM_OK;
     const size_t count = head_count(t->layout);
-    const int kn = t->device->ops->add(t->device, t->gradient + t->layout->embed, t->head_gradient, count);
-    memset(t->head_gradient, 0, count * sizeof(float));
-    return kn == KN_OK ? SM_OK : sm_device_fail(kn, "the sum of gradients", error);
+    int kn = t->device->ops->add(t->device, t->gradient + t->layout->embed, t->head_gradient, count);
+    if (kn == KN_OK)
+        kn = t->device->ops->clear(t->device, t->head_gradient, count * sizeof(float));
+    return kn == KN_OK ? SM_OK : sm_device_fail(t->device, kn, "the sum of gradients", error);
 }
 
 /* AdamW over runs of neighbouring tensors that decay alike: matrices do, norms and biases do not. */
-static int update(sm_training *t, double lr, double scale)
+static int update(sm_training *t, double lr)
 {
     const sm_layout *layout = t->layout;
     for (size_t i = t->first > 0 ? layout->tensors - 1 : 0; i < layout->tensors;) {
@@ -407,7 +460,8 @@ static int update(sm_training *t, double lr, double scale)
                             .eps = (float)t->optimizer.epsilon,
                             .weight_decay = decays ? (float)t->optimizer.weight_decay : 0,
                             .step = t->updates,
-                            .grad_scale = (float)scale};
+                            .grad_scale = 1,
+                            .scale_at = t->scale};
         const size_t at = begin - t->first;
         const int kn = t->device->ops->adamw(t->device, t->params + begin, t->moment + at, t->square + at,
                                              t->gradient + at, end - begin, &a);
@@ -417,39 +471,52 @@ static int update(sm_training *t, double lr, double scale)
     return KN_OK;
 }
 
+/* All that a step asks of the device, without waiting: the norm stays there, and what it decides. A gradient that is
+ * not finite changes nothing. */
+static int ask_step(sm_training *t, double lr, double grad_scale, sm_error *error)
+{
+    const kn_ops *ops = t->device->ops;
+    kn_device *dev = t->device;
+    int kn, rc = SM_OK;
+    if ((kn = ops->clear(dev, t->squares, sizeof(*t->squares))) ||
+        (kn = ops->sum_squares_add(dev, t->squares, t->gradient, trained_count(t))) ||
+        (kn = ops->clip(dev, t->scale, t->squares, grad_scale, t->optimizer.max_grad_norm)))
+        return sm_device_fail(dev, kn, "the gradient's norm", error);
+    if ((kn = update(t, lr)))
+        return sm_device_fail(dev, kn, "AdamW", error);
+    if (t->first == 0) /* the head itself is read where it lies */
+        rc = sm_network_refresh(t->network, error);
+    if (rc == SM_OK && (kn = ops->clear(dev, t->gradient, trained_count(t) * sizeof(float))))
+        rc = sm_device_fail(dev, kn, "AdamW", error);
+    return rc;
+}
+
 int sm_training_step(sm_training *t, double lr, double grad_scale, sluice_step_info *info, sm_error *error)
 {
+    double squares = 0;
     *info = (sluice_step_info){0};
     int rc = sm_training_gather(t, error);
     if (rc != SM_OK)
         return rc;
-    double squares = 0;
-    int kn = t->device->ops->sum_squares_add(t->device, &squares, t->gradient, trained_count(t));
-    if (kn != KN_OK)
-        return sm_device_fail(kn, "the gradient's norm", error);
     t->steps++;
+    t->updates++;
+    rc = ask_step(t, lr, grad_scale, error);
+    if (rc == SM_OK)
+        rc = sm_device_read(t->device, &squares, t->squares, sizeof(squares), error);
+    if (rc != SM_OK)
+        return rc;
     info->grad_norm = sqrt(squares) * fabs(grad_scale);
     info->skipped = !isfinite(info->grad_norm);
-    double scale = grad_scale;
-    if (t->optimizer.max_grad_norm > 0 && info->grad_norm > t->optimizer.max_grad_norm) {
-        scale *= t->optimizer.max_grad_norm / (info->grad_norm + 1e-6); /* PyTorch's clip_grad_norm_ */
-        info->clipped = true;
-    }
-    if (!info->skipped) {
-        t->updates++;
-        kn = update(t, lr, scale);
-        if (kn != KN_OK)
-            return sm_device_fail(kn, "AdamW", error);
-        if (t->first == 0) /* the head itself is read where it lies */
-            rc = sm_network_refresh(t->network, error);
-    }
-    memset(t->gradient, 0, trained_count(t) * sizeof(float));
-    return rc;
+    info->clipped = t->optimizer.max_grad_norm > 0 && info->grad_norm > t->optimizer.max_grad_norm;
+    if (info->skipped)
+        t->updates--;
+    return SM_OK;
 }
 
 sm_training_parts sm_training_take_apart(sm_training *t)
 {
-    return (sm_training_parts){.params = t->params + t->first,
+    return (sm_training_parts){.device = t->device,
+                               .params = t->params + t->first,
                                .moment = t->moment,
                                .square = t->square,
                                .count = trained_count(t),

@@ -45,16 +45,18 @@ const sm_layout *sm_training_layout(const sm_training *training);
 /* ‖weights now − weights at the start‖; numbers are those that training began from. */
 int sm_training_distance(const sm_training *training, const sm_numbers *numbers, double *out, sm_error *error);
 
-/* The masters, and the gradient since the last step, laid out as params (of a frozen body: the head's alone). Borrowed;
- * for a tied model the gradient holds both uses of the embedding only after sm_training_gather. */
-const float *sm_training_params(const sm_training *training);
-const float *sm_training_gradients(const sm_training *training);
+/* The masters as they are when they are read: borrowed, good as long as the training and its thread's. */
+sm_numbers sm_training_params(sm_training *training);
+/* The gradient since the last step, laid out as params (of a frozen body: the head's alone), into host memory; for a
+ * tied model it holds both uses of the embedding only after sm_training_gather. */
+int sm_training_gradients(const sm_training *training, float *to, sm_error *error);
 
 /* Adds the output matrix's part of a tied model's gradient to the embedding's. Called by step. */
 int sm_training_gather(sm_training *training, sm_error *error);
 
-/* What a training is made of between two steps, for train_state.c. Borrowed. */
+/* What a training is made of between two steps, for train_state.c. Borrowed; arrays are memory of the device. */
 typedef struct sm_training_parts {
+    kn_device *device;
     float *params, *moment, *square; /* of the parameters that are trained */
     size_t count, first;             /* how many, and which is the first of params' layout */
     uint64_t *updates, *steps;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -17,6 +18,27 @@ typedef struct state_head {
 
 static const char mark[16] = "sluice training";
 
+/* An array of the device as the host sees it, a piece at a time: where it lies, or read into the room. */
+enum { PIECE = 1 << 22 }; /* floats */
+
+typedef struct walk {
+    const sm_training_parts *parts;
+    float *room; /* NULL where the device's memory is host memory */
+    sm_error *error;
+} walk;
+
+static int see(const walk *w, const float *at, size_t count, const float **out)
+{
+    *out = w->room ? w->room : at;
+    return w->room ? sm_device_read(w->parts->device, w->room, at, count * sizeof(float), w->error) : SM_OK;
+}
+
+static size_t piece(size_t count, size_t from)
+{
+    return count - from < PIECE ? count - from : PIECE;
+}
+
+/* Of three arrays in host memory, one after the other. */
 static uint64_t sum_of(const state_head *head, const float *const arrays[3])
 {
     uint64_t sum = XXH3_64bits(head, offsetof(state_head, sum));
@@ -38,32 +60,69 @@ static bool write_all(int fd, const void *bytes, size_t size)
     return true;
 }
 
+/* Writes the arrays after the place of the head, and works out the head's sum. */
+static int write_arrays(const walk *w, int fd, state_head *head, XXH3_state_t *state)
+{
+    const float *const arrays[3] = {w->parts->params, w->parts->moment, w->parts->square};
+    head->sum = XXH3_64bits(head, offsetof(state_head, sum));
+    for (int i = 0; i < 3; i++) {
+        XXH3_64bits_reset_withSeed(state, head->sum);
+        for (size_t at = 0; at < head->count; at += PIECE) {
+            const size_t count = piece(head->count, at);
+            const float *bytes;
+            const int rc = see(w, arrays[i] + at, count, &bytes);
+            if (rc != SM_OK)
+                return rc;
+            XXH3_64bits_update(state, bytes, count * sizeof(float));
+            if (!write_all(fd, bytes, count * sizeof(float)))
+                return SM_IO;
+        }
+        head->sum = XXH3_64bits_digest(state);
+    }
+    return SM_OK;
+}
+
 int sm_training_suspend(sm_training *training, const char *path, sm_error *error)
 {
     const sm_training_parts p = sm_training_take_apart(training);
-    const float *const arrays[3] = {p.params, p.moment, p.square};
+    const bool here = p.device->host_memory;
     state_head head = {.count = p.count, .first = p.first, .updates = *p.updates, .steps = *p.steps};
+    XXH3_state_t *state = XXH3_createState();
+    const walk w = {&p, here ? NULL : malloc(PIECE * sizeof(float)), error};
+    int rc = state && (here || w.room) ? SM_OK : sm_fail(error, SM_NO_MEMORY, "out of memory to write %s", path);
     memcpy(head.mark, mark, sizeof(mark));
-    head.sum = sum_of(&head, arrays);
-    const int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    bool whole = fd >= 0 && write_all(fd, &head, sizeof(head));
-    for (int i = 0; whole && i < 3; i++)
-        whole = write_all(fd, arrays[i], p.count * sizeof(float));
-    whole = whole && fsync(fd) == 0;
+    const int fd = rc == SM_OK ? open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666) : -1;
+    if (rc == SM_OK)
+        rc = fd >= 0 && lseek(fd, sizeof(head), SEEK_SET) >= 0 ? write_arrays(&w, fd, &head, state) : SM_IO;
+    if (rc == SM_OK && (lseek(fd, 0, SEEK_SET) < 0 || !write_all(fd, &head, sizeof(head)) || fsync(fd) != 0))
+        rc = SM_IO;
     const int problem = errno;
-    if (fd >= 0)
-        whole = close(fd) == 0 && whole;
-    if (whole)
-        return SM_OK;
-    if (fd >= 0)
+    if (fd >= 0 && close(fd) != 0 && rc == SM_OK)
+        rc = SM_IO;
+    XXH3_freeState(state);
+    free(w.room);
+    if (rc != SM_OK && fd >= 0)
         unlink(path);
-    return sm_fail(error, SM_IO, "cannot write the state of the training to %s: %s", path, strerror(problem));
+    return rc == SM_IO
+               ? sm_fail(error, SM_IO, "cannot write the state of the training to %s: %s", path, strerror(problem))
+               : rc;
+}
+
+/* Takes the arrays over. */
+static int take(const sm_training_parts *p, const float *const arrays[3], sm_error *error)
+{
+    float *const to[3] = {p->params, p->moment, p->square};
+    int rc = SM_OK;
+    for (int i = 0; rc == SM_OK && i < 3; i++)
+        for (size_t at = 0; rc == SM_OK && at < p->count; at += PIECE)
+            rc = sm_device_write(p->device, to[i] + at, arrays[i] + at, piece(p->count, at) * sizeof(float), error);
+    return rc;
 }
 
 int sm_training_resume(sm_training *training, const char *path, sm_error *error)
 {
     const sm_training_parts p = sm_training_take_apart(training);
-    const size_t array = p.count * sizeof(float), size = sizeof(state_head) + 3 * array;
+    const size_t size = sizeof(state_head) + 3 * p.count * sizeof(float);
     struct stat st;
     state_head head;
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -79,14 +138,12 @@ int sm_training_resume(sm_training *training, const char *path, sm_error *error)
     const float *const arrays[3] = {from, from + p.count, from + 2 * p.count};
     const bool fits = memcmp(head.mark, mark, sizeof(mark)) == 0 && head.count == p.count && head.first == p.first &&
                       head.sum == sum_of(&head, arrays);
-    if (fits) {
-        memcpy(p.params, arrays[0], array);
-        memcpy(p.moment, arrays[1], array);
-        memcpy(p.square, arrays[2], array);
-        *p.updates = head.updates;
-        *p.steps = head.steps;
-    }
+    int rc = fits ? take(&p, arrays, error)
+                  : sm_fail(error, SM_FORMAT, "%s does not hold the state of this training, or is damaged", path);
     munmap(map, size);
-    return fits ? sm_training_refresh(training, error)
-                : sm_fail(error, SM_FORMAT, "%s does not hold the state of this training, or is damaged", path);
+    if (rc != SM_OK)
+        return rc;
+    *p.updates = head.updates;
+    *p.steps = head.steps;
+    return sm_training_refresh(training, error);
 }

@@ -96,7 +96,7 @@ int sm_forward(const sm_network *n, sm_workspace *w, const uint32_t *token, cons
     int kn = n->ops->embed(n->device, layers > 0 ? w->layer[0].x : w->x, n->embed, token, T, n->layout->config.hidden);
     for (size_t l = 0; kn == KN_OK && l < layers; l++)
         kn = forward_layer(n, w, l, l + 1 < layers ? w->layer[l + 1].x : w->x, position, T, attending, dropout);
-    return kn == KN_OK ? SM_OK : sm_device_fail(kn, "the forward pass", error);
+    return kn == KN_OK ? SM_OK : sm_device_fail(n->device, kn, "the forward pass", error);
 }
 
 int sm_forward_scored(const sm_network *n, sm_workspace *w, const sm_pack *pack, const sm_dropout *dropout,
@@ -114,7 +114,7 @@ int sm_forward_scored(const sm_network *n, sm_workspace *w, const sm_pack *pack,
     if (kn == KN_OK)
         kn = n->ops->rms_norm(n->device, w->scored_normed, w->scored_rstd, w->scored_x, n->norm, pack->scored,
                               c->hidden, c->rms_eps);
-    return kn == KN_OK ? SM_OK : sm_device_fail(kn, "the forward pass", error);
+    return kn == KN_OK ? SM_OK : sm_device_fail(n->device, kn, "the forward pass", error);
 }
 
 int sm_forward_pack(const sm_network *n, sm_workspace *w, const sm_pack *pack, const sm_dropout *dropout, bool entropy,
@@ -123,7 +123,12 @@ int sm_forward_pack(const sm_network *n, sm_workspace *w, const sm_pack *pack, c
     const int rc = sm_forward_scored(n, w, pack, dropout, error);
     if (rc != SM_OK)
         return rc;
-    const int kn = n->ops->logprob(n->device, w->logprob, w->scored_lse, entropy ? w->entropy : NULL, w->scored_normed,
-                                   n->head, pack->target, pack->scored);
-    return kn == KN_OK ? SM_OK : sm_device_fail(kn, "the forward pass", error);
+    const size_t bytes = pack->scored * sizeof(float);
+    int kn = n->ops->logprob(n->device, w->logprob, w->scored_lse, entropy ? w->entropy : NULL, w->scored_normed,
+                             n->head, pack->target, pack->scored);
+    if (kn == KN_OK)
+        kn = n->ops->read(n->device, w->host_logprob, w->logprob, bytes);
+    if (kn == KN_OK && entropy)
+        kn = n->ops->read(n->device, w->host_entropy, w->entropy, bytes);
+    return kn == KN_OK ? SM_OK : sm_device_fail(n->device, kn, "the forward pass", error);
 }

@@ -55,8 +55,10 @@ typedef struct sm_workspace {
     void *scored_x;                        /* [S, d] rows of x that are scored */
     void *scored_normed;                   /* [S, d] */
     float *scored_rstd;                    /* [S] */
-    float *scored_row;                     /* [d] one of them, widened */
     float *logprob, *scored_lse, *entropy; /* [S] */
+    float *host_logprob, *host_entropy;    /* [S] in host memory: as sm_forward_pack read them */
+    float *host_head;                      /* in host memory: what a reward model's head computes with (head.c) */
+    size_t host_head_capacity;             /* floats */
     sm_flow flow;                          /* unless nothing is kept */
     void *rows_memory, *scored_memory;
     size_t layers;
@@ -95,7 +97,7 @@ int sm_forward(const sm_network *network, sm_workspace *workspace, const uint32_
 int sm_forward_scored(const sm_network *network, sm_workspace *workspace, const sm_pack *pack,
                       const sm_dropout *dropout, sm_error *error);
 
-/* Forward of a pack and workspace->logprob of its scored rows (and entropy, in nats, when asked). */
+/* Forward of a pack and workspace->host_logprob of its scored rows (and host_entropy, in nats, when asked). */
 int sm_forward_pack(const sm_network *network, sm_workspace *workspace, const sm_pack *pack, const sm_dropout *dropout,
                     bool entropy, sm_error *error);
 
@@ -103,8 +105,9 @@ int sm_forward_pack(const sm_network *network, sm_workspace *workspace, const sm
 int sm_forward_again(const sm_network *network, sm_workspace *workspace, size_t layer, const sm_pack *pack,
                      const sm_dropout *dropout);
 
-/* Adds to `gradient` (laid out as params) the gradient of what has d/d logprob = dlogprob[scored], after
- * sm_forward_pack with the same pack and dropout in a workspace that keeps inputs or all. `head_gradient` [V, d] takes
+/* Adds to `gradient` (laid out as params, on the device) the gradient of what has d/d logprob = dlogprob[scored] (in
+ * host memory), after sm_forward_pack with the same pack and dropout in a workspace that keeps inputs or all.
+ * `head_gradient` [V, d] takes
  * the output matrix's part (its place in `gradient`, or for a tied model a buffer of its own). For gradients that do
  * not depend on how a batch was cut, the pack's `multiple` must be the device's row_group. */
 int sm_backward(const sm_network *network, sm_workspace *workspace, const sm_pack *pack, const sm_dropout *dropout,

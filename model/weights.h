@@ -73,7 +73,8 @@ size_t sm_layout_largest(const sm_layout *layout);
 
 /* Where the parameters of a layout come from: a flat array that may change, or a function that reads them. */
 typedef struct sm_numbers {
-    const float *params; /* [layout.count], borrowed; NULL = read them */
+    const float *params;    /* [layout.count] in host memory, borrowed; NULL = read them */
+    const float *on_device; /* the same in memory of the device that computes, for a network (network.h) alone */
     /* Copies the parameters [offset, offset + count) of the flat array, which are whole tensors. */
     int (*read)(void *context, size_t offset, size_t count, float *to, sm_error *error);
     void *context;

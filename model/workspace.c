@@ -24,8 +24,7 @@ void sm_workspace_free(sm_workspace *w)
 {
     if (!w)
         return;
-    w->device->ops->free(w->device, w->rows_memory);
-    w->device->ops->free(w->device, w->scored_memory);
+    sm_workspace_shrink(w);
     free(w->layer);
     free(w);
 }
@@ -103,7 +102,6 @@ static void place_scored(sm_workspace *w, const sm_config *c, size_t S, pieces *
     w->scored_x = take(p, S * d);
     w->scored_normed = take(p, S * d);
     w->scored_rstd = take_floats(p, S);
-    w->scored_row = take_floats(p, d);
     w->logprob = take_floats(p, S);
     w->scored_lse = take_floats(p, S);
     w->entropy = take_floats(p, S);
@@ -122,6 +120,8 @@ static int reserve_block(sm_workspace *w, const sm_config *c, void **memory, siz
     w->device->ops->free(w->device, *memory);
     *capacity = 0;
     *memory = w->device->ops->alloc(w->device, p.used);
+    if (!*memory && w->device->ops->error(w->device))
+        return sm_device_fail(w->device, KN_DEVICE_FAILED, "making room", error);
     if (!*memory)
         return sm_fail(error, SM_NO_MEMORY,
                        "out of memory: %zu MiB for the activations of %zu tokens; use smaller batches", p.used >> 20,
@@ -136,8 +136,24 @@ void sm_workspace_shrink(sm_workspace *w)
 {
     w->device->ops->free(w->device, w->rows_memory);
     w->device->ops->free(w->device, w->scored_memory);
+    free(w->host_logprob);
+    free(w->host_entropy);
+    free(w->host_head);
     w->rows_memory = w->scored_memory = NULL;
-    w->row_capacity = w->scored_capacity = 0;
+    w->host_logprob = w->host_entropy = w->host_head = NULL;
+    w->row_capacity = w->scored_capacity = w->host_head_capacity = 0;
+}
+
+/* Places for what is read of the scored rows. */
+static int reserve_host(sm_workspace *w, size_t scored, sm_error *error)
+{
+    free(w->host_logprob);
+    free(w->host_entropy);
+    w->host_logprob = malloc(scored * sizeof(float));
+    w->host_entropy = malloc(scored * sizeof(float));
+    return w->host_logprob && w->host_entropy
+               ? SM_OK
+               : sm_fail(error, SM_NO_MEMORY, "out of memory for %zu tokens; use smaller batches", scored);
 }
 
 int sm_workspace_reserve(sm_workspace *w, const sm_network *n, size_t rows, size_t scored, sm_error *error)
@@ -145,7 +161,7 @@ int sm_workspace_reserve(sm_workspace *w, const sm_network *n, size_t rows, size
     int rc = SM_OK;
     if (rows > w->row_capacity)
         rc = reserve_block(w, &n->layout->config, &w->rows_memory, &w->row_capacity, rows, place_rows, error);
-    if (rc == SM_OK && scored > w->scored_capacity)
+    if (rc == SM_OK && scored > w->scored_capacity && (rc = reserve_host(w, scored, error)) == SM_OK)
         rc = reserve_block(w, &n->layout->config, &w->scored_memory, &w->scored_capacity, scored, place_scored, error);
     return rc;
 }

@@ -122,6 +122,28 @@ void golden_score(kn_device *device, kn_dtype dtype, const golden *g, const slui
     sm_network_free(network);
 }
 
+float *golden_params(sm_training *t)
+{
+    const size_t count = sm_training_layout(t)->count;
+    const sm_numbers numbers = sm_training_params(t);
+    sm_error error;
+    float *params = malloc(count * sizeof(*params));
+    assert_non_null(params);
+    if (sm_numbers_read(&numbers, 0, count, params, &error) != SM_OK)
+        fail_msg("%s", error.text);
+    return params;
+}
+
+float *golden_gradients(const sm_training *t)
+{
+    sm_error error;
+    float *gradients = calloc(sm_training_layout(t)->count, sizeof(*gradients));
+    assert_non_null(gradients);
+    if (sm_training_gradients(t, gradients, &error) != SM_OK)
+        fail_msg("%s", error.text);
+    return gradients;
+}
+
 double golden_difference(const float *a, const float *b, size_t count)
 {
     double difference = 0, size = 0;

@@ -12,6 +12,7 @@
 #include <jansson.h>
 
 #include "model/checkpoint.h"
+#include "model/train.h"
 #include "model/transformer.h"
 
 extern const char *const golden_models[]; /* names, ends with NULL */
@@ -42,6 +43,10 @@ sm_network *golden_network(kn_device *device, kn_dtype dtype, const golden *);
 /* Log-probabilities by a network made for this call. */
 void golden_score(kn_device *device, kn_dtype dtype, const golden *, const sluice_group *groups, size_t count,
                   float *const *logps);
+
+/* A training's masters, and its gradient, as they are now: new memory. */
+float *golden_params(sm_training *);
+float *golden_gradients(const sm_training *);
 
 /* ‖a − b‖ / ‖b‖ over a run of floats. */
 double golden_difference(const float *a, const float *b, size_t count);

@@ -48,6 +48,13 @@ static char *golden(const char *name)
     return golden_path(path);
 }
 
+static int save(const char *to, const sm_layout *layout, const float *params, kn_dtype dtype, const char *source,
+                sm_error *why)
+{
+    const sm_numbers numbers = {.params = params};
+    return sm_checkpoint_save(to, layout, &numbers, dtype, source, why);
+}
+
 static float *golden_values(const char *name, size_t *count)
 {
     char file[200];
@@ -147,7 +154,7 @@ static void test_saves_the_bytes_that_transformers_saves(void **state)
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         sm_checkpoint *checkpoint = load_golden(models[i].name);
         char *source = golden(models[i].name), *to = folder_path(dir, models[i].name);
-        assert_ok(sm_checkpoint_save(to, &checkpoint->layout, checkpoint->params, models[i].dtype, source, &error));
+        assert_ok(save(to, &checkpoint->layout, checkpoint->params, models[i].dtype, source, &error));
         static const char *const files[] = {"config.json", "generation_config.json", "tokenizer.json",
                                             "tokenizer_config.json", "model.safetensors"};
         for (size_t f = 0; f < sizeof files / sizeof *files; f++) {
@@ -180,7 +187,7 @@ static void test_save_casts_and_says_so_in_the_config(void **state)
     char *dir = folder_new(), *source = golden("tied"), *to = folder_path(dir, "half/");
     sm_checkpoint *checkpoint = load(source);
     const sm_layout *layout = &checkpoint->layout;
-    assert_ok(sm_checkpoint_save(to, layout, checkpoint->params, KN_BF16, source, &error));
+    assert_ok(save(to, layout, checkpoint->params, KN_BF16, source, &error));
     sm_checkpoint *half = load(to);
     assert_int_equal(half->stored, KN_BF16);
     assert_int_equal(half->layout.config.dtype, KN_BF16);
@@ -206,18 +213,18 @@ static void test_save_refuses_and_leaves_nothing(void **state)
     float *value = &checkpoint->params[sm_layout_find(layout, "model.layers.1.mlp.down_proj.weight")->offset + 5];
     const float kept = *value;
     *value = NAN;
-    assert_refused(sm_checkpoint_save(to, layout, checkpoint->params, KN_F32, source, &error), SM_FORMAT,
+    assert_refused(save(to, layout, checkpoint->params, KN_F32, source, &error), SM_FORMAT,
                    "model.layers.1.mlp.down_proj.weight");
     *value = 70000;
-    assert_refused(sm_checkpoint_save(to, layout, checkpoint->params, KN_F16, source, &error), SM_FORMAT, "float16");
+    assert_refused(save(to, layout, checkpoint->params, KN_F16, source, &error), SM_FORMAT, "float16");
     *value = kept;
-    assert_refused(sm_checkpoint_save(to, layout, checkpoint->params, KN_F32, other, &error), SM_MISMATCH, "shape");
+    assert_refused(save(to, layout, checkpoint->params, KN_F32, other, &error), SM_MISMATCH, "shape");
     assert_int_equal(folder_count(dir), 0);
     file_write(dir, "new", "mine", 4);
-    assert_refused(sm_checkpoint_save(to, layout, checkpoint->params, KN_F32, source, &error), SM_IO, "already exists");
+    assert_refused(save(to, layout, checkpoint->params, KN_F32, source, &error), SM_IO, "already exists");
     assert_int_equal(folder_count(dir), 1);
     char *deep = folder_path(dir, "no/such/new");
-    assert_refused(sm_checkpoint_save(deep, layout, checkpoint->params, KN_F32, source, &error), SM_IO, "No such file");
+    assert_refused(save(deep, layout, checkpoint->params, KN_F32, source, &error), SM_IO, "No such file");
     free(deep);
     sm_checkpoint_free(checkpoint);
     free(source);
@@ -241,7 +248,7 @@ static void test_save_takes_text_files_and_leaves_weights_behind(void **state)
     char *to = folder_path(dir, "to");
     assert_int_equal(mkdir(to, 0777), 0); /* an empty folder is as good as none */
     sm_checkpoint *checkpoint = load(source);
-    assert_ok(sm_checkpoint_save(to, &checkpoint->layout, checkpoint->params, KN_F32, source, &error));
+    assert_ok(save(to, &checkpoint->layout, checkpoint->params, KN_F32, source, &error));
     assert_int_equal(folder_count(to), 7);
     char *template = folder_path(to, "chat_template.jinja"), *text = file_read(template, NULL);
     assert_string_equal(text, "{{ x }}");
