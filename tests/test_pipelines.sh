@@ -89,6 +89,7 @@ else
     failed=$((failed + 1))
 fi
 run best-of-n "$pipelines/best-of-n.cfg" policy@1 --set questions.count=48 --set answers.n=8 --set held-out.count=16
+run best-version "$pipelines/best-version.cfg" policy@5 --set prompts.count=96 --set questions.count=32 --set exam.count=16
 run warm "$pipelines/warm.cfg" average@1 --set seeds.count=24 --set made-up.count=24 --set made-up-held.count=24 \
     --set train-questions.count=24 --set held-questions.count=24 --set questions.count=6 --set answers.n=4 && differ warm/models/average@1 warm/models/first@1
 # A reward function in Python, and the one that stands in the user guide.

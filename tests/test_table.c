@@ -41,10 +41,10 @@ static void assert_prints(const sl_table_entry *entries, size_t count, const cha
         .kind = SLUICE_EVALUATOR, .phase = phase_, .iteration = iteration_, .repeat = 2, .slot = slot_, \
         .version = version_, NUMBERS(__VA_ARGS__)                                                       \
     }
-#define TRAIN(slot_, version_, phase_, iteration_, ...)                                               \
-    {                                                                                                 \
-        .kind = SLUICE_TRAINER, .phase = phase_, .iteration = iteration_, .repeat = 2, .slot = slot_, \
-        .version = version_, .publishes = true, NUMBERS(__VA_ARGS__)                                  \
+#define TRAIN(slot_, version_, phase_, iteration_, ...)                                                                \
+    {                                                                                                                  \
+        .kind = SLUICE_TRAINER, .stage = phase_, .phase = phase_, .iteration = iteration_, .repeat = 2, .slot = slot_, \
+        .version = version_, .publishes = true, NUMBERS(__VA_ARGS__)                                                   \
     }
 #define OTHER(kind_, phase_, iteration_, ...)                                                      \
     {                                                                                              \
@@ -106,6 +106,7 @@ static void training_alone(void **state)
     const sl_table_entry entries[] = {
         TRAIN("policy", 1, "sft", 0, {"train_loss", 2.5}),
         TRAIN("policy", 2, "align", 0, {"train_loss", 0.25}),
+        TRAIN("policy", 3, "align", 1, {"train_loss", 0.125}),
         TRAIN("reward", 1, "judge", 0, {"train_loss", 0.7}),
     };
     assert_prints(entries, COUNT(entries),
@@ -113,11 +114,42 @@ static void training_alone(void **state)
                   "version              training loss\n"
                   "policy@1  sft 1/2           2.5000\n"
                   "policy@2  align 1/2         0.2500\n"
+                  "policy@3  align 2/2         0.1250\n"
                   "\n"
                   "version              training loss\n"
                   "reward@1  judge 1/2         0.7000\n"
                   "\n"
-                  "The training loss fell from 2.5000 (policy@1) to 0.2500 (policy@2), 2.2500.\n");
+                  "The training loss fell from 0.2500 (policy@2) to 0.1250 (policy@3), 0.1250.\n");
+}
+
+/* Losses of two trainings cannot be compared. */
+static void other_losses_say_nothing(void **state)
+{
+    (void)state;
+    const sl_table_entry entries[] = {
+        TRAIN("policy", 1, "sft", 0, {"train_loss", 2.5}),
+        TRAIN("policy", 2, "align", 0, {"train_loss", 0.25}),
+    };
+    char *text = printed(entries, COUNT(entries));
+    assert_null(strstr(text, "fell"));
+    free(text);
+}
+
+/* A stage that chose among versions says which. */
+static void what_was_kept_is_said(void **state)
+{
+    (void)state;
+    const sl_table_entry entries[] = {
+        {.kind = SLUICE_AVERAGER,
+         .stage = "best",
+         .phase = "choose",
+         .repeat = 1,
+         .slot = "policy",
+         .version = 4,
+         .publishes = true,
+         NUMBERS({"kept_version", 2}, {"kept_value", 0.625}, {"versions", 3})},
+    };
+    assert_prints(entries, 1, "\nbest: policy@4 is policy@2, the best of 3 versions (0.625).\n");
 }
 
 /* Numbers that are not finite are absent, samplers' and judges' are no columns, and nothing to tell prints nothing. */
@@ -166,6 +198,8 @@ int main(void)
         cmocka_unit_test(policy_beside_its_control),
         cmocka_unit_test(a_fall_is_called_a_fall),
         cmocka_unit_test(training_alone),
+        cmocka_unit_test(other_losses_say_nothing),
+        cmocka_unit_test(what_was_kept_is_said),
         cmocka_unit_test(what_is_absent_stays_absent),
         cmocka_unit_test(judges_have_a_table),
     };

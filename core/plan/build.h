@@ -54,6 +54,8 @@ bool sl_build_references(sl_builder *, sl_phase *);
 bool sl_build_graph(sl_builder *, sl_phase *, bool *before);
 /* Resolves model versions of a phase; newest[slot] is what each slot is at its start, and afterwards at its end. */
 void sl_build_versions(sl_builder *, sl_phase *, const bool *before, int64_t *newest);
+/* Finds the numbers of earlier phases that a phase's stages ask for; versions are resolved by then. */
+void sl_build_measures(sl_builder *, sl_phase *);
 /* Refuses a file that two stages write, or that one writes and one of the same or an earlier phase reads. */
 void sl_build_files(sl_builder *);
 

@@ -93,7 +93,15 @@ static void check_class(sl_builder *b, const sl_stage *stage, const sl_setting *
             in_process = true;
             id = stage->parts[i].type->type->id;
         }
-    if (in_process)
+    bool measures = false;
+    for (size_t i = 0; i < stage->object.value_count; i++)
+        measures |= stage->object.values[i].param->type == SLUICE_TYPE_METRICS;
+    if (measures)
+        sl_mistake(b->mistakes, at, stage->name,
+                   "'%s' cannot run in a process of its own: it asks for the numbers of other stages; remove isolate = "
+                   "true",
+                   stage->id);
+    else if (in_process)
         sl_mistake(b->mistakes, at, stage->name,
                    "'%s' cannot run in a process of its own: it trains in the runtime's memory, or works at each token "
                    "or on the device itself; remove isolate = true",

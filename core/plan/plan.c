@@ -240,6 +240,8 @@ static void read_phases(sl_builder *b)
         bool *before = sl_build_alloc(b, phase->stage_count * phase->stage_count, sizeof *before);
         if (counting && before && (counting = sl_build_graph(b, phase, before)))
             sl_build_versions(b, phase, before, newest);
+        if (counting)
+            sl_build_measures(b, phase);
     }
     for (size_t i = 0; newest && i < b->plan->slot_count; i++)
         b->plan->slots[i].last = newest[i];

@@ -24,6 +24,8 @@ typedef struct sl_value {
     const char **texts;          /* strings; models as written */
     size_t count;                /* of numbers or texts; of models in one iteration (0 where none was given) */
     struct sl_model_use *models; /* model, slot: 1; models: count. One set an iteration: [iteration * count + i] */
+    struct sl_measure *measures; /* metrics: those of all names in all iterations */
+    size_t measure_count;
     int line;                    /* 0 where defaulted or from --set */
     const struct sl_setting *at; /* where it was said; NULL where defaulted */
 } sl_value;
@@ -34,6 +36,14 @@ typedef struct sl_model_use {
     int64_t version;
     int64_t next; /* what a SLOT parameter will publish; -1 otherwise */
 } sl_model_use;
+
+/* A number of a stage of an earlier phase, in one of its iterations, and the version that it is about. */
+typedef struct sl_measure {
+    const struct sl_stage *stage;
+    int64_t iteration;
+    const char *metric;
+    sl_model_use use;
+} sl_measure;
 
 /* A stage's class with its resolved parameters, or a part's (a trainer's loss). */
 typedef struct sl_object {

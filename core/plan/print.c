@@ -38,6 +38,9 @@ static void models(const sl_plan *plan, const sl_stage *stage, int64_t iteration
             if (use->next >= 0)
                 sl_buffer_printf(text, "→%lld", (long long)use->next);
         }
+        for (size_t k = 0; k < v->measure_count; k++)
+            sl_buffer_printf(text, "%s%s@%lld", k > 0 ? " " : " of ", plan->slots[v->measures[k].use.slot].name,
+                             (long long)v->measures[k].use.version);
     }
 }
 

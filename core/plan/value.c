@@ -196,6 +196,7 @@ static void read_given(const reading *r, const sl_setting *s, sl_value *v)
     case SLUICE_TYPE_STRINGS:
     case SLUICE_TYPE_STAGES:
     case SLUICE_TYPE_MODELS:
+    case SLUICE_TYPE_METRICS:
         read_list(r, s, v);
         break;
     default: /* names of stages, models and classes: resolved later */
@@ -214,7 +215,8 @@ static void take_default(const reading *r, sl_value *v)
         v->text = p->choices[v->integer];
     else if (p->type == SLUICE_TYPE_FILE)
         v->text = p->text ? sl_build_path(r->b, NULL, p->text, r->type->kind == SLUICE_SINK) : NULL;
-    else if (p->type != SLUICE_TYPE_MODELS && p->type != SLUICE_TYPE_STRINGS && p->type != SLUICE_TYPE_STAGES)
+    else if (p->type != SLUICE_TYPE_MODELS && p->type != SLUICE_TYPE_STRINGS && p->type != SLUICE_TYPE_STAGES &&
+             p->type != SLUICE_TYPE_METRICS)
         v->text = p->text;
     v->count = v->text && (p->type == SLUICE_TYPE_MODEL || p->type == SLUICE_TYPE_SLOT);
 }

@@ -65,6 +65,7 @@ static bool is_set(const sl_value *v)
     case SLUICE_TYPE_STRINGS:
     case SLUICE_TYPE_STAGES:
     case SLUICE_TYPE_MODELS:
+    case SLUICE_TYPE_METRICS:
         return v->given;
     default:
         return v->text != NULL;
@@ -87,6 +88,7 @@ static void write_value(FILE *out, const sl_value *v)
     case SLUICE_TYPE_STRINGS:
     case SLUICE_TYPE_STAGES:
     case SLUICE_TYPE_MODELS:
+    case SLUICE_TYPE_METRICS:
         write_items(out, v);
         break;
     default:

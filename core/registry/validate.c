@@ -54,6 +54,7 @@ static size_t member_size(uint32_t type)
         [SLUICE_TYPE_STRINGS] = sizeof(sluice_strings),
         [SLUICE_TYPE_MODELS] = sizeof(sluice_models),
         [SLUICE_TYPE_STAGES] = sizeof(sluice_strings),
+        [SLUICE_TYPE_METRICS] = sizeof(const sluice_measures *),
     };
     return type < sizeof sizes / sizeof *sizes ? sizes[type] : 0;
 }
@@ -91,7 +92,8 @@ static bool type_fits(const sluice_class *c, const sluice_param *p, sl_why *why)
 {
     bool is_stage = sl_kind_is_stage(c->kind);
     bool reference = p->type == SLUICE_TYPE_STAGE || p->type == SLUICE_TYPE_MODEL || p->type == SLUICE_TYPE_SLOT ||
-                     p->type == SLUICE_TYPE_MODELS || p->type == SLUICE_TYPE_STAGES || p->type == SLUICE_TYPE_CLASS;
+                     p->type == SLUICE_TYPE_MODELS || p->type == SLUICE_TYPE_STAGES || p->type == SLUICE_TYPE_METRICS ||
+                     p->type == SLUICE_TYPE_CLASS;
     if (reference && !is_stage)
         return wrong(why, "class '%s': '%s' refers to a stage, model or class, which a %s cannot", c->id, p->name,
                      sl_kind_name(c->kind));

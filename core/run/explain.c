@@ -65,6 +65,7 @@ static const char *reason(const struct line *now, const struct line *was, sl_are
     } forms[] = {{"plugin of ", "the plugin of '%s' changed"},
                  {"content of ", "the content of %s changed"},
                  {"model ", "%s changes"},
+                 {"numbers of ", "the numbers of %s change"},
                  {"input ", "its input '%s' changes"},
                  {"service ", "the service '%s' computes with other numbers"}};
     const char *name = sl_arena_printf(arena, "%.*s", (int)now->name_size, now->name);

@@ -124,6 +124,8 @@ const sluice_model_ref *sl_version_ref(const sl_job *, const sl_model_use *, con
  */
 typedef int sl_version_visitor(void *context, const sl_model_use *);
 int sl_version_visit(const sl_job *, bool published, sl_version_visitor *each, void *context);
+/* The job of a stage in an iteration of its phase. */
+sl_job *sl_job_of(const sl_execution *, const sl_stage *, int64_t iteration);
 /* The job that publishes a version; NULL for version 0. */
 sl_job *sl_version_publisher(const sl_execution *, size_t slot, int64_t version);
 int sl_version_index(sl_execution *); /* makes that lookup, once the jobs are there */

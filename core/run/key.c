@@ -182,6 +182,7 @@ static int add_value(sl_buffer *out, const sl_value *value)
     case SLUICE_TYPE_STRINGS:
     case SLUICE_TYPE_STAGES:
     case SLUICE_TYPE_MODELS:
+    case SLUICE_TYPE_METRICS:
         for (size_t i = 0; rc >= 0 && i < value->count; i++) {
             rc = i > 0 ? sl_buffer_append(out, " ", 1) : SLUICE_OK;
             rc = rc >= 0 ? add_string(out, value->texts[i]) : rc;
@@ -255,6 +256,24 @@ static int add_numerics(struct reader *r)
     return rc;
 }
 
+/* Numbers of other stages are as the stages that reported them. */
+static int add_measures(struct reader *r, const sl_object *object)
+{
+    int rc = SLUICE_OK;
+    for (size_t v = 0; v < object->value_count; v++)
+        for (size_t i = 0; rc >= 0 && i < object->values[v].measure_count; i++) {
+            const sl_measure *m = &object->values[v].measures[i];
+            sl_job *reporter = sl_job_of(r->run, m->stage, m->iteration);
+            char hex[SL_HEX_SIZE];
+            rc = compute(r->run, reporter, r->error);
+            sl_hex(reporter->key, sizeof reporter->key, hex);
+            if (rc >= 0)
+                rc = sl_buffer_printf(r->text, "numbers of %s, iteration %lld\t%s %s\n", m->stage->name,
+                                      (long long)m->iteration + 1, m->metric, hex);
+        }
+    return rc;
+}
+
 static int compute(sl_execution *run, sl_job *job, char *error)
 {
     if (job->keyed)
@@ -278,6 +297,8 @@ static int compute(sl_execution *run, sl_job *job, char *error)
             rc = add_object(&r, &job->stage->parts[p]);
     if (rc >= 0)
         rc = sl_version_visit(job, false, add_version, &r);
+    if (rc >= 0)
+        rc = add_measures(&r, &job->stage->object);
     if (rc >= 0 && job->producer != NULL) {
         char hex[SL_HEX_SIZE];
         rc = compute(run, job->producer, error);

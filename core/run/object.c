@@ -2,6 +2,7 @@
 /* From a class and the plan's values to a living object: cleared state, members by type and offset, parts, init. */
 #include "core/run/internal.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,6 +46,32 @@ static const sluice_model_ref **references(const sl_value *value, const sl_job *
             return NULL;
     }
     return refs;
+}
+
+/* What the stages that it names reported; they are all finished. */
+static const sluice_measures *measures(const sl_value *value, const sl_job *job, sl_arena *arena)
+{
+    sluice_measures *all = sl_arena_alloc(arena, sizeof *all);
+    const sluice_measure **items = sl_arena_alloc(arena, (value->measure_count + 1) * sizeof *items);
+    for (size_t i = 0; items != NULL && i < value->measure_count; i++) {
+        const sl_measure *m = &value->measures[i];
+        const sl_job *reporter = sl_job_of(job->run, m->stage, m->iteration);
+        const char *text =
+            sl_arena_printf(arena, "%s@%lld", job->run->plan->slots[m->use.slot].name, (long long)m->use.version);
+        sluice_measure *made = sl_arena_alloc(arena, sizeof *made);
+        const sluice_model_ref *model = text != NULL ? sl_version_ref(job, &m->use, text, arena) : NULL;
+        if (made == NULL || model == NULL)
+            return NULL;
+        *made = (sluice_measure){model, m->stage->name, m->metric, m->iteration, NAN};
+        for (size_t n = 0; n < reporter->number_count; n++)
+            if (strcmp(reporter->numbers[n].name, m->metric) == 0)
+                made->value = reporter->numbers[n].value;
+        items[i] = made;
+    }
+    if (all == NULL || items == NULL)
+        return NULL;
+    *all = (sluice_measures){items, value->measure_count};
+    return all;
 }
 
 static int set_member(sl_instance *instance, const sl_value *value, sl_instance *part, const sl_job *job,
@@ -94,6 +121,11 @@ static int set_member(sl_instance *instance, const sl_value *value, sl_instance 
             *(const sluice_model_ref **)member = refs[0];
         return SLUICE_OK;
     }
+    case SLUICE_TYPE_METRICS:
+        if (value->count == 0 || job == NULL)
+            return SLUICE_OK;
+        *(const sluice_measures **)member = measures(value, job, arena);
+        return *(const sluice_measures **)member != NULL ? SLUICE_OK : SLUICE_NO_MEMORY;
     case SLUICE_TYPE_CLASS: {
         if (part == NULL || part->type == NULL)
             return SLUICE_OK;

@@ -32,6 +32,7 @@ enum { COLUMNS = sizeof columns / sizeof *columns, CELL = 40, LABEL = 160 };
 
 typedef struct row {
     const char *slot, *phase;
+    const char *trainer;                                /* the stage whose training loss it is */
     int64_t version, iteration, repeat;                 /* version 0 has no phase */
     double value[COLUMNS], low[COLUMNS], high[COLUMNS]; /* NaN = absent */
 } row;
@@ -105,6 +106,8 @@ static bool fill(table *t, const sl_table_entry *entries, size_t count)
                 (!isnan(r->value[c]) && entry->kind != SLUICE_REGULARIZER))
                 continue;
             r->value[c] = value;
+            if (entry->kind == SLUICE_TRAINER)
+                r->trainer = entry->stage;
             r->low[c] = number(entry, columns[c].metric, "/low");
             r->high[c] = number(entry, columns[c].metric, "/high");
         }
@@ -312,6 +315,16 @@ static const row *edge(const table *t, int c, bool last)
     return found;
 }
 
+/* The first row that can be compared with the last: losses of one training stage only, as another has another loss or
+ * other data. */
+static const row *comparable(const table *t, int c, const row *last)
+{
+    for (size_t i = 0; last != NULL && columns[c].kinds == 1u << SLUICE_TRAINER && i < t->count; i++)
+        if (!isnan(t->rows[i].value[c]) && strcmp(t->rows[i].trainer, last->trainer) == 0)
+            return &t->rows[i];
+    return edge(t, c, false);
+}
+
 static const char *overlap(const row *a, const row *b, int c)
 {
     if (isnan(a->low[c]) || isnan(b->low[c]))
@@ -330,7 +343,7 @@ static void sentence(const table *t, const table *control, FILE *out)
         int c = 0;
         while (strcmp(columns[c].metric, told[i].metric) != 0)
             c++;
-        const row *from = edge(t, c, false), *to = edge(t, c, true);
+        const row *to = edge(t, c, true), *from = comparable(t, c, to);
         if (from == NULL || from == to)
             continue;
         const double scale = columns[c].format == SHARE ? 100 : 1, change = scale * (to->value[c] - from->value[c]);
@@ -351,6 +364,21 @@ static void sentence(const table *t, const table *control, FILE *out)
         }
         fputc('\n', out);
         return;
+    }
+}
+
+/* "best: policy@5 is policy@3, the best of 4 versions (0.612)." for each stage that chose among versions. */
+static void tell_kept(const sl_table_entry *entries, size_t count, const sl_table_listener *listener, void *context)
+{
+    for (size_t i = 0; i < count; i++) {
+        const sl_table_entry *e = &entries[i];
+        const double kept = number(e, "kept_version", ""), versions = number(e, "versions", "");
+        char text[512];
+        if (e->slot == NULL || !e->publishes || isnan(kept) || isnan(versions))
+            continue;
+        snprintf(text, sizeof text, "%s: %s@%lld is %s@%.0f, the best of %.0f version%s (%.6g).\n", e->stage, e->slot,
+                 (long long)e->version, e->slot, kept, versions, versions == 1 ? "" : "s", number(e, "kept_value", ""));
+        listener->sentence(context, text);
     }
 }
 
@@ -404,6 +432,7 @@ void sl_table_tell(const sl_table_entry *entries, size_t count, const sl_table_l
     } else {
         tell_judges(entries, count, listener, context);
     }
+    tell_kept(entries, count, listener, context);
     free(all.rows);
 }
 

@@ -66,12 +66,25 @@ const sluice_model_ref *sl_version_ref(const sl_job *job, const sl_model_use *us
     return ref->path != NULL ? ref : NULL;
 }
 
+sl_job *sl_job_of(const sl_execution *run, const sl_stage *stage, int64_t iteration)
+{
+    sl_job *first = run->jobs;
+    while (first->stage != stage)
+        first++;
+    return first + (size_t)iteration * stage->phase->stage_count;
+}
+
 static int visit_object(const sl_job *job, const sl_object *object, bool published, sl_version_visitor *each,
                         void *context)
 {
     for (size_t v = 0; v < object->value_count; v++) {
         const sl_value *value = &object->values[v];
         const uint32_t type = value->param->type;
+        for (size_t i = 0; !published && i < value->measure_count; i++) {
+            const int rc = each(context, &value->measures[i].use);
+            if (rc != SLUICE_OK)
+                return rc;
+        }
         if (value->models == NULL || (published && type != SLUICE_TYPE_SLOT))
             continue;
         const size_t count = type == SLUICE_TYPE_MODELS ? value->count : 1;

@@ -8,6 +8,7 @@ SLUICE_EXPORT extern const struct sluice_abi_all {
     sluice_doubles doubles;
     sluice_strings strings;
     sluice_models models;
+    sluice_measures measures;
     sluice_param param;
     sluice_metric_info metric_info;
     sluice_class class;

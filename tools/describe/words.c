@@ -9,10 +9,22 @@ enum { LINE = 100 };
 
 const char *ds_type(const sluice_param *p)
 {
-    static const char *const names[] = {
-        "",       "true or false",   "integer",       "number",         "text",
-        "choice", "stage",           "model",         "slot",           "file",
-        "class",  "list of numbers", "list of texts", "list of models", "list of stages"};
+    static const char *const names[] = {"",
+                                        "true or false",
+                                        "integer",
+                                        "number",
+                                        "text",
+                                        "choice",
+                                        "stage",
+                                        "model",
+                                        "slot",
+                                        "file",
+                                        "class",
+                                        "list of numbers",
+                                        "list of texts",
+                                        "list of models",
+                                        "list of stages",
+                                        "list of metrics"};
     return p->type == SLUICE_TYPE_CLASS ? sl_kind_name(p->kind) : names[p->type];
 }
 

@@ -37,7 +37,9 @@ static const char *value_text(sl_arena *arena, const sl_value *v)
         return sl_arena_printf(arena, "%.6g", v->number);
     case SLUICE_TYPE_DOUBLES:
     case SLUICE_TYPE_STRINGS:
+    case SLUICE_TYPE_STAGES:
     case SLUICE_TYPE_MODELS:
+    case SLUICE_TYPE_METRICS:
         for (size_t i = 0; text != NULL && i < v->count; i++)
             text = v->numbers != NULL ? sl_arena_printf(arena, "%s%s%.6g", text, i ? " " : "", v->numbers[i])
                                       : sl_arena_printf(arena, "%s%s%s", text, i ? " " : "", v->texts[i]);

@@ -58,6 +58,14 @@ static sw_job *publisher_of(sw_run *run, size_t slot, int64_t version)
 
 static int hash_job(sw_run *, sw_job *);
 
+static sw_job *job_of(sw_run *run, const sl_stage *stage, int64_t iteration)
+{
+    sw_job *first = run->jobs;
+    while (first->stage != stage)
+        first++;
+    return first + (size_t)iteration * stage->phase->stage_count;
+}
+
 static int add_object(sw_run *run, const sw_job *job, const sl_object *object, XXH3_state_t *hash)
 {
     int rc = SLUICE_OK;
@@ -68,6 +76,11 @@ static int add_object(sw_run *run, const sw_job *job, const sl_object *object, X
         const sl_value *value = &object->values[v];
         const size_t count = value->models == NULL ? 0 : value->param->type == SLUICE_TYPE_MODELS ? value->count : 1;
         add_value(hash, value);
+        for (size_t i = 0; rc >= 0 && i < value->measure_count; i++) {
+            sw_job *reporter = job_of(run, value->measures[i].stage, value->measures[i].iteration);
+            rc = hash_job(run, reporter);
+            add(hash, reporter->hash, sizeof reporter->hash);
+        }
         for (size_t i = 0; rc >= 0 && i < count; i++) {
             const sl_model_use *use = &value->models[(size_t)job->iteration * count + i];
             const sl_slot *slot = &run->plan->slots[use->slot];

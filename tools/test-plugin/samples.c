@@ -308,7 +308,8 @@ bool tp_samples_write_files(const tp_subject *s)
     bool asks = false, reads = false;
     for (size_t i = 0; i < s->value_count; i++) {
         const uint32_t type = s->values[i].param->type;
-        asks = asks || type == SLUICE_TYPE_MODEL || type == SLUICE_TYPE_SLOT || type == SLUICE_TYPE_MODELS;
+        asks = asks || type == SLUICE_TYPE_MODEL || type == SLUICE_TYPE_SLOT || type == SLUICE_TYPE_MODELS ||
+               type == SLUICE_TYPE_METRICS;
         reads = reads || (type == SLUICE_TYPE_FILE && s->type->kind != SLUICE_SINK);
     }
     bool made = mkdir(TP_OUTPUT, 0700) == 0 || errno == EEXIST;

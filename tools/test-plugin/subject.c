@@ -162,6 +162,7 @@ static bool read_value(tp_subject *s, tp_value *v, const char *text)
     case SLUICE_TYPE_MODEL:
     case SLUICE_TYPE_SLOT:
     case SLUICE_TYPE_MODELS:
+    case SLUICE_TYPE_METRICS:
         return false; /* the suite has models of its own */
     default:
         v->text = text;
@@ -267,6 +268,13 @@ static const sluice_model_ref slot = {
     .slot = "policy", .version = 1, .path = TP_MODELS "/1", .dtype = "float32", .text = "policy", .next = 2};
 static const sluice_model_ref *const both_models[] = {&models[1], &models[0]};
 
+/* One of them was not reported. */
+static const sluice_measure measures[] = {{&models[0], "eval", "accuracy", 0, 0.25},
+                                          {&models[1], "eval", "accuracy", 1, 0.75},
+                                          {&models[0], "eval", "accuracy", 2, NAN}};
+static const sluice_measure *const measure_items[] = {&measures[0], &measures[1], &measures[2]};
+static const sluice_measures three_measures = {measure_items, 3};
+
 static void write_member(const tp_value *v, void *self, const sluice_part *part, size_t *given)
 {
     void *at = (char *)self + v->param->offset;
@@ -303,6 +311,9 @@ static void write_member(const tp_value *v, void *self, const sluice_part *part,
         return;
     case SLUICE_TYPE_MODELS:
         *(sluice_models *)at = (sluice_models){both_models, v->count <= 2 ? v->count : 2};
+        return;
+    case SLUICE_TYPE_METRICS:
+        *(const sluice_measures **)at = v->set ? &three_measures : NULL;
         return;
     case SLUICE_TYPE_CLASS:
         *(const sluice_part **)at = part->type != NULL ? part : NULL;

@@ -42,7 +42,10 @@ typedef enum sluice_param_type {
     SLUICE_TYPE_DOUBLES = 11, /* sluice_doubles */
     SLUICE_TYPE_STRINGS = 12, /* sluice_strings */
     SLUICE_TYPE_MODELS = 13,  /* sluice_models: several versions, e.g. for averaging */
-    SLUICE_TYPE_STAGES = 14   /* sluice_strings: names of other stages of this phase, each as SLUICE_TYPE_STAGE */
+    SLUICE_TYPE_STAGES = 14,  /* sluice_strings: names of other stages of this phase, each as SLUICE_TYPE_STAGE */
+    /* const sluice_measures *: numbers that stages of earlier phases reported, each written "stage/metric", in all
+     * their iterations; NULL when not set. Where the class has a slot, about versions of that slot */
+    SLUICE_TYPE_METRICS = 15
 } sluice_param_type;
 
 /* One version of a model as the plan resolved it. Owned by the host. */
@@ -77,6 +80,20 @@ typedef struct sluice_models {
     const sluice_model_ref *const *items;
     size_t count;
 } sluice_models;
+
+/* A number that a stage reported, and the version it is about: that which the stage itself, or else the nearest stage
+ * upstream of it, reads or publishes. Owned by the host. */
+typedef struct sluice_measure {
+    const sluice_model_ref *model;
+    const char *stage, *metric;
+    int64_t iteration; /* of its phase, from 0 */
+    double value;      /* not a number where that iteration did not report it */
+} sluice_measure;
+
+typedef struct sluice_measures {
+    const sluice_measure *const *items; /* in the order written, each by iteration */
+    size_t count;
+} sluice_measures;
 
 /* One parameter. The host steps through a table by the class's `param_size`, so this struct may grow. */
 typedef struct sluice_param {
@@ -124,6 +141,7 @@ typedef struct sluice_param {
 #define SLUICE_STRINGS(state, member, ...) SLUICE_PARAM(state, member, SLUICE_TYPE_STRINGS, __VA_ARGS__)
 #define SLUICE_MODELS(state, member, ...)  SLUICE_PARAM(state, member, SLUICE_TYPE_MODELS, __VA_ARGS__)
 #define SLUICE_STAGES(state, member, ...)  SLUICE_PARAM(state, member, SLUICE_TYPE_STAGES, __VA_ARGS__)
+#define SLUICE_METRICS(state, member, ...) SLUICE_PARAM(state, member, SLUICE_TYPE_METRICS, __VA_ARGS__)
 #define SLUICE_PARAMS_END                  { .type = SLUICE_TYPE_END }
 /* clang-format on */
 
