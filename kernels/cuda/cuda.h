@@ -87,6 +87,7 @@ typedef struct kn_cuda {
     char refusal[256];                /* why memory was last refused, in one line with the numbers */
     bool stepping;                    /* calls are written down: graph.c */
     bool waits;                       /* after each launch, so that an error names its kernel: SLUICE_CUDA_WAIT=1 */
+    struct kn_cuda_name *names;       /* kept by kn_cuda_keep_name */
     const char *asked[KN_CUDA_ASKED]; /* the last kernels, a ring */
     unsigned asked_count;
 } kn_cuda;
@@ -111,6 +112,8 @@ typedef cudaError_t (*kn_cuda_run)(const void *with, cudaStream_t stream);
 void kn_cuda_ask(kn_cuda *, kn_cuda_run run, const void *with, size_t bytes, const char *what);
 void kn_cuda_clear(kn_cuda *, void *device, size_t bytes);
 void kn_cuda_copy(kn_cuda *, void *to, const void *from, size_t bytes);
+/* A name for `what` that lives as long as the device; NULL without memory. */
+const char *kn_cuda_keep_name(kn_cuda *, const char *name);
 /* Carries out what is written down: before anything is launched otherwise. */
 void kn_cuda_flush(kn_cuda *);
 /* Names for errors what was launched otherwise. */

@@ -61,6 +61,27 @@ int kn_cuda_refuse(kn_cuda *c, int status)
     return c->status;
 }
 
+struct kn_cuda_name {
+    struct kn_cuda_name *next;
+    char text[];
+};
+
+const char *kn_cuda_keep_name(kn_cuda *c, const char *name)
+{
+    for (struct kn_cuda_name *n = c->names; n; n = n->next)
+        if (strcmp(n->text, name) == 0)
+            return n->text;
+    struct kn_cuda_name *n = malloc(sizeof(*n) + strlen(name) + 1);
+    if (!n) {
+        kn_cuda_refuse(c, KN_NO_MEMORY);
+        return NULL;
+    }
+    strcpy(n->text, name);
+    n->next = c->names;
+    c->names = n;
+    return n->text;
+}
+
 kn_cuda *kn_cuda_begin(kn_device *device)
 {
     kn_cuda *c = (kn_cuda *)device;
@@ -331,6 +352,10 @@ void kn_cuda_free(kn_device *device)
     cudaGetLastError();
     if (c->host)
         kn_cpu_free(c->host);
+    for (struct kn_cuda_name *n = c->names, *next; n; n = next) {
+        next = n->next;
+        free(n);
+    }
     pthread_mutex_destroy(&c->lock);
     free(c);
 }

@@ -45,6 +45,11 @@ SLUICE_EXPORT extern const struct sluice_abi_all {
     sluice_step_info step_info;
     sluice_tensor tensor;
     sluice_model_service model_service;
+    sluice_device_info device_info;
+    sluice_device_memory device_memory;
+    sluice_device_service device_service;
+    sluice_cuda_info cuda_info;
+    sluice_cuda_service cuda_service;
     sluice_draw draw;
     enum sluice_result result;
     enum sluice_log_level log_level;
@@ -55,6 +60,7 @@ SLUICE_EXPORT extern const struct sluice_abi_all {
     enum sluice_fields fields;
     enum sluice_traits traits;
     enum sluice_purpose purpose;
+    enum sluice_layout layout;
     enum sluice_finish finish;
     sluice_param_type param_type;
     sluice_kind kind;

@@ -13,6 +13,8 @@
 #include <sluice/metrics.h>
 #include <sluice/service.h>
 #include <sluice/model.h>
+#include <sluice/device.h>
+#include <sluice/cuda.h>
 #include <sluice/random.h>
 
 #endif

@@ -1,0 +1,34 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The door by which the model runtime opens a device that is another plugin's: a service of the host, asked for by the
+ * backend's id. It is no public interface; both sides are built from one source.
+ *
+ *     const kn_backend *backend = sluice_service(host, KN_BACKEND_CUDA);
+ *     kn_device *device = backend && kn_backend_fits(backend) ? backend->open(backend, &why) : NULL;
+ */
+#ifndef KERNELS_BACKEND_H
+#define KERNELS_BACKEND_H
+
+#include "kernels/ops.h"
+
+#define KN_BACKEND_CUDA "sluice.backend.cuda/1"
+
+typedef struct kn_backend {
+    size_t size;      /* sizeof(kn_backend) */
+    size_t ops_size;  /* sizeof(kn_ops) */
+    const char *kind; /* "cuda" */
+    /* One device a run, made by the first who asks; every open is closed once. NULL and one line in *why (good as long
+     * as the backend) when there is none that works; asked again, it gives the same answer. Any thread. */
+    kn_device *(*open)(const struct kn_backend *, const char **why);
+    void (*close)(const struct kn_backend *, kn_device *);
+    /* As its maker calls it. */
+    const char *(*name)(const kn_device *);
+} kn_backend;
+
+/* Whether both were built with the same op table. */
+static inline bool kn_backend_fits(const kn_backend *backend)
+{
+    return backend->size == sizeof(kn_backend) && backend->ops_size == sizeof(kn_ops);
+}
+
+#endif
