@@ -61,7 +61,7 @@ static inline size_t kn_min(size_t a, size_t b)
 /* --- memory (memory.c) --- */
 
 /* 64-byte aligned; large blocks in huge pages where the system gives them. Freed with free(). */
-void *kn_memory(size_t bytes);
+void *kn_memory_new(size_t bytes);
 /* Zeros, that take no memory before they are touched; a cache for the longest prompts costs what it holds. */
 void *kn_memory_mapped(size_t bytes);
 void kn_memory_unmap(void *, size_t bytes);

@@ -24,8 +24,8 @@ kn_matrix *KN(matrix_new_bf16)(kn_device *device, size_t out, size_t in, bool wi
     m->dtype = KN_BF16;
     m->out = out;
     m->in = in;
-    m->forward16 = kn_memory(forward);
-    m->back16 = with_backward ? kn_memory(back) : NULL;
+    m->forward16 = kn_memory_new(forward);
+    m->back16 = with_backward ? kn_memory_new(back) : NULL;
     if (!m->forward16 || (with_backward && !m->back16)) {
         KN(matrix_free_bf16)(device, m);
         return NULL;

@@ -8,7 +8,7 @@
 
 enum { ALIGN = 64, HUGE = 2 << 20 };
 
-void *kn_memory(size_t bytes)
+void *kn_memory_new(size_t bytes)
 {
     void *p = NULL;
     const bool large = bytes >= 2 * (size_t)HUGE;
@@ -82,7 +82,7 @@ void *kn_scratch_take(kn_cpu *cpu, size_t bytes)
         b = NULL;
     }
     if (!b) {
-        if (bytes > SIZE_MAX / 2 || !(b = kn_memory(ALIGN + bytes)))
+        if (bytes > SIZE_MAX / 2 || !(b = kn_memory_new(ALIGN + bytes)))
             return NULL;
         b->bytes = bytes;
     }

@@ -185,7 +185,7 @@ static bool make_weights(kn_onednn_side *s)
 #else
     const dnnl_memory_desc_t *layout = dnnl_primitive_desc_query_md(s->write.desc, dnnl_query_weights_md, 0);
 #endif
-    s->packed = kn_memory(dnnl_memory_desc_get_size(layout));
+    s->packed = kn_memory_new(dnnl_memory_desc_get_size(layout));
     if (!s->packed || dnnl_memory_create(&s->weights, layout, s->library->engine, s->packed) != dnnl_success)
         return false;
     memset(s->packed, 0, dnnl_memory_desc_get_size(layout));

@@ -24,7 +24,7 @@ static size_t row_group(const kn_device *device)
 
 static void *device_alloc(kn_device *device, size_t bytes)
 {
-    return kn_memory(bytes);
+    return kn_memory_new(bytes);
 }
 
 static void device_free(kn_device *device, void *p)

@@ -15,8 +15,8 @@ kn_matrix *KN(matrix_new)(kn_device *device, size_t out, size_t in, bool with_ba
     const size_t back = kn_ceil(in, NR) * NR * out * sizeof(float);
     m->out = out;
     m->in = in;
-    m->forward = kn_memory(forward);
-    m->back = with_backward ? kn_memory(back) : NULL;
+    m->forward = kn_memory_new(forward);
+    m->back = with_backward ? kn_memory_new(back) : NULL;
     kn_onednn *onednn = ((kn_cpu *)device)->onednn;
     if (onednn) {
         m->onednn_forward = kn_onednn_side_new(onednn, in, out, 1, in);
