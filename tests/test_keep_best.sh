@@ -59,6 +59,30 @@ run pairs dpo.cfg --set train.keep=best --set train.best_by=rewards/margins
 best=$(validations pairs rewards\\/margins | awk '{ if (NR == 1 || $1 > most) { most = $1; at = NR } } END { print at }')
 [ "$(number pairs best_epoch)" = "$best.0" ] && ok || bad "by margins: epoch $(number pairs best_epoch), not $best"
 
+# Killed again and again on its way, with a checkpoint after each step: the same model and numbers.
+"$sluice" run sft.cfg --set tune.keep=best --set tune.epochs=8 --set tune.checkpoint_every=0 --out whole --store off --quiet >log 2>&1 || bad "whole: $(cat log)"
+n=0
+while [ $n -lt 12 ]; do
+    n=$((n + 1))
+    "$sluice" run sft.cfg --set tune.keep=best --set tune.epochs=8 --set tune.checkpoint_every=0 --out killed --store off --quiet >log 2>&1 &
+    child=$!
+    sleep "0.$((20 + 3 * n))"
+    kill -9 $child 2>/dev/null || n=12
+    wait $child 2>/dev/null
+done
+run killed sft.cfg --set tune.keep=best --set tune.epochs=8 --set tune.checkpoint_every=0
+same whole killed
+cmp -s whole/metrics.jsonl killed/metrics.jsonl && ok || bad 'kills change the numbers'
+grep -q 'goes on after step' killed/log.txt && ok || bad 'no kill hit the training'
+# Stopped by a signal and gone on with, likewise.
+"$sluice" run sft.cfg --set tune.keep=best --set tune.epochs=8 --out stopped --store off --quiet >log 2>&1 &
+child=$!
+sleep 0.4
+kill -TERM $child
+wait $child
+run stopped sft.cfg --set tune.keep=best --set tune.epochs=8 
+cmp -s whole/metrics.jsonl stopped/metrics.jsonl && same whole stopped || bad 'a stop changes the numbers'
+
 # Mistakes.
 "$sluice" run sft.cfg --set tune.keep=best --set tune.validation=0.0 --out no --store off >log 2>&1 && bad 'keep = best without a split'
 grep -q 'keep = "best" has nothing to go by' log && ok || bad "$(tail -n 1 log)"

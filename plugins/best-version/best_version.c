@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sluice/stage.h>
-#include "plugins/best-version/copy.h"
+#include "plugins/common/copy.h"
 
 enum better { BETTER_HIGHER, BETTER_LOWER };
 

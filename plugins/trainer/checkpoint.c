@@ -3,6 +3,8 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include "plugins/common/copy.h"
 #include "plugins/trainer/checkpoint.h"
 
 /* The service may be of an older host. */
@@ -22,7 +24,7 @@ static int write_counts(const sluice_host *host, const char *path, const void *c
 }
 
 int checkpoint_save(const sluice_host *host, const sluice_model_service *service, sluice_training *training,
-                    const void *counts, size_t size)
+                    const void *counts, size_t size, const char *best)
 {
     char path[PATH_MAX];
     const char *folder;
@@ -38,27 +40,37 @@ int checkpoint_save(const sluice_host *host, const sluice_model_service *service
     snprintf(path, sizeof path, "%s/training", folder);
     if (rc >= 0)
         rc = service->train_suspend(training, path);
+    snprintf(path, sizeof path, "%s/best", folder);
+    if (rc >= 0 && best)
+        rc = mkdir(path, 0777) == 0 ? copy_model(host, best, path)
+                                    : sluice_error(host, SLUICE_IO, "cannot make %s: %s", path, strerror(errno));
     return rc < 0 ? rc : sluice_checkpoint_commit(host);
 }
 
+int checkpoint_best(const sluice_host *host, const char *folder, const char *to)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/best", folder);
+    return copy_model(host, path, to);
+}
+
 int checkpoint_load(const sluice_host *host, const sluice_model_service *service, sluice_training *training,
-                    void *counts, size_t size)
+                    void *counts, size_t size, const char **folder)
 {
     char path[PATH_MAX], read[1024];
-    const char *folder;
     if (!can_suspend(service) || size > sizeof read)
         return SLUICE_END;
-    int rc = sluice_checkpoint(host, &folder);
+    int rc = sluice_checkpoint(host, folder);
     if (rc != SLUICE_OK)
         return rc;
-    snprintf(path, sizeof path, "%s/counts", folder);
+    snprintf(path, sizeof path, "%s/counts", *folder);
     FILE *in = fopen(path, "rbe");
     const bool whole = in && fread(read, size, 1, in) == 1 && fgetc(in) == EOF;
     if (in)
         fclose(in);
     if (!whole)
         return sluice_error(host, SLUICE_BAD_FILE, "%s is damaged; delete its folder, or run again with --fresh", path);
-    snprintf(path, sizeof path, "%s/training", folder);
+    snprintf(path, sizeof path, "%s/training", *folder);
     rc = service->train_resume(training, path);
     if (rc == SLUICE_OK)
         memcpy(counts, read, size);

@@ -29,6 +29,9 @@ struct counts {
     struct window window;
     double total_loss;
     uint64_t steps, skipped_steps, tokens;
+    double changed; /* distance between the weights before and those to be published */
+    double best[BY_COUNT];
+    int64_t best_epoch; /* whose weights lie where the next version is written; 0 = none yet */
 };
 
 struct trainer {
@@ -53,10 +56,7 @@ struct trainer {
     struct counts counts;
     uint64_t total_steps;
     double saved;    /* monotonic seconds, when the last checkpoint was written */
-    double changed;  /* distance between the weights before and after */
     const char *dir; /* where the next version is written */
-    double best[BY_COUNT];
-    int64_t best_epoch;
 };
 
 static const char *const schedules[] = {"cosine", "linear", "constant", NULL};
@@ -123,7 +123,7 @@ static const sluice_param params[] = {
                          "epoch."),
     SLUICE_CHOICE(struct trainer, keep, .value = KEEP_LAST, .choices = kept,
                   .doc = "Which weights are published: the last, or those after the epoch that was best on the "
-                         "validation split. With best an interrupted training starts anew."),
+                         "validation split."),
     SLUICE_CHOICE(struct trainer, best_by, .value = BY_LOSS, .choices = bests,
                   .doc = "What keep = best goes by: the smallest loss, or the largest of the others."),
     SLUICE_DOUBLE(struct trainer, checkpoint_every, .value = 60, .min = 0, .unit = "seconds", .speed_only = true,
@@ -395,8 +395,8 @@ static int between(struct trainer *t)
 {
     const bool stopping = sluice_cancelled(t->host);
     int rc = SLUICE_OK;
-    if (t->keep != KEEP_BEST && (stopping || monotonic() - t->saved >= t->checkpoint_every)) {
-        rc = checkpoint_save(t->host, t->policy.service, t->training, &t->counts, sizeof t->counts);
+    if (stopping || monotonic() - t->saved >= t->checkpoint_every) {
+        rc = checkpoint_save(t->host, t->policy.service, t->training, &t->counts, sizeof t->counts, t->dir);
         t->saved = monotonic();
     }
     return rc >= 0 && stopping ? SLUICE_CANCELLED : rc;
@@ -405,8 +405,8 @@ static int between(struct trainer *t)
 /* How far the new weights are from those training started from. */
 static int measure_change(struct trainer *t)
 {
-    int rc = t->policy.service->train_distance(t->training, &t->changed);
-    if (rc >= 0 && t->changed == 0)
+    int rc = t->policy.service->train_distance(t->training, &t->counts.changed);
+    if (rc >= 0 && t->counts.changed == 0)
         sluice_log(t->host, SLUICE_LOG_WARNING, "training changed no weight; is lr = %g too small?", t->lr);
     return rc;
 }
@@ -432,10 +432,11 @@ static int end_epoch(struct trainer *t, int64_t epoch)
         return SLUICE_OK;
     int rc = validate(&t->work, t->members + t->trained, held, t->counts.steps,
                       (double)t->counts.steps / (double)t->total_steps, values);
-    if (rc < 0 || t->keep != KEEP_BEST || (t->best_epoch > 0 && !validate_better(t->best_by, values, t->best)))
+    if (rc < 0 || t->keep != KEEP_BEST ||
+        (t->counts.best_epoch > 0 && !validate_better(t->best_by, values, t->counts.best)))
         return rc;
-    memcpy(t->best, values, sizeof t->best);
-    t->best_epoch = epoch + 1;
+    memcpy(t->counts.best, values, sizeof t->counts.best);
+    t->counts.best_epoch = epoch + 1;
     return save(t);
 }
 
@@ -489,6 +490,7 @@ static int train(struct trainer *t)
                                   .head_from = t->head_model.model,
                                   .freeze_body = t->freeze == FREEZE_BODY,
                                   .recompute = t->recompute};
+    const char *checkpoint;
     int rc = split(t);
     if (rc >= 0)
         rc = t->policy.service->train_begin(t->policy.model, &optimizer, &t->training);
@@ -506,10 +508,13 @@ static int train(struct trainer *t)
                              .examples = &t->examples,
                              .heads = t->heads,
                              .micro_tokens = (size_t)t->micro_tokens};
-    rc = t->keep == KEEP_BEST ? SLUICE_END
-                              : checkpoint_load(t->host, t->policy.service, t->training, &t->counts, sizeof t->counts);
+    rc = checkpoint_load(t->host, t->policy.service, t->training, &t->counts, sizeof t->counts, &checkpoint);
     if (rc == SLUICE_OK)
         sluice_log(t->host, SLUICE_LOG_INFO, "goes on after step %llu", (unsigned long long)t->counts.steps);
+    if (rc == SLUICE_OK && t->counts.best_epoch > 0)
+        rc = sluice_publish_begin(t->host, t->model, &t->dir);
+    if (rc == SLUICE_OK && t->dir)
+        rc = checkpoint_best(t->host, checkpoint, t->dir);
     if (rc >= 0)
         rc = take_steps(t);
     if (rc < 0)
@@ -523,7 +528,7 @@ static int train(struct trainer *t)
 
 static int publish(struct trainer *t)
 {
-    const int rc = t->best_epoch > 0 ? SLUICE_OK : save(t);
+    const int rc = t->counts.best_epoch > 0 ? SLUICE_OK : save(t);
     t->policy.service->train_end(t->training);
     t->training = NULL;
     return rc < 0 ? rc : sluice_publish_commit(t->host, t->model);
@@ -545,7 +550,7 @@ static int finish(void *self)
     sluice_number numbers[] = {{"train_loss", t->counts.total_loss / (double)t->counts.steps},
                                {"steps", (double)t->counts.steps},
                                {"examples", (double)t->trained},
-                               {"weights_changed", t->changed},
+                               {"weights_changed", t->counts.changed},
                                {"bare", (double)g->bare},
                                {"identical", (double)g->identical},
                                {"weightless", (double)g->weightless},
@@ -558,7 +563,7 @@ static int finish(void *self)
                                {"reference_computed", (double)g->computed}};
     sluice_metrics(t->host, -1, numbers, sizeof numbers / sizeof *numbers - (g->reference ? 0 : 2));
     const sluice_number held[] = {{"validation_examples", (double)(t->examples.count - t->trained)},
-                                  {"best_epoch", (double)t->best_epoch}};
+                                  {"best_epoch", (double)t->counts.best_epoch}};
     if (t->validation > 0)
         sluice_metrics(t->host, -1, held, t->keep == KEEP_BEST ? 2 : 1);
     return SLUICE_OK;

@@ -1,6 +1,6 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE /* copy_file_range */
-#include "plugins/best-version/copy.h"
+#include "plugins/common/copy.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -36,19 +36,17 @@ static bool write_all(int to, const char *bytes, size_t size)
 }
 
 /* 0, or -1 with errno set. */
-static int copy_bytes(const sluice_host *host, int from, int to)
+static int copy_bytes(int from, int to)
 {
     char buffer[65536];
-    ssize_t n = 1;
-    while ((n = copy_file_range(from, NULL, to, NULL, 64 << 20, 0)) > 0 || (n < 0 && errno == EINTR))
-        if (sluice_cancelled(host))
-            return errno = ECANCELED, -1;
+    ssize_t n;
+    do
+        n = copy_file_range(from, NULL, to, NULL, 64 << 20, 0);
+    while (n > 0 || (n < 0 && errno == EINTR));
     /* Two file systems, or one that cannot: goes on from where it is. */
-    while (n != 0 && !sluice_cancelled(host)) {
+    while (n != 0) {
         n = read(from, buffer, sizeof buffer);
-        if (n < 0 && errno != EINTR)
-            return -1;
-        if (n > 0 && !write_all(to, buffer, (size_t)n))
+        if ((n < 0 && errno != EINTR) || (n > 0 && !write_all(to, buffer, (size_t)n)))
             return -1;
     }
     return 0;
@@ -64,15 +62,13 @@ static int copy_file(const sluice_host *host, const char *from, const char *to)
         return in < 0 ? sluice_error(host, SLUICE_IO, "cannot read %s: %s", from, strerror(errno)) : SLUICE_OK;
     }
     const int out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    int rc = out >= 0 ? copy_bytes(host, in, out) : -1;
+    int rc = out >= 0 ? copy_bytes(in, out) : -1;
     int why = errno;
     if (out >= 0 && close(out) != 0 && rc == 0) {
         rc = -1;
         why = errno;
     }
     close(in);
-    if (sluice_cancelled(host))
-        return SLUICE_CANCELLED;
     return rc == 0 ? SLUICE_OK : sluice_error(host, SLUICE_IO, "cannot copy %s to %s: %s", from, to, strerror(why));
 }
 

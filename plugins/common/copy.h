@@ -1,6 +1,6 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
-#ifndef BEST_VERSION_COPY_H
-#define BEST_VERSION_COPY_H
+#ifndef PLUGINS_COPY_H
+#define PLUGINS_COPY_H
 
 #include <sluice/host.h>
 
