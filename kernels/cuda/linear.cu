@@ -55,7 +55,7 @@ template <kn_dtype D> static kn_matrix *matrix_new(kn_device *device, size_t out
     m->dtype = D;
     m->w = kn_cuda_alloc(c, out * in * kn_size_of(D));
     if (m->w != NULL)
-        KN_CUDA(c, cudaMemsetAsync(m->w, 0, out * in * kn_size_of(D), c->stream));
+        kn_cuda_clear(c, m->w, out * in * kn_size_of(D));
     const bool whole = m->w != NULL;
     if (kn_cuda_end(c) == KN_OK && whole)
         return m;
@@ -69,7 +69,7 @@ template <kn_dtype D> static int matrix_set(kn_device *device, kn_matrix *m, con
     if (c == NULL)
         return KN_DEVICE_FAILED;
     if (D == KN_F32)
-        KN_CUDA(c, cudaMemcpyAsync(m->w, w, m->out * m->in * sizeof(float), cudaMemcpyDeviceToDevice, c->stream));
+        kn_cuda_copy(c, m->w, w, m->out * m->in * sizeof(float));
     else
         kn_cuda_round(c, m->w, w, m->out * m->in);
     return kn_cuda_end(c);

@@ -11,18 +11,17 @@
  * elements from row to row. `added` has y's type and distance of rows, and may be y. Types: float32 throughout,
  * bfloat16 throughout, or bfloat16 into float32. Sums are float32 (never TF32) and rounded once. */
 typedef struct kn_product {
-    kn_layout layout;
     size_t m, n, k;
+    size_t lda, ldb, ldy;
     const void *a, *b;
-    size_t lda, ldb;
-    kn_dtype from;
     void *y;
-    size_t ldy;
-    kn_dtype to;
     const float *bias; /* float32, NULL = none; into bfloat16 cuBLASLt adds it rounded to bfloat16, as PyTorch does */
     const void *added; /* NULL = none */
+    kn_layout layout;
+    kn_dtype from, to;
     float beta;
-    bool each_row; /* a row's bits must not depend on m */
+    uint32_t each_row; /* a row's bits must not depend on m */
+    uint32_t zero;     /* no padding: products that are put off are compared as bytes */
 } kn_product;
 
 static inline size_t kn_size_of(kn_dtype type)
@@ -61,8 +60,9 @@ KDEV void narrow(__nv_bfloat16 *to, float x)
 
 /* Asks for the product: by cuBLASLt where it can. m, n or k may be 0. */
 void kn_cuda_multiply(kn_cuda *, const kn_product *);
-/* The same by our own kernel: any shape, any alignment, one order of sums. Not fast. */
-void kn_cuda_multiply_own(kn_cuda *, const kn_product *);
+/* The product by our own kernel (a kn_cuda_run, given a kn_product): any shape, any alignment, one order of sums. Not
+ * fast. */
+cudaError_t kn_cuda_product_own(const void *product, cudaStream_t stream);
 /* to[n] = from[n] rounded to bfloat16. */
 void kn_cuda_round(kn_cuda *, void *to, const float *from, size_t n);
 

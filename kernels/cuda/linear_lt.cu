@@ -202,11 +202,20 @@ static int propose(kn_cuda *c, choice *e, cublasLtMatmulHeuristicResult_t *propo
     return good;
 }
 
-static cublasStatus_t multiply(kn_cuda *c, choice *e, const cublasLtMatmulAlgo_t *algo, const kn_product *p, void *y)
+static cublasStatus_t set_bias(choice *e, const void *bias)
+{
+    if (!e->key.bias)
+        return CUBLAS_STATUS_SUCCESS;
+    return cublasLtMatmulDescSetAttribute(e->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias));
+}
+
+/* The product by an algorithm, its rows and bias set before. */
+static cublasStatus_t multiply(kn_cuda *c, choice *e, const cublasLtMatmulAlgo_t *algo, const kn_product *p, void *y,
+                               cudaStream_t stream)
 {
     const float one = 1, beta = p->added != NULL ? p->beta : 0;
     return cublasLtMatmul(c->lt, e->op, &one, p->b, e->a, p->a, e->b, &beta, p->added != NULL ? p->added : y, e->y, y,
-                          e->y, algo, c->products->workspace, workspace_bytes, c->stream);
+                          e->y, algo, c->products->workspace, workspace_bytes, stream);
 }
 
 /* --- choosing --- */
@@ -216,11 +225,11 @@ static float time_of(kn_cuda *c, choice *e, const cublasLtMatmulAlgo_t *algo, co
                      cudaEvent_t start, cudaEvent_t stop)
 {
     float ms = -1;
-    if (multiply(c, e, algo, p, y) != CUBLAS_STATUS_SUCCESS) /* also what is loaded at first use */
+    if (multiply(c, e, algo, p, y, c->stream) != CUBLAS_STATUS_SUCCESS) /* also what is loaded at first use */
         return -1;
     KN_CUDA(c, cudaEventRecord(start, c->stream));
     for (int i = 0; i < TRIALS; i++)
-        if (multiply(c, e, algo, p, y) != CUBLAS_STATUS_SUCCESS)
+        if (multiply(c, e, algo, p, y, c->stream) != CUBLAS_STATUS_SUCCESS)
             return -1;
     KN_CUDA(c, cudaEventRecord(stop, c->stream));
     KN_CUDA(c, cudaEventSynchronize(stop));
@@ -231,10 +240,9 @@ static float time_of(kn_cuda *c, choice *e, const cublasLtMatmulAlgo_t *algo, co
 /* The fastest of the proposals on the product at hand, into memory of its own; the first where time cannot be taken. */
 static int fastest(kn_cuda *c, choice *e, const cublasLtMatmulHeuristicResult_t *proposal, int n, const kn_product *p)
 {
-    cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
-    KN_CUDA(c, cudaStreamIsCapturing(c->stream, &capture));
-    if (n < 2 || capture != cudaStreamCaptureStatusNone || c->status != KN_OK)
+    if (n < 2 || c->status != KN_OK)
         return 0;
+    kn_cuda_flush(c);
     void *y = kn_cuda_scratch(c, p->m * p->ldy * kn_size_of(p->to));
     if (y == NULL) {
         c->status = c->status == KN_NO_MEMORY ? KN_OK : c->status;
@@ -259,25 +267,15 @@ static int fastest(kn_cuda *c, choice *e, const cublasLtMatmulHeuristicResult_t 
     return best;
 }
 
-static cublasStatus_t set_bias(choice *e, const void *bias)
-{
-    if (!e->key.bias)
-        return CUBLAS_STATUS_SUCCESS;
-    return cublasLtMatmulDescSetAttribute(e->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias));
-}
-
-/* The choice for a product, its rows and bias set: remembered, or made now. NULL without memory. */
+/* The choice for a product: remembered, or made now. NULL without memory. */
 static choice *choose(kn_cuda *c, const kn_product *p, const void *bias)
 {
     kn_cuda_products *t = c->products;
     const shape_key key = key_of(t, p);
     choice **head = &t->bucket[bucket_of(&key)];
     for (choice *e = *head; e != NULL; e = e->next)
-        if (memcmp(&e->key, &key, sizeof(key)) == 0) {
-            e->own |=
-                !e->own && (set_bias(e, bias) != CUBLAS_STATUS_SUCCESS || set_rows(e, p) != CUBLAS_STATUS_SUCCESS);
+        if (memcmp(&e->key, &key, sizeof(key)) == 0)
             return e;
-        }
     choice *e = (choice *)calloc(1, sizeof(*e));
     if (e == NULL)
         return NULL;
@@ -365,29 +363,39 @@ static const void *bias_of(kn_cuda *c, const kn_product *p)
     return rounded;
 }
 
-/* Asks cuBLASLt; false when it will not, and then nothing was done. */
-static bool multiply_lt(kn_cuda *c, const kn_product *p)
+/* A product by cuBLASLt, as it is put off. */
+typedef struct lt_call {
+    kn_product product;
+    kn_cuda *device;
+    choice *chosen;
+    const void *bias;
+} lt_call;
+
+static cudaError_t run_lt(const void *with, cudaStream_t stream)
 {
-    const void *bias = bias_of(c, p);
-    choice *e = c->status == KN_OK ? choose(c, p, bias) : NULL;
-    if (e == NULL || e->own || c->status != KN_OK)
-        return false;
-    kn_cuda_flush(c);
-    cublasStatus_t status = multiply(c, e, &e->algo, p, p->y);
-    kn_cuda_asked(c, "cublasLtMatmul");
+    const lt_call *call = (const lt_call *)with;
+    const kn_product *p = &call->product;
+    kn_cuda *c = call->device;
+    choice *e = call->chosen;
+    cublasStatus_t status = e->own ? CUBLAS_STATUS_NOT_SUPPORTED : set_rows(e, p);
+    if (status == CUBLAS_STATUS_SUCCESS)
+        status = set_bias(e, call->bias);
+    if (status == CUBLAS_STATUS_SUCCESS)
+        status = multiply(c, e, &e->algo, p, p->y, stream);
     /* Chosen for the class and not possible for this number of rows: asked for exactly this one. Where a row may not
      * depend on the others, there is no other choice. */
     cublasLtMatmulHeuristicResult_t exact;
-    if (status != CUBLAS_STATUS_SUCCESS && status != CUBLAS_STATUS_EXECUTION_FAILED && !e->key.each_row &&
+    if (status != CUBLAS_STATUS_SUCCESS && status != CUBLAS_STATUS_EXECUTION_FAILED && !e->own && !e->key.each_row &&
         propose(c, e, &exact, 1) == 1)
-        status = multiply(c, e, &exact.algo, p, p->y);
+        status = multiply(c, e, &exact.algo, p, p->y, stream);
+    if (status == CUBLAS_STATUS_SUCCESS)
+        return cudaSuccess;
     if (status == CUBLAS_STATUS_EXECUTION_FAILED) {
         const cudaError_t error = cudaGetLastError();
-        kn_cuda_note(c, error != cudaSuccess ? error : cudaErrorUnknown, "cublasLtMatmul");
-    } else if (status != CUBLAS_STATUS_SUCCESS) {
-        e->own = true;
+        return error != cudaSuccess ? error : cudaErrorUnknown;
     }
-    return status == CUBLAS_STATUS_SUCCESS;
+    e->own = true;
+    return kn_cuda_product_own(p, stream);
 }
 
 void kn_cuda_multiply(kn_cuda *c, const kn_product *p)
@@ -397,9 +405,20 @@ void kn_cuda_multiply(kn_cuda *c, const kn_product *p)
     const kn_cuda_products *t = products_of(c);
     if (t == NULL)
         return;
-    const bool done = !t->own && p->k > 0 && multiply_lt(c, p);
-    if (!done && c->status == KN_OK)
-        kn_cuda_multiply_own(c, p);
+    lt_call call;
+    memset(&call, 0, sizeof(call));
+    call.product = *p;
+    call.device = c;
+    if (!t->own && p->k > 0) {
+        call.bias = bias_of(c, p);
+        call.chosen = c->status == KN_OK ? choose(c, p, call.bias) : NULL;
+    }
+    if (c->status != KN_OK)
+        return;
+    if (call.chosen != NULL && !call.chosen->own)
+        kn_cuda_ask(c, run_lt, &call, sizeof(call), "cublasLtMatmul");
+    else
+        kn_cuda_ask(c, kn_cuda_product_own, p, sizeof(*p), "product_kernel");
 }
 
 void kn_cuda_product(kn_cuda *c, kn_layout layout, void *y, kn_dtype to, const void *a, const void *b, kn_dtype from,

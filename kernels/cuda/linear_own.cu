@@ -59,34 +59,29 @@ __global__ void __launch_bounds__(THREADS)
         }
 }
 
-template <kn_layout LAYOUT, class From, class To> static void launch(kn_cuda *c, const kn_product *p)
+template <kn_layout LAYOUT, class From, class To> static cudaError_t launch(const kn_product *p, cudaStream_t stream)
 {
     const dim3 grid((unsigned)((p->n + TILE - 1) / TILE), (unsigned)((p->m + TILE - 1) / TILE));
-    KN_LAUNCH(c, (product_kernel<LAYOUT, From, To>), grid, THREADS, 0, (To *)p->y, p->ldy, (const From *)p->a, p->lda,
-              (const From *)p->b, p->ldb, p->bias, (const To *)p->added, p->beta, p->m, p->n, p->k);
+    return kn_launch(product_kernel<LAYOUT, From, To>, grid, dim3(THREADS), 0, stream, (To *)p->y, p->ldy,
+                     (const From *)p->a, p->lda, (const From *)p->b, p->ldb, p->bias, (const To *)p->added, p->beta,
+                     p->m, p->n, p->k);
 }
 
-template <class From, class To> static void with_layout(kn_cuda *c, const kn_product *p)
+template <class From, class To> static cudaError_t with_layout(const kn_product *p, cudaStream_t stream)
 {
-    switch (p->layout) {
-    case KN_NT:
-        launch<KN_NT, From, To>(c, p);
-        break;
-    case KN_NN:
-        launch<KN_NN, From, To>(c, p);
-        break;
-    case KN_TN:
-        launch<KN_TN, From, To>(c, p);
-        break;
-    }
+    if (p->layout == KN_NT)
+        return launch<KN_NT, From, To>(p, stream);
+    if (p->layout == KN_NN)
+        return launch<KN_NN, From, To>(p, stream);
+    return launch<KN_TN, From, To>(p, stream);
 }
 
-void kn_cuda_multiply_own(kn_cuda *c, const kn_product *p)
+cudaError_t kn_cuda_product_own(const void *product, cudaStream_t stream)
 {
+    const kn_product *p = (const kn_product *)product;
     if (p->from == KN_F32)
-        with_layout<float, float>(c, p);
-    else if (p->to == KN_F32)
-        with_layout<__nv_bfloat16, float>(c, p);
-    else
-        with_layout<__nv_bfloat16, __nv_bfloat16>(c, p);
+        return with_layout<float, float>(p, stream);
+    if (p->to == KN_F32)
+        return with_layout<__nv_bfloat16, float>(p, stream);
+    return with_layout<__nv_bfloat16, __nv_bfloat16>(p, stream);
 }
