@@ -166,7 +166,7 @@ static const char *amount(char text[16], size_t bytes)
 
 static void refuse(kn_cuda *c, size_t bytes)
 {
-    kn_memory f = {0};
+    kn_memory_use f = {0};
     char asked[16], used[16], unused[16], total[16], limit[16];
     f.used = figure(c, cudaMemPoolAttrUsedMemCurrent);
     if (cudaMemGetInfo(&f.free, &f.total) != cudaSuccess)
@@ -354,15 +354,15 @@ static int clear_memory(kn_device *device, void *p, size_t bytes)
     return kn_cuda_end(c);
 }
 
-static int memory_figures(kn_device *device, kn_memory *f)
+static int memory_figures(kn_device *device, kn_memory_use *f)
 {
     kn_cuda *c = kn_cuda_begin(device);
     if (c == NULL)
         return KN_DEVICE_FAILED;
-    *f = (kn_memory){.used = figure(c, cudaMemPoolAttrUsedMemCurrent),
-                     .high = figure(c, cudaMemPoolAttrUsedMemHigh),
-                     .reserved = figure(c, cudaMemPoolAttrReservedMemCurrent),
-                     .limit = c->memory->limit};
+    *f = (kn_memory_use){.used = figure(c, cudaMemPoolAttrUsedMemCurrent),
+                         .high = figure(c, cudaMemPoolAttrUsedMemHigh),
+                         .reserved = figure(c, cudaMemPoolAttrReservedMemCurrent),
+                         .limit = c->memory->limit};
     KN_CUDA(c, cudaMemGetInfo(&f->free, &f->total));
     return kn_cuda_end(c);
 }

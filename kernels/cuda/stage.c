@@ -237,7 +237,7 @@ static int stage_read(sluice_cuda *g, void *to, const void *from, size_t bytes)
 
 static int stage_memory(sluice_cuda *g, sluice_device_memory *out)
 {
-    kn_memory m = {0};
+    kn_memory_use m = {0};
     const int status = g->c->base.ops->memory(&g->c->base, &m);
     const sluice_device_memory all = {.size = out->size,
                                       .used = m.used,

@@ -122,12 +122,12 @@ typedef struct kn_adamw {
 } kn_adamw;
 
 /* Bytes of the device's memory. */
-typedef struct kn_memory {
+typedef struct kn_memory_use {
     size_t used, high;  /* by this device object: now, and at most so far */
     size_t reserved;    /* held for it, used or not */
     size_t free, total; /* of the device, whoever uses it */
     size_t limit;       /* this device object takes no more; 0 = all there is */
-} kn_memory;
+} kn_memory_use;
 
 typedef void (*kn_task)(void *arg, size_t begin, size_t end);
 
@@ -271,7 +271,7 @@ typedef struct kn_ops {
     int (*step_begin)(kn_device *);
     int (*step_end)(kn_device *);
     /* Figures of the device's memory. Where they are left out, memory is the host's. */
-    int (*memory)(kn_device *, KN_HOST kn_memory *);
+    int (*memory)(kn_device *, KN_HOST kn_memory_use *);
     /* The numbers of the last KN_NO_MEMORY, in one line that is good until the next; NULL when there was none. */
     const char *(*refusal)(kn_device *);
 } kn_ops;
