@@ -61,5 +61,46 @@ else
 fi
 asked=$(wc -l <asked)
 [ "$asked" -lt 900 ] && ok "the program was asked $asked times about 800 records" || bad "the program was asked $asked times about 800 records"
+
+# An ensemble whose members' scores are not kept, and an evaluator: what they count goes on too.
+cat >counts.cfg <<EOF
+sluice = 1; name = "counts"; seed = 3;
+models = { policy = { path = "$SLUICE_SOURCE/models/embedded"; dtype = "float32"; };
+           first  = { path = "$SLUICE_SOURCE/models/embedded"; dtype = "float32"; };
+           second = { path = "$SLUICE_SOURCE/models/embedded"; dtype = "float32"; };
+           other  = { path = "$SLUICE_SOURCE/models/embedded"; dtype = "bf16"; }; };
+phases = ( { name = "train"; stages = (
+  { name = "few";  use = "tasks";   split = "train"; form = "preference"; count = 32; },
+  { name = "one";  use = "trainer"; from = "few"; model = "first";  loss = "bradley-terry"; lr = 1e-4; },
+  { name = "two";  use = "trainer"; from = "few"; model = "second"; loss = "bradley-terry"; lr = 3e-4; } ); },
+ { name = "p"; stages = (
+  { name = "held";  use = "tasks";              split = "validation"; form = "preference"; count = RECORDS; },
+  { name = "score"; use = "judge-reward-model"; from = "held"; models = ["first@1", "second@1"]; combine = "lower"; },
+  { name = "eval";  use = "evaluator";          from = "score"; after = "score"; model = "policy"; reference = "other"; judge = "score"; group = "family"; }
+); } );
+EOF
+sed -i "s/RECORDS/${RECORDS:-4500}/" counts.cfg
+run() { exec "$SLUICE_BUILD/sluice" run counts.cfg --quiet --out "$1"; }
+(run whole-counts) >out 2>&1 && ok 'an undisturbed run' || bad "an undisturbed run: $(cat out)"
+# kill_at NAME GLOB: a run is killed once such a checkpoint is there.
+kill_at() {
+    run killed-counts >out 2>&1 &
+    child=$!
+    # shellcheck disable=SC2086
+    until ls $1 >/dev/null 2>&1 || ! kill -0 $child 2>/dev/null; do sleep 0.05; done
+    kill -9 $child 2>/dev/null
+    wait $child 2>/dev/null
+}
+kill_at 'killed-counts/streams/p-1/score.checkpoint-1'
+kill_at 'killed-counts/streams/p-1/score.checkpoint-2'
+kill_at 'killed-counts/streams/p-1/eval.checkpoint-1'
+kill_at 'killed-counts/streams/p-1/eval.checkpoint-2'
+(run killed-counts) >out 2>&1 && ok 'went on after four kills' || bad "after four kills: $(cat out)"
+[ "$(grep -c 'goes on after record' killed-counts/log.txt)" -ge 2 ] && ok 'from what had been counted' || bad "goes on $(grep -c 'goes on after record' killed-counts/log.txt) times"
+if diff -rq -x .lock -x log.txt -x timing.jsonl -x environment.txt whole-counts killed-counts >difference; then
+    ok 'the same scores and numbers'
+else
+    bad "other results: $(cat difference)"
+fi
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]

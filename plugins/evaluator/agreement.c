@@ -6,11 +6,12 @@
 #include "plugins/evaluator/agreement.h"
 
 #define MAX_GROUPS 1000
+#define GROUP_NAME 160
 
 static int find_group(agreement *a, const sluice_host *host, const sluice_record *record, const char *group,
                       agreement_count **out)
 {
-    char name[160];
+    char name[GROUP_NAME];
     double number;
     const char *text = sluice_record_meta_text(record, group);
     if (text)
@@ -71,6 +72,45 @@ void agreement_report(const agreement *a, const sluice_host *host)
     for (size_t i = 0; i < a->group_count; i++)
         if (a->groups[i].pairs > 0)
             sluice_metric(host, a->groups[i].name, a->groups[i].right / (double)a->groups[i].pairs);
+}
+
+static void write_count(const agreement_count *c, FILE *out)
+{
+    const size_t length = c->name ? strlen(c->name) : 0;
+    fwrite(&c->pairs, sizeof c->pairs, 1, out);
+    fwrite(&c->right, sizeof c->right, 1, out);
+    fwrite(&length, sizeof length, 1, out);
+    fwrite(c->name ? c->name : "", 1, length, out);
+}
+
+static bool read_count(agreement_count *c, FILE *in)
+{
+    size_t length;
+    if (fread(&c->pairs, sizeof c->pairs, 1, in) != 1 || fread(&c->right, sizeof c->right, 1, in) != 1 ||
+        fread(&length, sizeof length, 1, in) != 1 || length >= GROUP_NAME)
+        return false;
+    c->name = length > 0 ? calloc(1, length + 1) : NULL;
+    return length == 0 || (c->name && fread(c->name, 1, length, in) == length);
+}
+
+void agreement_write(const agreement *a, FILE *out)
+{
+    write_count(&a->all, out);
+    fwrite(&a->group_count, sizeof a->group_count, 1, out);
+    for (size_t i = 0; i < a->group_count; i++)
+        write_count(&a->groups[i], out);
+}
+
+bool agreement_read(agreement *a, FILE *in)
+{
+    size_t count;
+    if (!read_count(&a->all, in) || a->all.name || fread(&count, sizeof count, 1, in) != 1 || count > MAX_GROUPS)
+        return false;
+    a->groups = calloc(count + 1, sizeof *a->groups);
+    bool whole = a->groups != NULL;
+    for (; whole && a->group_count < count; a->group_count++)
+        whole = read_count(&a->groups[a->group_count], in) && a->groups[a->group_count].name;
+    return whole;
 }
 
 void agreement_free(agreement *a)

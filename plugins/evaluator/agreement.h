@@ -3,6 +3,7 @@
 #ifndef EVALUATOR_AGREEMENT_H
 #define EVALUATOR_AGREEMENT_H
 
+#include <stdio.h>
 #include <sluice/host.h>
 #include <sluice/record.h>
 
@@ -23,6 +24,9 @@ typedef struct agreement {
 int agreement_add(agreement *, const sluice_host *, const sluice_record *, const char *judge, const char *group);
 /* One number a group. */
 void agreement_report(const agreement *, const sluice_host *);
+/* To and from a checkpoint. Into {0}; false when it is not whole. */
+void agreement_write(const agreement *, FILE *);
+bool agreement_read(agreement *, FILE *);
 void agreement_free(agreement *);
 
 #endif

@@ -1,11 +1,26 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /* evaluator: what a model's answers are worth, and how far it has moved. */
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sluice/stage.h>
 #include "plugins/common/answers.h"
+#include "plugins/common/counts.h"
 #include "plugins/evaluator/agreement.h"
 #include "plugins/evaluator/interval.h"
+
+/* What the metrics say of the records so far. */
+struct sums {
+    uint64_t questions, marked, most; /* with a mark; marks; most marks of one question */
+    double accuracy, squares;         /* sums over questions */
+    uint64_t pairs;                   /* whose truth differs */
+    double right;
+    uint64_t answers, truncated, length; /* candidates */
+    uint64_t scored, scored_length;      /* candidates the model was asked about */
+    double log_ratio, given_logp;
+    uint64_t given_length;
+};
 
 struct evaluator {
     const char *truth, *judge, *group;
@@ -16,15 +31,9 @@ struct evaluator {
     answers_model policy, base;
     size_t context;
     uint64_t records, found, computed;
-    uint64_t questions, marked, most; /* with a mark; marks; most marks of one question */
-    double accuracy, squares;         /* sums over questions */
-    uint64_t pairs;                   /* whose truth differs */
-    double right;
+    struct sums sums;
     agreement agreement;
-    uint64_t answers, truncated, length; /* candidates */
-    uint64_t scored, scored_length;      /* candidates the model was asked about */
-    double log_ratio, given_logp;
-    uint64_t given_length;
+    counts_keeper keeper;
 };
 
 static const sluice_param params[] = {
@@ -63,6 +72,37 @@ static const sluice_metric_info metrics[] = {
     {"truncated", NULL, "Fraction of the answers cut at max_tokens."},
     {0}};
 
+/* The sums, then those of the judge's agreement. */
+static int save(struct evaluator *e)
+{
+    char *bytes = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&bytes, &size);
+    if (out) {
+        fwrite(&e->sums, sizeof e->sums, 1, out);
+        agreement_write(&e->agreement, out);
+    }
+    int rc = out && fclose(out) == 0 ? SLUICE_OK : sluice_error(e->host, SLUICE_NO_MEMORY, "out of memory");
+    if (rc >= 0)
+        rc = counts_save(&e->keeper, e->host, e->records, bytes, size);
+    free(bytes);
+    return rc;
+}
+
+static int restore(struct evaluator *e)
+{
+    void *bytes;
+    size_t size;
+    int rc = counts_begin(&e->keeper, e->host, &bytes, &size);
+    FILE *in = bytes && size > 0 ? fmemopen(bytes, size, "rb") : NULL;
+    if (bytes && (!in || fread(&e->sums, sizeof e->sums, 1, in) != 1 || !agreement_read(&e->agreement, in)))
+        rc = counts_damaged(e->host);
+    if (in)
+        fclose(in);
+    free(bytes);
+    return rc;
+}
+
 static int init(void *self, const sluice_host *host)
 {
     struct evaluator *e = self;
@@ -80,7 +120,7 @@ static int init(void *self, const sluice_host *host)
     e->context = e->policy.info.context;
     if (e->reference && e->base.info.context < e->context)
         e->context = e->base.info.context;
-    return rc;
+    return rc >= 0 ? restore(e) : rc;
 }
 
 static void fini(void *self)
@@ -109,18 +149,18 @@ static int mark(struct evaluator *e, const sluice_record *record)
     if (marks == 0)
         return SLUICE_OK;
     double mean = sum / (double)marks;
-    e->marked++;
-    e->accuracy += mean;
-    e->squares += mean * mean;
-    e->most = marks > e->most ? marks : e->most;
+    e->sums.marked++;
+    e->sums.accuracy += mean;
+    e->sums.squares += mean * mean;
+    e->sums.most = marks > e->sums.most ? marks : e->sums.most;
     for (size_t i = 0; i < sluice_record_pairs(record); i++) {
         sluice_pair pair;
         if (sluice_record_pair(record, i, &pair) < 0 || isnan(truth[pair.chosen]) || isnan(truth[pair.rejected]) ||
             truth[pair.chosen] == truth[pair.rejected])
             continue;
         bool chosen_right = truth[pair.chosen] > truth[pair.rejected];
-        e->pairs++;
-        e->right += pair.p == 0.5 ? 0.5 : chosen_right == (pair.p > 0.5);
+        e->sums.pairs++;
+        e->sums.right += pair.p == 0.5 ? 0.5 : chosen_right == (pair.p > 0.5);
     }
     return SLUICE_OK;
 }
@@ -128,27 +168,27 @@ static int mark(struct evaluator *e, const sluice_record *record)
 static int measure(struct evaluator *e, const sluice_record *record)
 {
     size_t count = sluice_record_candidates(record);
-    e->questions += count > 0;
+    e->sums.questions += count > 0;
     for (size_t i = 0; i < count; i++) {
         sluice_candidate candidate;
         double policy = 0, base = 0;
         int rc = sluice_record_candidate(record, i, &candidate);
         if (rc < 0)
             return rc;
-        e->answers++;
-        e->length += candidate.token_count;
-        e->truncated += candidate.finish == SLUICE_FINISH_LENGTH;
+        e->sums.answers++;
+        e->sums.length += candidate.token_count;
+        e->sums.truncated += candidate.finish == SLUICE_FINISH_LENGTH;
         if (!e->model || !answers_fit(record, i, e->context) ||
             !answers_sum(record, (uint32_t)i, e->policy.version, &policy) ||
             (e->reference && !answers_sum(record, (uint32_t)i, e->base.version, &base)))
             continue;
-        e->scored++;
-        e->scored_length += candidate.token_count;
+        e->sums.scored++;
+        e->sums.scored_length += candidate.token_count;
         if (!candidate.logprobs) { /* a model's own samples tell nothing of how well it predicts */
-            e->given_length += candidate.token_count;
-            e->given_logp += policy;
+            e->sums.given_length += candidate.token_count;
+            e->sums.given_logp += policy;
         }
-        e->log_ratio += policy - base;
+        e->sums.log_ratio += policy - base;
     }
     return SLUICE_OK;
 }
@@ -157,6 +197,12 @@ static int process_batch(void *self, sluice_record *const *records, bool *keep, 
 {
     struct evaluator *e = self;
     int rc = SLUICE_OK;
+    /* What an interrupted run had counted is not looked at again. */
+    const uint64_t left = e->keeper.records > e->records ? e->keeper.records - e->records : 0;
+    const size_t before = left < count ? (size_t)left : count;
+    records += before;
+    count -= before;
+    e->records += before;
     for (size_t i = 0; e->model && rc >= 0 && i < count; i++)
         rc = answers_encode(&e->policy, records[i], e->raw);
     if (rc >= 0 && e->model)
@@ -172,6 +218,8 @@ static int process_batch(void *self, sluice_record *const *records, bool *keep, 
             rc = measure(e, records[i]);
     }
     e->records += count;
+    if (rc >= 0 && counts_due(&e->keeper, e->records))
+        rc = save(e);
     int64_t total = sluice_input_count(e->host);
     sluice_progress(e->host, e->records, total > 0 ? (uint64_t)total : 0, "records");
     return rc;
@@ -180,25 +228,25 @@ static int process_batch(void *self, sluice_record *const *records, bool *keep, 
 static int finish(void *self)
 {
     struct evaluator *e = self;
-    sluice_number numbers[14] = {{"questions", (double)e->questions}};
+    sluice_number numbers[14] = {{"questions", (double)e->sums.questions}};
     size_t n = 1;
-    if (e->questions == 0)
+    if (e->sums.questions == 0)
         return sluice_error(e->host, SLUICE_BAD_RECORD,
                             "there is nothing to evaluate: no record has an answer; put a sampler before");
-    if (e->truth && e->marked == 0)
+    if (e->truth && e->sums.marked == 0)
         sluice_log(e->host, SLUICE_LOG_INFO, "no answer has a score of '%s': there is no accuracy", e->truth);
-    if (e->marked > 0) {
-        double count = (double)e->marked, mean = e->accuracy / count, low, high;
-        if (e->most == 1)
+    if (e->sums.marked > 0) {
+        double count = (double)e->sums.marked, mean = e->sums.accuracy / count, low, high;
+        if (e->sums.most == 1)
             interval_wilson(mean, count, &low, &high);
         else
-            interval_by_question(mean, e->squares / count, count, &low, &high);
+            interval_by_question(mean, e->sums.squares / count, count, &low, &high);
         numbers[n++] = (sluice_number){"accuracy", mean};
         numbers[n++] = (sluice_number){"accuracy/low", low};
         numbers[n++] = (sluice_number){"accuracy/high", high};
     }
-    if (e->pairs > 0)
-        numbers[n++] = (sluice_number){"label_accuracy", e->right / (double)e->pairs};
+    if (e->sums.pairs > 0)
+        numbers[n++] = (sluice_number){"label_accuracy", e->sums.right / (double)e->sums.pairs};
     if (e->judge && e->agreement.all.pairs == 0)
         return sluice_error(e->host, SLUICE_BAD_RECORD,
                             "no pair has scores of '%s': put pairs (preferences, or a ranker) and that judge before",
@@ -213,15 +261,15 @@ static int finish(void *self)
         numbers[n++] = (sluice_number){"pair_accuracy/high", high};
         agreement_report(&e->agreement, e->host);
     }
-    if (e->scored > 0 && e->reference) {
-        numbers[n++] = (sluice_number){"kl", e->log_ratio / (double)e->scored};
-        numbers[n++] = (sluice_number){"kl/token", e->log_ratio / (double)e->scored_length};
+    if (e->sums.scored > 0 && e->reference) {
+        numbers[n++] = (sluice_number){"kl", e->sums.log_ratio / (double)e->sums.scored};
+        numbers[n++] = (sluice_number){"kl/token", e->sums.log_ratio / (double)e->sums.scored_length};
     }
-    if (e->given_length > 0)
-        numbers[n++] = (sluice_number){"perplexity", exp(-e->given_logp / (double)e->given_length)};
-    if (e->length > 0) {
-        numbers[n++] = (sluice_number){"mean_length", (double)e->length / (double)e->answers};
-        numbers[n++] = (sluice_number){"truncated", (double)e->truncated / (double)e->answers};
+    if (e->sums.given_length > 0)
+        numbers[n++] = (sluice_number){"perplexity", exp(-e->sums.given_logp / (double)e->sums.given_length)};
+    if (e->sums.length > 0) {
+        numbers[n++] = (sluice_number){"mean_length", (double)e->sums.length / (double)e->sums.answers};
+        numbers[n++] = (sluice_number){"truncated", (double)e->sums.truncated / (double)e->sums.answers};
     }
     sluice_metrics(e->host, -1, numbers, n);
     return SLUICE_OK;

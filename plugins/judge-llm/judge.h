@@ -9,6 +9,7 @@
 
 #include <sluice/stage.h>
 #include "plugins/common/answers.h"
+#include "plugins/common/counts.h"
 #include "plugins/judge-llm/template.h"
 
 enum mode { MODE_SCORE, MODE_PAIRWISE, MODE_QUESTION, MODE_PAIRS };
@@ -61,8 +62,7 @@ struct judge {
 
     uint64_t records; /* asked about */
     struct counts counts;
-    uint64_t counted; /* records that the counts of the last checkpoint cover */
-    double saved_at;  /* when that was; monotonic seconds */
+    counts_keeper keeper;
 };
 
 /* --- ask.c --- */

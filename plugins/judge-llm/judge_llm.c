@@ -192,7 +192,7 @@ static int judge_again(struct judge *judge, sluice_record *const *records, size_
 static int process_batch(void *self, sluice_record *const *records, bool *keep, size_t count)
 {
     struct judge *judge = self;
-    const uint64_t left = judge->counted > judge->records ? judge->counted - judge->records : 0;
+    const uint64_t left = judge->keeper.records > judge->records ? judge->keeper.records - judge->records : 0;
     const size_t known = left < count ? (size_t)left : count;
     int rc = resume_save(judge);
     if (rc >= 0 && known > 0)

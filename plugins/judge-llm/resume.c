@@ -4,76 +4,29 @@
  * could not be read. So the counts are kept from time to time, as a checkpoint of all records put out so far; records
  * that they cover are copied, all others asked about again.
  */
-#include <errno.h>
-#include <limits.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include "plugins/judge-llm/judge.h"
-
-#define SAVE_EVERY 1.0 /* seconds */
-
-struct saved {
-    uint64_t records;
-    struct counts counts;
-};
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 int resume_begin(struct judge *judge)
 {
-    char path[PATH_MAX];
-    const char *folder;
-    struct saved saved;
-    judge->saved_at = now();
-    const int rc = sluice_checkpoint(judge->host, &folder);
-    if (rc != SLUICE_OK)
-        return rc == SLUICE_END ? SLUICE_OK : rc;
-    snprintf(path, sizeof path, "%s/counts", folder);
-    FILE *in = fopen(path, "rbe");
-    const bool whole = in && fread(&saved, sizeof saved, 1, in) == 1 && fgetc(in) == EOF;
-    if (in)
-        fclose(in);
-    if (!whole)
-        return sluice_error(judge->host, SLUICE_BAD_FILE, "%s is damaged; delete its folder, or run again with --fresh",
-                            path);
-    judge->counted = saved.records;
-    judge->counts = saved.counts;
-    sluice_log(judge->host, SLUICE_LOG_INFO, "goes on after record %llu", (unsigned long long)saved.records);
-    return SLUICE_OK;
+    void *bytes;
+    size_t size;
+    int rc = counts_begin(&judge->keeper, judge->host, &bytes, &size);
+    if (bytes && size == sizeof judge->counts)
+        memcpy(&judge->counts, bytes, size);
+    else if (bytes)
+        rc = counts_damaged(judge->host);
+    free(bytes);
+    return rc;
 }
 
 int resume_save(struct judge *judge)
 {
-    char path[PATH_MAX];
-    const char *folder;
-    struct saved saved;
-    if (judge->records <= judge->counted || now() - judge->saved_at < SAVE_EVERY)
-        return SLUICE_OK;
-    judge->saved_at = now();
-    int rc = sluice_checkpoint_begin(judge->host, &folder);
-    if (rc < 0)
-        return rc == SLUICE_UNSUPPORTED ? SLUICE_OK : rc;
-    memset(&saved, 0, sizeof saved);
-    saved.records = judge->records;
-    saved.counts = judge->counts;
-    snprintf(path, sizeof path, "%s/counts", folder);
-    FILE *out = fopen(path, "wbe");
-    bool whole = out && fwrite(&saved, sizeof saved, 1, out) == 1;
-    if (out)
-        whole = fclose(out) == 0 && whole;
-    if (!whole)
-        return sluice_error(judge->host, SLUICE_IO, "cannot write %s: %s", path, strerror(errno));
-    rc = sluice_checkpoint_commit(judge->host);
-    judge->counted = rc >= 0 ? judge->records : judge->counted;
-    return rc;
+    return counts_due(&judge->keeper, judge->records)
+               ? counts_save(&judge->keeper, judge->host, judge->records, &judge->counts, sizeof judge->counts)
+               : SLUICE_OK;
 }
 
 static int copy(const struct judge *judge, sluice_record *record, const sluice_record *earlier)

@@ -6,9 +6,16 @@
 #include <string.h>
 #include <sluice/stage.h>
 #include "plugins/common/answers.h"
+#include "plugins/common/counts.h"
 
 enum combine { COMBINE_MEAN, COMBINE_MIN, COMBINE_MEDIAN, COMBINE_LOWER };
 enum too_long { TOO_LONG_ERROR, TOO_LONG_SKIP };
+
+/* What the metrics say of the records so far. */
+struct counts {
+    uint64_t scored, skipped;
+    double sum, spread;
+};
 
 struct judge {
     sluice_models models;
@@ -21,8 +28,9 @@ struct judge {
     size_t context;        /* the smallest */
     size_t outputs;        /* of all heads together */
     bool compared;         /* the records' tokens with the models' tokenizer */
-    uint64_t records, scored, skipped;
-    double sum, spread;
+    uint64_t records;
+    struct counts counts;
+    counts_keeper keeper; /* of an ensemble whose members' scores are not kept: its spread cannot be read from scores */
 };
 
 static const char *const combinations[] = {"mean", "min", "median", "lower", NULL};
@@ -76,6 +84,19 @@ static int same_text(const struct judge *judge, const answers_model *a, const an
                         b->version, what);
 }
 
+static int restore(struct judge *judge)
+{
+    void *bytes;
+    size_t size;
+    int rc = counts_begin(&judge->keeper, judge->host, &bytes, &size);
+    if (bytes && size == sizeof judge->counts)
+        memcpy(&judge->counts, bytes, size);
+    else if (bytes)
+        rc = counts_damaged(judge->host);
+    free(bytes);
+    return rc;
+}
+
 static int init(void *self, const sluice_host *host)
 {
     struct judge *judge = self;
@@ -101,7 +122,7 @@ static int init(void *self, const sluice_host *host)
         judge->outputs += m->info.head_outputs;
         judge->context = m->info.context < judge->context ? m->info.context : judge->context;
     }
-    return SLUICE_OK;
+    return judge->outputs > 1 && !judge->members ? restore(judge) : SLUICE_OK;
 }
 
 static void fini(void *self)
@@ -180,6 +201,7 @@ struct asked {
     size_t *places;
     size_t count, open_count;
     float *values, *room;
+    bool counted; /* a checkpoint holds what is to be counted of them */
 };
 
 /* The name of one output's score. */
@@ -204,8 +226,21 @@ static bool copy_earlier(const struct judge *judge, const sluice_record *earlier
     return true;
 }
 
+/* Of an ensemble the combined scores alone were put out; what was counted of them the checkpoint holds. */
+static int copy_scores(const struct judge *judge, sluice_record *record, const sluice_record *earlier)
+{
+    const char *name = sluice_stage_name(judge->host);
+    const float *scores = sluice_record_scores(earlier, name);
+    int rc = SLUICE_OK;
+    for (size_t c = 0; scores && rc >= 0 && c < sluice_record_candidates(record); c++)
+        if (!isnan(scores[c]))
+            rc = sluice_record_set_score(record, name, c, scores[c]);
+    return rc;
+}
+
 static int collect(struct judge *judge, sluice_record *const *records, size_t count, struct asked *a)
 {
+    int rc = SLUICE_OK;
     size_t candidates = 0;
     for (size_t i = 0; i < count; i++)
         candidates += sluice_record_candidates(records[i]);
@@ -220,9 +255,14 @@ static int collect(struct judge *judge, sluice_record *const *records, size_t co
         const sluice_record *earlier = sluice_earlier(judge->host, records[i]);
         if (earlier && sluice_record_candidates(earlier) != sluice_record_candidates(records[i]))
             earlier = NULL;
+        if (earlier && a->counted) {
+            if ((rc = copy_scores(judge, records[i], earlier)) < 0)
+                return rc;
+            continue;
+        }
         for (size_t c = 0; c < sluice_record_candidates(records[i]); c++) {
             if (!answers_fit(records[i], c, judge->context)) {
-                judge->skipped++;
+                judge->counts.skipped++;
                 continue;
             }
             a->items[a->count] = (answers_item){records[i], (uint32_t)c};
@@ -269,16 +309,16 @@ static int score(struct judge *judge, const answers_item *item, const float *row
         return rc;
     double deviation;
     const double value = combine(judge, sorted, judge->outputs, &deviation);
-    judge->scored++;
-    judge->sum += value;
-    judge->spread += deviation;
+    judge->counts.scored++;
+    judge->counts.sum += value;
+    judge->counts.spread += deviation;
     return sluice_record_set_score(item->record, sluice_stage_name(judge->host), item->candidate, (float)value);
 }
 
-static int process_batch(void *self, sluice_record *const *records, bool *keep, size_t count)
+/* Records that are all covered by a checkpoint, or none of them. */
+static int score_all(struct judge *judge, sluice_record *const *records, size_t count, bool counted)
 {
-    struct judge *judge = self;
-    struct asked a = {0};
+    struct asked a = {.counted = counted};
     int rc = SLUICE_OK;
     for (size_t i = 0; rc >= 0 && i < count; i++) {
         if ((rc = compare_tokens(judge, records[i])) >= 0)
@@ -301,6 +341,25 @@ static int process_batch(void *self, sluice_record *const *records, bool *keep, 
     free(a.places);
     free(a.values);
     free(a.room);
+    return rc;
+}
+
+static int process_batch(void *self, sluice_record *const *records, bool *keep, size_t count)
+{
+    struct judge *judge = self;
+    const uint64_t left = judge->keeper.records > judge->records ? judge->keeper.records - judge->records : 0;
+    const size_t before = left < count ? (size_t)left : count;
+    int rc = SLUICE_OK;
+    /* All records of earlier batches were put out by now. */
+    if (judge->outputs > 1 && !judge->members && counts_due(&judge->keeper, judge->records))
+        rc = counts_save(&judge->keeper, judge->host, judge->records, &judge->counts, sizeof judge->counts);
+    const struct counts counts = judge->counts;
+    if (rc >= 0)
+        rc = score_all(judge, records, before, true);
+    if (before > 0)
+        judge->counts = counts;
+    if (rc >= 0)
+        rc = score_all(judge, records + before, count - before, false);
     judge->records += count;
     int64_t total = sluice_input_count(judge->host);
     sluice_progress(judge->host, judge->records, total > 0 ? (uint64_t)total : 0, "records");
@@ -310,11 +369,11 @@ static int process_batch(void *self, sluice_record *const *records, bool *keep, 
 static int finish(void *self)
 {
     struct judge *judge = self;
-    sluice_number numbers[4] = {{"scored", (double)judge->scored},
-                                {"skipped", (double)judge->skipped},
-                                {"mean_score", judge->sum / (double)judge->scored},
-                                {"spread", judge->spread / (double)judge->scored}};
-    sluice_metrics(judge->host, -1, numbers, judge->scored == 0 ? 2 : judge->outputs == 1 ? 3 : 4);
+    sluice_number numbers[4] = {{"scored", (double)judge->counts.scored},
+                                {"skipped", (double)judge->counts.skipped},
+                                {"mean_score", judge->counts.sum / (double)judge->counts.scored},
+                                {"spread", judge->counts.spread / (double)judge->counts.scored}};
+    sluice_metrics(judge->host, -1, numbers, judge->counts.scored == 0 ? 2 : judge->outputs == 1 ? 3 : 4);
     return SLUICE_OK;
 }
 
