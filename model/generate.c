@@ -3,157 +3,12 @@
 
 #include <stdlib.h>
 
-#include "model/slots.h"
-
-#define DEFAULT_SLOTS   64 /* one tile of rows */
-#define MAX_SLOTS       1024
-#define PREFILL_ROWS    1024 /* prompt rows in one pass, beside one row a running candidate */
-#define LOGIT_ROWS      64   /* rows of logits at a time */
-#define MAX_CACHE_BYTES ((size_t)2 << 30)
-
-typedef struct generator {
-    const sm_network *n;
-    sm_workspace *w;
-    const sm_tokenizer *tokenizer;
-    const uint32_t *stop_ids;
-    size_t stop_count;
-    const sluice_generation *given;
-    int *result;
-    sm_error *error;
-
-    kn_cache *cache;
-    sm_pages pages;
-    sm_prompt *prompts, **last; /* in the order they came */
-    sm_prompt *current;         /* the one whose candidates are being started */
-    bool no_more;
-    sm_slot *slot;
-    size_t slots, live;
-    size_t *free_place, free_places; /* rows of prompt_hidden */
-
-    /* one pass */
-    size_t rows, sequences;
-    uint32_t *token, *position;
-    kn_cached_rows *cached;
-    sm_slot **choosing; /* the slots whose next token can be chosen */
-    uint32_t *gather;
-    kn_choice *choice;
-    kn_chosen *chosen;
-    bool *ended;           /* by the hook */
-    char *prompt_hidden;   /* [slots + 1, d] in the network's type, as are … */
-    char *hidden, *normed; /* [slots, d] of the slots in choosing */
-    size_t row_bytes;      /* of one of these rows */
-    float *logits;         /* [LOGIT_ROWS, V] */
-    float *logprob;        /* [LOGIT_ROWS] */
-    float *host_logits;    /* what a hook sees; NULL without one, and where host memory is the device's */
-} generator;
-
-static int no_memory(const generator *g)
-{
-    return sm_fail(g->error, SM_NO_MEMORY, "out of memory for sampling; use fewer slots");
-}
-
-/* --- making and unmaking --------------------------------------------------------------------------------------------
- */
-
-static size_t pages_of(size_t positions)
-{
-    return (positions + KN_PAGE - 1) / KN_PAGE;
-}
-
-/* Enough for all slots to run at once, within bounds; when a sequence finds no pages it waits for others to finish. */
-static size_t cache_pages(const generator *g)
-{
-    const sm_config *c = &g->n->layout->config;
-    const size_t page_bytes = (size_t)c->layers * KN_PAGE * 2 * c->kv_heads * c->head_dim * sm_network_element(g->n);
-    const size_t whole = pages_of(c->max_positions), answer = pages_of(g->given->max_tokens) + 1;
-    const size_t wanted = g->slots * (answer < whole ? answer : whole) + (g->slots / g->given->candidates + 2) * whole;
-    const size_t most = MAX_CACHE_BYTES / page_bytes, least = 2 * whole + 2;
-    const size_t bounded = wanted < most ? wanted : most;
-    return bounded > least ? bounded : least;
-}
-
-static int generator_new(generator *g)
-{
-    const sm_config *c = &g->n->layout->config;
-    kn_device *dev = g->n->device;
-    const kn_ops *ops = g->n->ops;
-    const size_t rows = PREFILL_ROWS + g->slots, places = g->slots + 1;
-    g->row_bytes = c->hidden * sm_network_element(g->n);
-    g->last = &g->prompts;
-    g->slot = calloc(g->slots, sizeof(*g->slot));
-    g->free_place = malloc(places * sizeof(*g->free_place));
-    g->token = malloc(rows * sizeof(*g->token));
-    g->position = malloc(rows * sizeof(*g->position));
-    g->cached = malloc((places + g->slots) * sizeof(*g->cached));
-    g->choosing = malloc(g->slots * sizeof(sm_slot *));
-    g->gather = malloc(g->slots * sizeof(*g->gather));
-    g->choice = malloc(g->slots * sizeof(*g->choice));
-    g->chosen = malloc(g->slots * sizeof(*g->chosen));
-    g->ended = malloc(g->slots * sizeof(*g->ended));
-    if (!g->slot || !g->free_place || !g->token || !g->position || !g->cached || !g->choosing || !g->gather ||
-        !g->choice || !g->chosen || !g->ended)
-        return no_memory(g);
-    while (g->free_places < places) {
-        g->free_place[g->free_places] = g->free_places;
-        g->free_places++;
-    }
-    g->prompt_hidden = ops->alloc(dev, places * g->row_bytes);
-    g->hidden = ops->alloc(dev, g->slots * g->row_bytes);
-    g->normed = ops->alloc(dev, g->slots * g->row_bytes);
-    g->logits = ops->alloc(dev, LOGIT_ROWS * (size_t)c->vocab * sizeof(float));
-    g->logprob = ops->alloc(dev, LOGIT_ROWS * sizeof(float));
-    const bool mirrors = g->given->hook && !dev->host_memory;
-    if (mirrors)
-        g->host_logits = malloc(LOGIT_ROWS * (size_t)c->vocab * sizeof(float));
-    const size_t pages = cache_pages(g);
-    g->cache = ops->cache_new(dev, c->layers, pages, &g->n->attention);
-    if (!g->prompt_hidden || !g->hidden || !g->normed || !g->logits || !g->logprob || (mirrors && !g->host_logits) ||
-        !g->cache || sm_pages_new(&g->pages, pages) != SM_OK)
-        return no_memory(g);
-    return sm_workspace_reserve(g->w, g->n, rows, 0, g->error);
-}
-
-static void prompt_free(sm_prompt *p)
-{
-    free(p->pages);
-    free(p);
-}
-
-static void generator_free(generator *g)
-{
-    kn_device *dev = g->n->device;
-    const kn_ops *ops = g->n->ops;
-    for (size_t i = 0; g->slot && i < g->slots; i++)
-        sm_slot_release(&g->slot[i], &g->pages);
-    while (g->prompts) {
-        sm_prompt *p = g->prompts;
-        g->prompts = p->next;
-        prompt_free(p);
-    }
-    sm_pages_free(&g->pages);
-    ops->cache_free(dev, g->cache);
-    ops->free(dev, g->prompt_hidden);
-    ops->free(dev, g->hidden);
-    ops->free(dev, g->normed);
-    ops->free(dev, g->logits);
-    ops->free(dev, g->logprob);
-    free(g->host_logits);
-    free(g->slot);
-    free(g->free_place);
-    free(g->token);
-    free(g->position);
-    free(g->cached);
-    free(g->choosing);
-    free(g->gather);
-    free(g->choice);
-    free(g->chosen);
-    free(g->ended);
-}
+#include "model/generator.h"
 
 /* --- admission ------------------------------------------------------------------------------------------------------
  */
 
-static int check_prompt(const generator *g, const sluice_generate_prompt *p)
+static int check_prompt(const sm_generator *g, const sluice_generate_prompt *p)
 {
     const sm_config *c = &g->n->layout->config;
     if (p->token_count == 0)
@@ -170,7 +25,7 @@ static int check_prompt(const generator *g, const sluice_generate_prompt *p)
 }
 
 /* Asks the caller for the next prompt and makes it current. */
-static int next_prompt(generator *g)
+static int next_prompt(sm_generator *g)
 {
     sluice_generate_prompt given = {0};
     g->current = NULL;
@@ -185,11 +40,11 @@ static int next_prompt(generator *g)
     if (rc != SM_OK)
         return rc;
     sm_prompt *p = calloc(1, sizeof(*p));
-    uint32_t *pages = malloc(pages_of(given.token_count) * sizeof(*pages));
+    uint32_t *pages = malloc(sm_pages_of(given.token_count) * sizeof(*pages));
     if (!p || !pages) {
         free(p);
         free(pages);
-        return no_memory(g);
+        return sm_generator_no_memory(g);
     }
     p->given = given;
     p->pages = pages;
@@ -200,17 +55,17 @@ static int next_prompt(generator *g)
 }
 
 /* Gives the current prompt its pages and its place, unless it has them. */
-static void settle_prompt(generator *g, sm_prompt *p)
+static void settle_prompt(sm_generator *g, sm_prompt *p)
 {
     if (p->page_count > 0)
         return;
-    p->page_count = pages_of(p->given.token_count);
+    p->page_count = sm_pages_of(p->given.token_count);
     sm_pages_take(&g->pages, p->pages, p->page_count);
     p->place = g->free_place[--g->free_places];
 }
 
 /* Starts candidates while there are free slots, pages and prompts. */
-static int admit(generator *g)
+static int admit(sm_generator *g)
 {
     const sm_config *c = &g->n->layout->config;
     for (size_t i = 0; i < g->slots; i++) {
@@ -225,7 +80,7 @@ static int admit(generator *g)
         }
         sm_prompt *p = g->current;
         const size_t own = sm_slot_pages(&p->given, g->given->max_tokens, c->max_positions);
-        const size_t needed = own + (p->page_count > 0 ? 0 : pages_of(p->given.token_count));
+        const size_t needed = own + (p->page_count > 0 ? 0 : sm_pages_of(p->given.token_count));
         if (needed > g->pages.free_count)
             return SM_OK;
         settle_prompt(g, p);
@@ -237,7 +92,7 @@ static int admit(generator *g)
     return SM_OK;
 }
 
-static void retire_prompt(generator *g, sm_prompt *p)
+static void retire_prompt(sm_generator *g, sm_prompt *p)
 {
     sm_prompt **at = &g->prompts;
     while (*at != p)
@@ -249,10 +104,10 @@ static void retire_prompt(generator *g, sm_prompt *p)
         g->current = NULL;
     sm_pages_give(&g->pages, p->pages, p->page_count);
     g->free_place[g->free_places++] = p->place;
-    prompt_free(p);
+    sm_generator_prompt_free(p);
 }
 
-static int finish_slot(generator *g, sm_slot *s, int32_t finish)
+static int finish_slot(sm_generator *g, sm_slot *s, int32_t finish)
 {
     sm_prompt *p = s->prompt;
     const int rc = sm_slot_report(s, g->given, finish, g->result, g->error);
@@ -271,18 +126,19 @@ static bool is_ready(const sm_prompt *p)
     return p->filled == p->given.token_count;
 }
 
-static void add_row(generator *g, uint32_t token, size_t position)
+static void add_row(sm_generator *g, uint32_t token, size_t position)
 {
     g->token[g->rows] = token;
     g->position[g->rows++] = (uint32_t)position;
 }
 
 /* Rows of this pass: what is missing of new prompts, and the last token of each running candidate. */
-static void collect(generator *g)
+static void collect(sm_generator *g)
 {
-    g->rows = g->sequences = 0;
-    for (sm_prompt *p = g->prompts; p && g->rows < PREFILL_ROWS; p = p->next) {
-        const size_t missing = p->given.token_count - p->filled, room = PREFILL_ROWS - g->rows;
+    g->rows = g->sequences = g->running = 0;
+    g->next_turn = g->turn;
+    for (sm_prompt *p = g->prompts; p && g->rows < g->prefill; p = p->next) {
+        const size_t missing = p->given.token_count - p->filled, room = g->prefill - g->rows;
         const size_t count = missing < room ? missing : room;
         if (count == 0 || p->page_count == 0)
             continue;
@@ -290,38 +146,44 @@ static void collect(generator *g)
         for (size_t i = 0; i < count; i++)
             add_row(g, p->given.tokens[p->filled + i], p->filled + i);
     }
-    for (size_t i = 0; i < g->slots; i++) {
-        const sm_slot *s = &g->slot[i];
+    for (size_t k = 0; k < g->slots && g->running < g->width; k++) {
+        const size_t i = (g->turn + k) % g->slots;
+        sm_slot *s = &g->slot[i];
         if (!s->prompt || s->count == 0)
             continue;
         const size_t position = s->prompt->given.token_count + s->count - 1;
         g->cached[g->sequences++] = (kn_cached_rows){g->rows, 1, position, s->pages};
+        g->choosing[g->running] = s;
+        g->gather[g->running++] = (uint32_t)g->rows;
         add_row(g, s->tokens[s->count - 1], position);
+        g->next_turn = g->width < g->slots ? (i + 1) % g->slots : 0;
     }
 }
 
 /* Keeps the last hidden state of each prompt that became ready. Prompts stand first among the pass's sequences. */
-static int keep_prompts(generator *g, size_t *sequence)
+static int keep_prompts(sm_generator *g)
 {
     const size_t d = g->n->layout->config.hidden;
-    for (sm_prompt *p = g->prompts; p && *sequence < g->sequences; p = p->next) {
-        const kn_cached_rows *rows = &g->cached[*sequence];
+    size_t sequence = 0;
+    for (sm_prompt *p = g->prompts; p && sequence < g->sequences; p = p->next) {
+        const kn_cached_rows *rows = &g->cached[sequence];
         if (rows->pages != p->pages)
             continue;
-        ++*sequence;
-        p->filled += rows->count;
+        ++sequence;
+        const bool ready = p->filled + rows->count == p->given.token_count;
         const uint32_t row = (uint32_t)(rows->row + rows->count - 1);
-        const int kn = is_ready(p) ? g->n->ops->embed(g->n->device, g->prompt_hidden + p->place * g->row_bytes, g->w->x,
-                                                      &row, 1, d)
-                                   : KN_OK;
+        const int kn =
+            ready ? g->n->ops->embed(g->n->device, g->prompt_hidden + p->place * g->row_bytes, g->w->x, &row, 1, d)
+                  : KN_OK;
         if (kn != KN_OK)
             return kn;
+        p->filled += rows->count;
     }
     return KN_OK;
 }
 
 /* Copies the prompt's unfinished page into a new candidate's first own one. */
-static int copy_page(const generator *g, const sm_slot *s)
+static int copy_page(const sm_generator *g, const sm_slot *s)
 {
     const size_t left = s->prompt->given.token_count % KN_PAGE;
     if (left == 0)
@@ -330,18 +192,12 @@ static int copy_page(const generator *g, const sm_slot *s)
 }
 
 /* hidden[k] = the state that choosing[k]'s next token is read from. */
-static int gather_hidden(generator *g, size_t sequence, size_t *count)
+static int gather_hidden(sm_generator *g, size_t *count)
 {
     const kn_ops *ops = g->n->ops;
-    const size_t d = g->n->layout->config.hidden;
-    size_t running = 0, n;
-    for (size_t i = 0; i < g->slots; i++)
-        if (g->slot[i].prompt && g->slot[i].count > 0) {
-            g->choosing[running] = &g->slot[i];
-            g->gather[running++] = (uint32_t)g->cached[sequence++].row;
-        }
+    const size_t d = g->n->layout->config.hidden, running = g->running;
+    size_t n = running;
     int kn = running > 0 ? ops->embed(g->n->device, g->hidden, g->w->x, g->gather, running, d) : KN_OK;
-    n = running;
     for (size_t i = 0; kn == KN_OK && i < g->slots; i++) {
         sm_slot *s = &g->slot[i];
         if (s->prompt && s->count == 0 && is_ready(s->prompt)) {
@@ -357,25 +213,24 @@ static int gather_hidden(generator *g, size_t sequence, size_t *count)
     return kn;
 }
 
-static int compute(generator *g, size_t *count)
+static int compute(sm_generator *g, size_t *count)
 {
     const sm_attending attending = {.cache = g->cache, .cached = g->cached, .sequences = g->sequences};
-    size_t sequence = 0;
     if (g->rows > 0) {
         const int rc = sm_forward(g->n, g->w, g->token, g->position, g->rows, &attending, NULL, g->error);
         if (rc != SM_OK)
             return rc;
     }
-    int kn = keep_prompts(g, &sequence);
+    int kn = keep_prompts(g);
     if (kn == KN_OK)
-        kn = gather_hidden(g, sequence, count);
+        kn = gather_hidden(g, count);
     return kn == KN_OK ? SM_OK : sm_device_fail(g->n->device, kn, "sampling", g->error);
 }
 
 /* --- choosing -------------------------------------------------------------------------------------------------------
  */
 
-static kn_choice choice_of(const generator *g, const sm_slot *s)
+static kn_choice choice_of(const sm_generator *g, const sm_slot *s)
 {
     const sluice_generation *given = g->given;
     kn_choice choice = {.temperature = (float)given->temperature,
@@ -392,7 +247,7 @@ static kn_choice choice_of(const generator *g, const sm_slot *s)
     return choice;
 }
 
-static int call_hooks(generator *g, size_t from, size_t count)
+static int call_hooks(sm_generator *g, size_t from, size_t count)
 {
     const size_t V = g->n->layout->config.vocab, bytes = count * V * sizeof(float);
     float *const seen = g->host_logits ? g->host_logits : g->logits;
@@ -412,10 +267,10 @@ static int call_hooks(generator *g, size_t from, size_t count)
 }
 
 /* The recorded log-probabilities are the model's own, whatever a hook made of the logits. */
-static int record_logprobs(generator *g, size_t from, size_t count)
+static int record_logprobs(sm_generator *g, size_t from, size_t count)
 {
     kn_device *dev = g->n->device;
-    float own[LOGIT_ROWS];
+    float own[SM_LOGIT_ROWS];
     for (size_t k = 0; k < count; k++)
         g->gather[k] = g->chosen[from + k].token;
     int kn =
@@ -428,7 +283,7 @@ static int record_logprobs(generator *g, size_t from, size_t count)
 }
 
 /* Tokens for choosing[from … from + count). */
-static int choose_rows(generator *g, size_t from, size_t count)
+static int choose_rows(sm_generator *g, size_t from, size_t count)
 {
     const kn_ops *ops = g->n->ops;
     const sm_config *c = &g->n->layout->config;
@@ -451,7 +306,8 @@ static int choose_rows(generator *g, size_t from, size_t count)
     return kn == KN_OK ? SM_OK : sm_device_fail(g->n->device, kn, "sampling", g->error);
 }
 
-static int choose(generator *g, size_t count)
+/* The next token of each row of hidden. */
+static int choose(sm_generator *g, size_t count)
 {
     const sm_config *c = &g->n->layout->config;
     const int kn =
@@ -461,8 +317,15 @@ static int choose(generator *g, size_t count)
     int rc = SM_OK;
     for (size_t k = 0; k < count; k++)
         g->ended[k] = false;
-    for (size_t from = 0; rc == SM_OK && from < count; from += LOGIT_ROWS)
-        rc = choose_rows(g, from, count - from < LOGIT_ROWS ? count - from : LOGIT_ROWS);
+    for (size_t from = 0; rc == SM_OK && from < count; from += g->logit_rows)
+        rc = choose_rows(g, from, count - from < g->logit_rows ? count - from : g->logit_rows);
+    return rc;
+}
+
+/* The tokens are the candidates' own from here on. */
+static int keep_tokens(sm_generator *g, size_t count)
+{
+    int rc = SM_OK;
     for (size_t k = 0; rc == SM_OK && k < count; k++) {
         sm_slot *s = g->choosing[k];
         int32_t finish = SLUICE_FINISH_STOP;
@@ -472,6 +335,23 @@ static int choose(generator *g, size_t count)
             rc = finish_slot(g, s, finish);
     }
     return rc;
+}
+
+/* One pass on the device. A pass of running candidates alone is a step that the device may know from before; one with
+ * a hook waits for its caller, which a step may not. */
+static int pass(sm_generator *g, size_t *count)
+{
+    const kn_ops *ops = g->n->ops;
+    const bool step = ops->step_begin && !g->given->hook && g->rows == g->running && g->rows > 0;
+    int kn = step ? ops->step_begin(g->n->device) : KN_OK;
+    if (kn != KN_OK)
+        return sm_device_fail(g->n->device, kn, "sampling", g->error);
+    int rc = compute(g, count);
+    if (rc == SM_OK && *count > 0)
+        rc = choose(g, *count);
+    if (step)
+        kn = ops->step_end(g->n->device);
+    return rc == SM_OK && kn != KN_OK ? sm_device_fail(g->n->device, kn, "sampling", g->error) : rc;
 }
 
 /* --- the whole ------------------------------------------------------------------------------------------------------
@@ -497,28 +377,32 @@ int sm_generate(const sm_network *network, sm_workspace *workspace, const sm_tok
     int rc = check_generation(generation, tokenizer, error);
     if (rc != SM_OK)
         return rc;
-    generator g = {.n = network,
-                   .w = workspace,
-                   .tokenizer = tokenizer,
-                   .stop_ids = stop_ids,
-                   .stop_count = stop_count,
-                   .given = generation,
-                   .result = result,
-                   .error = error,
-                   .slots = generation->slots > 0 ? generation->slots : DEFAULT_SLOTS};
-    if (g.slots > MAX_SLOTS)
-        g.slots = MAX_SLOTS;
-    rc = generator_new(&g);
+    sm_generator g = {.n = network,
+                      .w = workspace,
+                      .tokenizer = tokenizer,
+                      .stop_ids = stop_ids,
+                      .stop_count = stop_count,
+                      .given = generation,
+                      .result = result,
+                      .error = error};
+    rc = sm_generator_new(&g);
     while (rc == SM_OK) {
         rc = admit(&g);
         if (rc != SM_OK || g.live == 0)
             break;
         size_t count = 0;
         collect(&g);
-        rc = compute(&g, &count);
-        if (rc == SM_OK && count > 0)
-            rc = choose(&g, count);
+        rc = pass(&g, &count);
+        /* A pass that found no memory has kept nothing but keys and values that the next one writes again. A hook has
+         * seen its logits, and is not asked twice. */
+        if (rc == SM_NO_MEMORY && !generation->hook && sm_generator_narrow(&g)) {
+            rc = SM_OK;
+            continue;
+        }
+        if (rc == SM_OK)
+            rc = keep_tokens(&g, count);
+        g.turn = g.next_turn;
     }
-    generator_free(&g);
+    sm_generator_free(&g);
     return rc;
 }

@@ -12,8 +12,11 @@ int sm_device_fail(kn_device *device, int kn, const char *what, sm_error *error)
     if (why || kn == KN_DEVICE_FAILED)
         return sm_fail(error, SM_DEVICE, "the device stopped working, noticed in %s: %s; run again to resume", what,
                        why ? why : "it gives no reason");
-    if (kn == KN_NO_MEMORY)
-        return sm_fail(error, SM_NO_MEMORY, "out of memory in %s; use smaller batches", what);
+    if (kn == KN_NO_MEMORY) {
+        const char *numbers = device->ops->refusal ? device->ops->refusal(device) : NULL;
+        return sm_fail(error, SM_NO_MEMORY, "out of memory in %s%s%s; use smaller batches", what, numbers ? ": " : "",
+                       numbers ? numbers : "");
+    }
     if (kn == KN_UNSUPPORTED)
         return sm_fail(error, SM_UNSUPPORTED, "this device does not do %s for this model", what);
     return sm_fail(error, SM_BAD_ARGUMENT, "%s was refused by the device: a value is not finite or out of range", what);

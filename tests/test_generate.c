@@ -320,6 +320,69 @@ static void sampled_tokens_follow_the_truncated_distribution(void **state)
     golden_free(&g);
 }
 
+/* --- little memory --------------------------------------------------------------------------------------------------
+ */
+
+/* A device whose memory ends: allocations above a bound and passes of many rows are refused. */
+static struct {
+    const kn_ops *real;
+    size_t bytes; /* of one allocation */
+    size_t rows;  /* of one pass */
+    size_t refused;
+} little;
+
+static void *little_alloc(kn_device *device, size_t bytes)
+{
+    little.refused += bytes > little.bytes;
+    return bytes > little.bytes ? NULL : little.real->alloc(device, bytes);
+}
+
+static int little_attention(kn_device *device, void *out, const void *qkv, kn_cache *cache, size_t layer,
+                            const kn_cached_rows *rows, size_t sequences, size_t T)
+{
+    /* not in the first layer: what that one wrote into the cache is written again */
+    const bool refused = layer > 0 && T > little.rows;
+    little.refused += refused;
+    return refused ? KN_NO_MEMORY : little.real->attention_cached(device, out, qkv, cache, layer, rows, sequences, T);
+}
+
+static void little_memory_is_slower_and_gives_the_same_answers(void **state)
+{
+    (void)state;
+    golden g;
+    sluice_span prompts[8];
+    golden_load(&g, "grouped");
+    kn_device *device = golden_device(1, 2);
+    run r = run_of(device, g.checkpoint, prompts, prompts_of(&g, prompts), 5);
+    generate_all(&r);
+    answer *first = r.answers;
+    r.answers = NULL;
+    kn_ops ops = *device->ops;
+    little.real = device->ops;
+    device->ops = &ops;
+    static const struct {
+        size_t bytes, rows;
+    } bounds[] = {{(size_t)-1, 7}, {(size_t)-1, 2}, {100000, (size_t)-1}, {100000, 3}};
+    for (size_t i = 0; i < sizeof(bounds) / sizeof(*bounds); i++) {
+        little.bytes = bounds[i].bytes;
+        little.rows = bounds[i].rows;
+        little.refused = 0;
+        ops.alloc = little_alloc;
+        ops.attention_cached = little_attention;
+        generate_all(&r);
+        assert_true(little.refused > 0);
+        answers_equal(&r, first);
+    }
+    little.bytes = 100; /* not even one candidate */
+    assert_int_equal(generate(&r), SM_NO_MEMORY);
+    assert_non_null(strstr(r.error.text, "out of memory"));
+    device->ops = little.real;
+    free(first);
+    free(r.answers);
+    golden_device_free(1, device);
+    golden_free(&g);
+}
+
 static void candidates_and_seeds_differ(void **state)
 {
     (void)state;
@@ -576,6 +639,7 @@ int main(void)
         cmocka_unit_test(tokens_do_not_depend_on_slots_threads_or_order),
         cmocka_unit_test(recorded_log_probabilities_equal_a_later_score),
         cmocka_unit_test(sampled_tokens_follow_the_truncated_distribution),
+        cmocka_unit_test(little_memory_is_slower_and_gives_the_same_answers),
         cmocka_unit_test(candidates_and_seeds_differ),
         cmocka_unit_test(a_hook_shapes_the_choice_and_not_what_is_recorded),
         cmocka_unit_test(the_repetition_penalty_covers_prompt_and_answer),
