@@ -1,0 +1,199 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/* Linear layers and the vocabulary, against the reference; chunk boundaries; bits that may not depend on the call. */
+#include "compare.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Device memory that starts with row `row` of rows of n elements. */
+static void *at_row(const twin *t, int which, size_t row, size_t n)
+{
+    return (char *)t->at[which] + row * n * (t->type == KN_F32 ? sizeof(float) : sizeof(uint16_t));
+}
+
+/* --- linear layers --- */
+
+static void check_linear(compare *c, size_t T, size_t out, size_t in)
+{
+    kn_matrix *m[SIDES];
+    matrices_new(c, m, out, in, 1, 1);
+    twin x = twin_random(c, c->type, T * in, 1, 2), bias = twin_random(c, KN_F32, out, 1, 3);
+    twin y = twin_random(c, c->type, T * out, 1, 4), dy = twin_random(c, c->type, T * out, 1, 5);
+    twin plain = twin_random(c, c->type, T * out, 1, 6), both = twin_random(c, c->type, T * out, 1, 7);
+    twin dx = twin_random(c, c->type, T * in, 1, 8), dw = twin_random(c, KN_F32, out * in, 1, 9);
+    twin db = twin_random(c, KN_F32, out, 1, 10);
+    for (int i = 0; i < SIDES; i++) {
+        kn_device *d = c->side[i].device;
+        const kn_ops *o = c->side[i].ops;
+        compare_ok(c, "linear", o->linear(d, plain.at[i], x.at[i], m[i], NULL, NULL, T));
+        compare_ok(c, "linear", o->linear(d, both.at[i], x.at[i], m[i], bias.at[i], y.at[i], T));
+        compare_ok(c, "linear", o->linear(d, y.at[i], x.at[i], m[i], NULL, y.at[i], T)); /* in place */
+        compare_ok(c, "linear_backward_input", o->linear_backward_input(d, dx.at[i], dy.at[i], m[i], T, true));
+        compare_ok(c, "linear_backward_weight",
+                   o->linear_backward_weight(d, dw.at[i], db.at[i], dy.at[i], x.at[i], T, out, in));
+    }
+    compare_twin(c, "linear", &plain, WITHIN_SUM);
+    compare_twin(c, "linear, bias and residual", &both, WITHIN_SUM);
+    compare_twin(c, "linear, residual in place", &y, WITHIN_SUM);
+    compare_twin(c, "linear_backward_input, added", &dx, WITHIN_SUM);
+    compare_twin(c, "linear_backward_weight", &dw, WITHIN_F32);
+    compare_twin(c, "linear_backward_weight, bias", &db, WITHIN_F32);
+    for (int i = 0; i < SIDES; i++) {
+        kn_device *d = c->side[i].device;
+        const kn_ops *o = c->side[i].ops;
+        compare_ok(c, "linear", o->linear(d, plain.at[i], x.at[i], m[i], bias.at[i], NULL, T));
+        compare_ok(c, "linear_backward_input", o->linear_backward_input(d, dx.at[i], dy.at[i], m[i], T, false));
+        compare_ok(c, "linear_backward_weight",
+                   o->linear_backward_weight(d, dw.at[i], NULL, dy.at[i], x.at[i], T, out, in));
+    }
+    compare_twin(c, "linear, bias", &plain, WITHIN_SUM);
+    compare_twin(c, "linear_backward_input", &dx, WITHIN_SUM);
+    compare_twin(c, "linear_backward_weight", &dw, WITHIN_F32);
+    twin *const all[] = {&x, &bias, &y, &dy, &plain, &both, &dx, &dw, &db};
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        twin_free(c, all[i]);
+    matrices_free(c, m);
+}
+
+/* The same call again gives the same bits. */
+static void check_again(compare *c, size_t T, size_t out, size_t in)
+{
+    kn_matrix *m[SIDES];
+    matrices_new(c, m, out, in, 1, 1);
+    twin x = twin_random(c, c->type, T * in, 1, 2), dy = twin_random(c, c->type, T * out, 1, 3);
+    const side *s = &c->side[DEVICE];
+    float *first[2];
+    for (int again = 0; again < 2; again++) {
+        twin y = twin_random(c, c->type, T * out, 1, 4), dw = twin_random(c, KN_F32, out * in, 1, 5);
+        compare_ok(c, "linear", s->ops->linear(s->device, y.at[DEVICE], x.at[DEVICE], m[DEVICE], NULL, NULL, T));
+        compare_ok(
+            c, "linear_backward_weight",
+            s->ops->linear_backward_weight(s->device, dw.at[DEVICE], NULL, dy.at[DEVICE], x.at[DEVICE], T, out, in));
+        float *const now[2] = {twin_read(c, &y, DEVICE), twin_read(c, &dw, DEVICE)};
+        for (int i = 0; i < 2; i++) {
+            if (again) {
+                compare_host(c, "products, twice the same bits", now[i], first[i], i ? out * in : T * out, 0);
+                free(now[i]);
+                free(first[i]);
+            } else {
+                first[i] = now[i];
+            }
+        }
+        twin_free(c, &y);
+        twin_free(c, &dw);
+    }
+    twin_free(c, &x);
+    twin_free(c, &dy);
+    matrices_free(c, m);
+}
+
+void compare_products(compare *c)
+{
+    static const size_t small[][3] = {{1, 64, 64},  {5, 1, 1},     {13, 7, 3},  {40, 33, 65},
+                                      {97, 72, 40}, {130, 24, 56}, {0, 16, 16}, {66, 129, 31}};
+    static const size_t large[][3] = {{200, 1152, 896}, {129, 896, 4864}, {1, 4864, 896}, {257, 1000, 520}};
+    for (size_t s = 0; s < sizeof(small) / sizeof(small[0]); s++)
+        check_linear(c, small[s][0], small[s][1], small[s][2]);
+    for (size_t s = 0; s < sizeof(large) / sizeof(large[0]) && !c->quick; s++)
+        check_linear(c, large[s][0], large[s][1], large[s][2]);
+    check_again(c, 97, 72, 40);
+    if (!c->quick)
+        check_again(c, 2048, 4864, 896);
+}
+
+/* --- the vocabulary --- */
+
+static void check_vocabulary(compare *c, size_t T, size_t vocab, size_t d, float scale)
+{
+    kn_matrix *m[SIDES];
+    matrices_new(c, m, vocab, d, scale, 1);
+    twin h = twin_random(c, c->type, T * d, 1, 2), dl = twin_random(c, KN_F32, T, 1, 3);
+    twin logprob = twin_random(c, KN_F32, T, 1, 4), lse = twin_random(c, KN_F32, T, 1, 5);
+    twin entropy = twin_random(c, KN_F32, T, 1, 6), logits = twin_random(c, KN_F32, T * vocab, 1, 7);
+    twin dh = twin_random(c, c->type, T * d, 1, 8), dw = twin_random(c, KN_F32, vocab * d, 1, 9);
+    uint32_t *target = compare_tokens(T, (uint32_t)vocab, 10);
+    const uint32_t beyond = (uint32_t)vocab;
+    for (int i = 0; i < SIDES; i++) {
+        kn_device *v = c->side[i].device;
+        const kn_ops *o = c->side[i].ops;
+        compare_ok(c, "logprob", o->logprob(v, logprob.at[i], lse.at[i], entropy.at[i], h.at[i], m[i], target, T));
+        compare_ok(c, "logits", o->logits(v, logits.at[i], h.at[i], m[i], T));
+        compare_ok(c, "logprob_backward",
+                   o->logprob_backward(v, dh.at[i], dw.at[i], dl.at[i], h.at[i], m[i], lse.at[i], target, T));
+        compare_true(c, "logprob",
+                     o->logprob(v, logprob.at[i], NULL, NULL, h.at[i], m[i], &beyond, 1) == KN_BAD_ARGUMENT,
+                     "a target beyond the vocabulary is refused");
+    }
+    compare_twin(c, "logprob", &logprob, WITHIN_F32);
+    compare_twin(c, "logprob, lse", &lse, WITHIN_F32);
+    compare_twin(c, "logprob, entropy", &entropy, WITHIN_F32);
+    compare_twin(c, "logits", &logits, WITHIN_F32);
+    compare_twin(c, "logprob_backward, dh", &dh, WITHIN_SUM);
+    compare_twin(c, "logprob_backward, dw", &dw, WITHIN_SUM);
+    twin *const all[] = {&h, &dl, &logprob, &lse, &entropy, &logits, &dh, &dw};
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        twin_free(c, all[i]);
+    free(target);
+    matrices_free(c, m);
+}
+
+/* A row's log-probability is the same bits alone, among others, without entropy, and as choose finds it in logits. */
+static void check_same_bits(compare *c, size_t T, size_t vocab, size_t d)
+{
+    kn_matrix *m[SIDES];
+    matrices_new(c, m, vocab, d, 0.3f, 1);
+    twin h = twin_random(c, c->type, T * d, 1, 2), logits = twin_random(c, KN_F32, T * vocab, 1, 3);
+    twin all = twin_random(c, KN_F32, T, 1, 4), one = twin_random(c, KN_F32, T, 1, 5);
+    twin entropy = twin_random(c, KN_F32, T, 1, 6);
+    const side *s = &c->side[DEVICE];
+    kn_chosen *chosen = compare_memory(T * sizeof(*chosen));
+    kn_choice *choice = compare_memory(T * sizeof(*choice));
+    uint32_t *target = compare_memory(T * sizeof(*target));
+    float *found = compare_memory(T * sizeof(*found));
+    for (size_t t = 0; t < T; t++)
+        choice[t] = (kn_choice){.temperature = 1, .top_p = 1, .repetition_penalty = 1, .key = {t, 3}};
+    compare_ok(c, "logits", s->ops->logits(s->device, logits.at[DEVICE], h.at[DEVICE], m[DEVICE], T));
+    compare_ok(c, "choose", s->ops->choose(s->device, chosen, logits.at[DEVICE], choice, T, vocab));
+    for (size_t t = 0; t < T; t++) {
+        target[t] = chosen[t].token < vocab ? chosen[t].token : 0;
+        found[t] = chosen[t].logprob;
+    }
+    compare_ok(
+        c, "logprob",
+        s->ops->logprob(s->device, all.at[DEVICE], NULL, entropy.at[DEVICE], h.at[DEVICE], m[DEVICE], target, T));
+    for (size_t t = 0; t < T; t++)
+        compare_ok(c, "logprob",
+                   s->ops->logprob(s->device, at_row(&one, DEVICE, t, 1), NULL, NULL, at_row(&h, DEVICE, t, d),
+                                   m[DEVICE], target + t, 1));
+    float *together = twin_read(c, &all, DEVICE), *alone = twin_read(c, &one, DEVICE);
+    compare_host(c, "logprob, alone and among others", alone, together, T, 0);
+    compare_host(c, "logprob and choose, same bits", found, together, T, 0);
+    twin *const twins[] = {&h, &logits, &all, &one, &entropy};
+    for (size_t i = 0; i < sizeof(twins) / sizeof(twins[0]); i++)
+        twin_free(c, twins[i]);
+    void *const rest[] = {chosen, choice, target, found, together, alone};
+    for (size_t i = 0; i < sizeof(rest) / sizeof(rest[0]); i++)
+        free(rest[i]);
+    matrices_free(c, m);
+}
+
+void compare_vocabulary(compare *c)
+{
+    static const size_t shapes[][2] = {{512, 64}, {2, 3}, {257, 17}, {1100, 32}}, rows[] = {1, 5, 40};
+    for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++)
+        for (size_t t = 0; t < sizeof(rows) / sizeof(rows[0]); t++)
+            check_vocabulary(c, rows[t], shapes[s][0], shapes[s][1], 1);
+    check_vocabulary(c, 9, 700, 64, 30);            /* probabilities that underflow */
+    check_vocabulary(c, 4, 5000, 24, 1);            /* several rounds of a block */
+    setenv("SLUICE_CUDA_LOGITS_BYTES", "36000", 1); /* chunks of 17, 29 and 8 rows */
+    check_vocabulary(c, 40, 512, 64, 1);
+    check_vocabulary(c, 29, 300, 24, 1);
+    check_vocabulary(c, 17, 1100, 32, 1);
+    check_same_bits(c, 33, 512, 64);
+    unsetenv("SLUICE_CUDA_LOGITS_BYTES");
+    check_same_bits(c, 21, 700, 24);
+    if (!c->quick) {
+        check_vocabulary(c, 8, 151936, 896, 0.1f);
+        check_same_bits(c, 300, 151936, 896);
+    }
+}
