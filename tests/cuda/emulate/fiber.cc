@@ -1,5 +1,5 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
-#include "fiber.h"
+#include "runtime.h"
 
 #include <pthread.h>
 #include <stdarg.h>
@@ -504,12 +504,12 @@ QUIET static void *work(void *p)
 
 static char last_fault[2048];
 
-QUIET bool run_grid(const char *name, Place launched, dim3 grid, dim3 block, size_t dynamic,
+QUIET bool run_grid(const void *kernel, Place launched, dim3 grid, dim3 block, size_t dynamic,
                     const std::function<void()> &body)
 {
     static Grid g;
-    g = Grid{grid, block, dynamic, &body, emulate()->seed, 0, false, ""};
-    int n = emulate()->threads;
+    g = Grid{grid, block, dynamic, &body, settings.seed, 0, false, ""};
+    int n = settings.threads;
     n = n < 1 ? 1 : n > MAX_WORKERS ? (int)MAX_WORKERS : n;
     Start start[MAX_WORKERS];
     pthread_t thread[MAX_WORKERS];
@@ -528,17 +528,18 @@ QUIET bool run_grid(const char *name, Place launched, dim3 grid, dim3 block, siz
     if (g.fault[0] == 0) {
         return true;
     }
-    int length = 0; /* of the kernel's own name in the text of the launch's arguments */
-    for (int depth = 0; name[length] != 0 && (name[length] != ',' || depth > 0); length++) {
-        depth += strchr("(<", name[length]) != nullptr ? 1 : strchr(")>", name[length]) != nullptr ? -1 : 0;
-    }
-    snprintf(last_fault, sizeof last_fault, "%.*s, launched at %s:%d: %s", length, name, launched.file, launched.line,
-             g.fault);
-    if (emulate()->fatal) {
+    snprintf(last_fault, sizeof last_fault, "%s, launched at %s:%d: %s", name_of(kernel).c_str(), launched.file,
+             launched.line, g.fault);
+    if (settings.fatal) {
         fprintf(stderr, "emulated CUDA: %s\n", last_fault);
         abort();
     }
     return false;
+}
+
+void note_fault(const char *text)
+{
+    snprintf(last_fault, sizeof last_fault, "%s", text);
 }
 
 } // namespace emulate_cuda

@@ -9,6 +9,8 @@
 #include <stdint.h>
 #include <functional>
 
+#include <cuda_runtime.h>
+
 #include "control.h"
 #include "sanitizer.h"
 #include "vector_types.h"
@@ -34,16 +36,14 @@ enum {
     GUARD = 4096,
 };
 
-/* Where in the kernel something is asked for; a function takes it as its last argument: `Place at = here()`. */
+/* Where in the kernel something is asked for. A function learns it from its last parameters, EMULATE_PLACE, and passes
+ * it on as EMULATE_HERE. */
 struct Place {
     const char *file;
     int line;
 };
-#define EMULATE_PLACE                            \
-    emulate_cuda::Place at = emulate_cuda::Place \
-    {                                            \
-        __builtin_FILE(), __builtin_LINE()       \
-    }
+#define EMULATE_PLACE const char *file = __builtin_FILE(), int line = __builtin_LINE()
+#define EMULATE_HERE  (emulate_cuda::Place{file, line})
 
 struct Copy {
     void *to;
@@ -122,8 +122,18 @@ void *shared(const void *key, size_t size, size_t align);
 void check_shared_address(const void *p, size_t size, const char *what, Place at);
 
 /* Runs a grid now. Returns false when a fault was found (emulate_fault). */
-bool run_grid(const char *name, Place launched, dim3 grid, dim3 block, size_t dynamic,
+bool run_grid(const void *kernel, Place launched, dim3 grid, dim3 block, size_t dynamic,
               const std::function<void()> &body);
+
+/* One argument of a kernel, to be looked through for pointers that the device cannot follow. */
+struct Argument {
+    const void *bytes;
+    size_t size;
+};
+
+/* Queues a kernel; body runs it for one thread. Checks the shape and the arguments now. */
+cudaError_t queue_kernel(const void *kernel, Place launched, dim3 grid, dim3 block, size_t dynamic, cudaStream_t stream,
+                         const Argument *arguments, int count, std::function<void()> body);
 
 } // namespace emulate_cuda
 

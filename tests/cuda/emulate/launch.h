@@ -41,35 +41,24 @@
 namespace emulate_cuda
 {
 
-/* One argument of a kernel, to be looked through for pointers that the device cannot follow. */
-struct Argument {
-    const void *bytes;
-    size_t size;
-};
-
-/* Queues a kernel; body runs it for one thread. Checks the shape and the arguments now. */
-cudaError_t queue_kernel(const char *name, Place launched, dim3 grid, dim3 block, size_t dynamic, cudaStream_t stream,
-                         const Argument *arguments, int count, std::function<void()> body);
-
 template <class... P, class... A>
-static inline cudaError_t launch(const char *name, Place launched, void (*kernel)(P...), dim3 grid, dim3 block,
-                                 size_t dynamic, cudaStream_t stream, A... given)
+static inline cudaError_t launch(Place launched, void (*kernel)(P...), dim3 grid, dim3 block, size_t dynamic,
+                                 cudaStream_t stream, A... given)
 {
     static_assert(sizeof...(P) == sizeof...(A), "kn_launch: one argument for each parameter of the kernel");
     std::tuple<P...> values(static_cast<P>(given)...);
     return std::apply(
         [&](P &...value) {
             const Argument arguments[sizeof...(P) + 1] = {Argument{&value, sizeof value}..., Argument{nullptr, 0}};
-            return queue_kernel(name, launched, grid, block, dynamic, stream, arguments, (int)sizeof...(P),
-                                [kernel, values] { std::apply(kernel, values); });
+            return queue_kernel(reinterpret_cast<const void *>(kernel), launched, grid, block, dynamic, stream,
+                                arguments, (int)sizeof...(P), [kernel, values] { std::apply(kernel, values); });
         },
         values);
 }
 
 } // namespace emulate_cuda
 
-#define kn_launch(...) emulate_cuda::launch(#__VA_ARGS__, emulate_cuda::Place{__FILE__, __LINE__}, __VA_ARGS__)
-
+#define kn_launch(...) emulate_cuda::launch(emulate_cuda::Place{__FILE__, __LINE__}, __VA_ARGS__)
 #include "intrinsics.h"
 #include "warp.h"
 

@@ -140,42 +140,42 @@ QUIET inline void wait_for_copies(int but)
 static inline void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, EMULATE_PLACE)
 {
     emulate_cuda::Mma m = {d, a, {b0, b1}};
-    emulate_cuda::meet(~0u, &m, emulate_cuda::mma, false, "mma", at);
+    emulate_cuda::meet(~0u, &m, emulate_cuda::mma, false, "mma", EMULATE_HERE);
 }
 
 static inline void ldmatrix_x2(uint32_t (&r)[2], const void *row, EMULATE_PLACE)
 {
-    emulate_cuda::load_rows<2, false>(r, row, "ldmatrix_x2", at);
+    emulate_cuda::load_rows<2, false>(r, row, "ldmatrix_x2", EMULATE_HERE);
 }
 
 static inline void ldmatrix_x2_trans(uint32_t (&r)[2], const void *row, EMULATE_PLACE)
 {
-    emulate_cuda::load_rows<2, true>(r, row, "ldmatrix_x2_trans", at);
+    emulate_cuda::load_rows<2, true>(r, row, "ldmatrix_x2_trans", EMULATE_HERE);
 }
 
 static inline void ldmatrix_x4(uint32_t (&r)[4], const void *row, EMULATE_PLACE)
 {
-    emulate_cuda::load_rows<4, false>(r, row, "ldmatrix_x4", at);
+    emulate_cuda::load_rows<4, false>(r, row, "ldmatrix_x4", EMULATE_HERE);
 }
 
 static inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void *row, EMULATE_PLACE)
 {
-    emulate_cuda::load_rows<4, true>(r, row, "ldmatrix_x4_trans", at);
+    emulate_cuda::load_rows<4, true>(r, row, "ldmatrix_x4_trans", EMULATE_HERE);
 }
 
 static inline void cp_async16(void *shared, const void *global, bool valid, EMULATE_PLACE)
 {
-    emulate_cuda::cp_async(shared, global, 16, valid, at);
+    emulate_cuda::cp_async(shared, global, 16, valid, EMULATE_HERE);
 }
 
 static inline void cp_async8(void *shared, const void *global, bool valid, EMULATE_PLACE)
 {
-    emulate_cuda::cp_async(shared, global, 8, valid, at);
+    emulate_cuda::cp_async(shared, global, 8, valid, EMULATE_HERE);
 }
 
 static inline void cp_async4(void *shared, const void *global, bool valid, EMULATE_PLACE)
 {
-    emulate_cuda::cp_async(shared, global, 4, valid, at);
+    emulate_cuda::cp_async(shared, global, 4, valid, EMULATE_HERE);
 }
 
 QUIET static inline void cp_async_commit()

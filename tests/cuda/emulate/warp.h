@@ -9,27 +9,27 @@
 
 static inline void __syncthreads(EMULATE_PLACE)
 {
-    emulate_cuda::barrier("__syncthreads", at);
+    emulate_cuda::barrier("__syncthreads", EMULATE_HERE);
 }
 
 static inline int __syncthreads_count(int predicate, EMULATE_PLACE)
 {
-    return emulate_cuda::vote(predicate != 0, "__syncthreads_count", at);
+    return emulate_cuda::vote(predicate != 0, "__syncthreads_count", EMULATE_HERE);
 }
 
 static inline int __syncthreads_or(int predicate, EMULATE_PLACE)
 {
-    return emulate_cuda::vote(predicate != 0, "__syncthreads_or", at) != 0;
+    return emulate_cuda::vote(predicate != 0, "__syncthreads_or", EMULATE_HERE) != 0;
 }
 
 static inline int __syncthreads_and(int predicate, EMULATE_PLACE)
 {
-    return emulate_cuda::vote(predicate != 0, "__syncthreads_and", at) == emulate_cuda::worker->threads;
+    return emulate_cuda::vote(predicate != 0, "__syncthreads_and", EMULATE_HERE) == emulate_cuda::worker->threads;
 }
 
 static inline void __syncwarp(uint32_t mask = ~0u, EMULATE_PLACE)
 {
-    emulate_cuda::meet(mask, nullptr, nullptr, true, "__syncwarp", at);
+    emulate_cuda::meet(mask, nullptr, nullptr, true, "__syncwarp", EMULATE_HERE);
 }
 
 namespace emulate_cuda
@@ -73,22 +73,24 @@ inline int lane()
 template <class T> static inline T __shfl_sync(uint32_t mask, T value, int from, int width = 32, EMULATE_PLACE)
 {
     const int first = emulate_cuda::lane() & -width;
-    return emulate_cuda::shuffle_from(mask, value, first + (from & (width - 1)), width, "__shfl_sync", at);
+    return emulate_cuda::shuffle_from(mask, value, first + (from & (width - 1)), width, "__shfl_sync", EMULATE_HERE);
 }
 
 template <class T> static inline T __shfl_xor_sync(uint32_t mask, T value, int flip, int width = 32, EMULATE_PLACE)
 {
-    return emulate_cuda::shuffle_from(mask, value, emulate_cuda::lane() ^ flip, width, "__shfl_xor_sync", at);
+    return emulate_cuda::shuffle_from(mask, value, emulate_cuda::lane() ^ flip, width, "__shfl_xor_sync", EMULATE_HERE);
 }
 
 template <class T> static inline T __shfl_down_sync(uint32_t mask, T value, unsigned by, int width = 32, EMULATE_PLACE)
 {
-    return emulate_cuda::shuffle_from(mask, value, emulate_cuda::lane() + (int)by, width, "__shfl_down_sync", at);
+    return emulate_cuda::shuffle_from(mask, value, emulate_cuda::lane() + (int)by, width, "__shfl_down_sync",
+                                      EMULATE_HERE);
 }
 
 template <class T> static inline T __shfl_up_sync(uint32_t mask, T value, unsigned by, int width = 32, EMULATE_PLACE)
 {
-    return emulate_cuda::shuffle_from(mask, value, emulate_cuda::lane() - (int)by, width, "__shfl_up_sync", at);
+    return emulate_cuda::shuffle_from(mask, value, emulate_cuda::lane() - (int)by, width, "__shfl_up_sync",
+                                      EMULATE_HERE);
 }
 
 namespace emulate_cuda
@@ -133,25 +135,26 @@ EMULATE_COMBINE(Xor, a ^ b)
 static inline uint32_t __ballot_sync(uint32_t mask, int predicate, EMULATE_PLACE)
 {
     uint32_t bits = predicate != 0 ? 1u << emulate_cuda::lane() : 0;
-    emulate_cuda::meet(mask, &bits, emulate_cuda::combine<uint32_t, emulate_cuda::Or>, false, "__ballot_sync", at);
+    emulate_cuda::meet(mask, &bits, emulate_cuda::combine<uint32_t, emulate_cuda::Or>, false, "__ballot_sync",
+                       EMULATE_HERE);
     return bits;
 }
 
 static inline int __any_sync(uint32_t mask, int predicate, EMULATE_PLACE)
 {
-    return __ballot_sync(mask, predicate, at) != 0;
+    return __ballot_sync(mask, predicate, file, line) != 0;
 }
 
 static inline int __all_sync(uint32_t mask, int predicate, EMULATE_PLACE)
 {
-    return __ballot_sync(mask, predicate, at) == mask;
+    return __ballot_sync(mask, predicate, file, line) == mask;
 }
 
-#define EMULATE_REDUCE(name, T, F)                                                                     \
-    static inline T name(uint32_t mask, T value, EMULATE_PLACE)                                        \
-    {                                                                                                  \
-        emulate_cuda::meet(mask, &value, emulate_cuda::combine<T, emulate_cuda::F>, false, #name, at); \
-        return value;                                                                                  \
+#define EMULATE_REDUCE(name, T, F)                                                                               \
+    static inline T name(uint32_t mask, T value, EMULATE_PLACE)                                                  \
+    {                                                                                                            \
+        emulate_cuda::meet(mask, &value, emulate_cuda::combine<T, emulate_cuda::F>, false, #name, EMULATE_HERE); \
+        return value;                                                                                            \
     }
 EMULATE_REDUCE(__reduce_add_sync, unsigned, Sum)
 EMULATE_REDUCE(__reduce_add_sync, int, Sum)
@@ -187,7 +190,7 @@ template <class T> QUIET void match(Fiber *lanes, uint32_t mask)
 template <class T> static inline uint32_t __match_any_sync(uint32_t mask, T value, EMULATE_PLACE)
 {
     emulate_cuda::Match<T> pay = {value, 0};
-    emulate_cuda::meet(mask, &pay, emulate_cuda::match<T>, false, "__match_any_sync", at);
+    emulate_cuda::meet(mask, &pay, emulate_cuda::match<T>, false, "__match_any_sync", EMULATE_HERE);
     return pay.same;
 }
 

@@ -1,0 +1,93 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0
+ *
+ * Kernels on their way to the device: what of a launch can be checked at once, and what when it runs. */
+#include "runtime.h"
+
+#include <string.h>
+
+namespace emulate_cuda
+{
+
+static void run_kernel(const void *kernel, Place launched, const std::vector<uint64_t> &pointers, const Stream *stream,
+                       dim3 grid, dim3 block, size_t dynamic, const std::function<void()> &body)
+{
+    std::string why;
+    for (uint64_t word : pointers) {
+        if (stale_pointer(word, stream, &why)) {
+            fault("%s, launched at %s:%d, is given %s", name_of(kernel).c_str(), launched.file, launched.line,
+                  why.c_str());
+            return;
+        }
+    }
+    if (out_of_luck(&settings.fail_launch)) {
+        rt.broken = (cudaError_t)settings.launch_error;
+        return;
+    }
+    rt.kernel = kernel;
+    open_memory();
+    const bool ran = run_grid(kernel, launched, grid, block, dynamic, body);
+    close_memory();
+    if (!ran) {
+        rt.broken = cudaErrorLaunchFailure;
+    } else if (!zones_untouched(&why)) {
+        fault("%s, launched at %s:%d: %s", name_of(kernel).c_str(), launched.file, launched.line, why.c_str());
+    }
+}
+
+cudaError_t queue_kernel(const void *kernel, Place launched, dim3 grid, dim3 block, size_t dynamic, cudaStream_t handle,
+                         const Argument *arguments, int count, std::function<void()> body)
+{
+    EMULATE_BEGIN();
+    const std::shared_ptr<Stream> stream = stream_of(handle);
+    if (stream == nullptr) {
+        return answer(cudaErrorInvalidResourceHandle);
+    }
+    if (settings.capability < 80) {
+        return answer(cudaErrorNoKernelImageForDevice);
+    }
+    const uint64_t threads = (uint64_t)block.x * block.y * block.z;
+    if (threads == 0 || threads > MAX_THREADS || block.z > 64 || (uint64_t)grid.x * grid.y * grid.z == 0 ||
+        grid.x > 2147483647u || grid.y > 65535 || grid.z > 65535) {
+        return answer(cudaErrorInvalidConfiguration);
+    }
+    if (dynamic > (size_t)shared_most()) {
+        return answer(cudaErrorInvalidValue);
+    }
+    if (threads % 32 != 0) {
+        fault("%s, launched at %s:%d: a block of %u threads is no multiple of 32", name_of(kernel).c_str(),
+              launched.file, launched.line, (unsigned)threads);
+        return answer(cudaErrorInvalidConfiguration);
+    }
+    std::vector<uint64_t> pointers;
+    for (int i = 0; i < count; i++) {
+        for (size_t at = 0; at + 8 <= arguments[i].size; at += 8) {
+            uint64_t word;
+            int device;
+            memcpy(&word, static_cast<const char *>(arguments[i].bytes) + at, 8);
+            if (host_pointer(word)) {
+                fault("%s, launched at %s:%d: argument %d points to host memory that is not pinned",
+                      name_of(kernel).c_str(), launched.file, launched.line, i + 1);
+                return answer(cudaErrorIllegalAddress);
+            }
+            if (where(reinterpret_cast<void *>(word), &device) == DEVICE) {
+                const Card &mine = rt.cards[(size_t)stream->device];
+                if (device != stream->device && !mine.peers[(size_t)device]) {
+                    fault(
+                        "%s, launched at %s:%d: argument %d points to memory of device %d, the stream is of device %d",
+                        name_of(kernel).c_str(), launched.file, launched.line, i + 1, device, stream->device);
+                    return answer(cudaErrorIllegalAddress);
+                }
+                pointers.push_back(word);
+            }
+        }
+    }
+    rt.counts.launches += stream->capture == nullptr;
+    return answer(enqueue(stream, Work{"a kernel",
+                                       [=, body = std::move(body)] {
+                                           run_kernel(kernel, launched, pointers, stream.get(), grid, block, dynamic,
+                                                      body);
+                                       },
+                                       {}}));
+}
+
+} // namespace emulate_cuda

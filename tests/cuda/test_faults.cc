@@ -1,0 +1,257 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0
+ *
+ * Kernels with one fault each: in how many of eight seeds is it found, and does the message say what it is? Faults that
+ * leave the emulator no trace but a wrong result count as found by that. */
+#include "test_emulator.h"
+
+#include "kernels/cuda/ptx.cuh"
+
+enum { SEEDS = 8 };
+
+/* Runs a kernel of one block over 256 floats, all 1; says whether it was refused, or its result is not what wanted
+ * gives. */
+template <class K> static bool wrong(K kernel, int block, float (*wanted)(int))
+{
+    float *memory, host[256];
+    DONE(cudaMalloc(&memory, sizeof host));
+    for (float &x : host) {
+        x = 1;
+    }
+    DONE(cudaMemcpy(memory, host, sizeof host, cudaMemcpyHostToDevice));
+    if (kn_launch(kernel, 1, block, 0, nullptr, memory) != cudaSuccess || cudaDeviceSynchronize() != cudaSuccess) {
+        return true;
+    }
+    DONE(cudaMemcpy(host, memory, sizeof host, cudaMemcpyDeviceToHost));
+    for (int i = 0; i < block; i++) {
+        if (host[i] != wanted(i)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static float one(int)
+{
+    return 1;
+}
+
+static float neighbour(int i)
+{
+    return (float)(i ^ 1);
+}
+
+static float sum_of_ones(int)
+{
+    return 64;
+}
+
+static __global__ void leaves_early(float *o)
+{
+    if (threadIdx.x >= 40) {
+        return;
+    }
+    __syncthreads();
+    o[threadIdx.x] = 1;
+}
+
+static __global__ void two_barriers(float *o)
+{
+    if (threadIdx.x & 1) {
+        __syncthreads();
+    } else {
+        __syncthreads();
+    }
+    o[threadIdx.x] = 1;
+}
+
+static __global__ void half_a_warp(float *o)
+{
+    float v = 1;
+    if (threadIdx.x < 16) {
+        v = __shfl_xor_sync(~0u, v, 1);
+    }
+    o[threadIdx.x] = v;
+}
+
+static __global__ void half_a_warp_rightly(float *o)
+{
+    float v = 1;
+    if (threadIdx.x < 16) {
+        v = __shfl_xor_sync(0xffffu, v, 1);
+    }
+    o[threadIdx.x] = v;
+}
+
+static __global__ void reads_absent_lane(float *o)
+{
+    float v = 1;
+    if (threadIdx.x < 16) {
+        v = __shfl_xor_sync(0xffffu, v, 16);
+    }
+    o[threadIdx.x] = v;
+}
+
+static __global__ void no_syncwarp(float *o)
+{
+    SHARED(float, s, [32]);
+    s[threadIdx.x] = (float)threadIdx.x;
+    o[threadIdx.x] = s[threadIdx.x ^ 1];
+}
+
+template <bool BARRIER> static __global__ void sum(float *o)
+{
+    SHARED(float, part, [2]);
+    const float v = warp_sum(o[threadIdx.x]);
+    if (threadIdx.x % 32 == 0) {
+        part[threadIdx.x / 32] = v;
+    }
+    if (BARRIER) {
+        __syncthreads();
+    }
+    o[threadIdx.x] = part[0] + part[1];
+}
+
+static __global__ void reads_what_nobody_wrote(float *o)
+{
+    SHARED(float, s, [65]);
+    s[threadIdx.x] = 1;
+    __syncthreads();
+    o[threadIdx.x] = s[threadIdx.x + 1];
+}
+
+static __global__ void writes_behind_shared(float *o)
+{
+    SHARED(float, s, [32]);
+    s[threadIdx.x + 1] = 1; /* ASan stops here, by itself */
+    __syncthreads();
+    o[threadIdx.x] = 1;
+}
+
+template <bool WAIT> static __global__ void copies(float *o)
+{
+    SHARED(float4, s, [32]);
+    cp_async16(&s[threadIdx.x], o + threadIdx.x * 4, true);
+    cp_async_commit();
+    if (WAIT) {
+        cp_async_wait<0>();
+    }
+    const float v = s[threadIdx.x].x;
+    cp_async_wait<0>();
+    o[threadIdx.x] = v;
+}
+
+static __global__ void copies_and_ends(float *o)
+{
+    SHARED(float4, s, [32]);
+    cp_async16(&s[threadIdx.x], o + threadIdx.x * 4, true);
+    cp_async_commit();
+    o[128 + threadIdx.x] = 1;
+}
+
+static __global__ void copies_askew(float *o)
+{
+    SHARED(float, s, [64]);
+    cp_async16(s + 1, o, true);
+    cp_async_wait<0>();
+}
+
+static __global__ void wants_much_memory(float *o)
+{
+    SHARED(float, s, [60000]);
+    s[threadIdx.x] = 1;
+    o[threadIdx.x] = s[threadIdx.x];
+}
+
+static __global__ void recurses(float *o)
+{
+    volatile char room[400 * 1024];
+    for (size_t i = sizeof room; i > 0; i--) {
+        room[i - 1] = 1;
+    }
+    o[0] = room[3];
+}
+
+static __global__ void follows_null(float *o)
+{
+    __syncthreads();
+    if (o[0] == 1 && threadIdx.x == 5) {
+        *(volatile int *)(uintptr_t)(uint32_t)(o[1] - 1) = 1;
+    }
+}
+
+static void meetings()
+{
+    CHECK(found_in(SEEDS, [] { return wrong(leaves_early, 64, one) && fault_says("took different ways"); }) == SEEDS);
+    CHECK(found_in(SEEDS, [] { return wrong(two_barriers, 64, one) && fault_says("divergent barriers"); }) == SEEDS);
+    CHECK(found_in(SEEDS, [] { return wrong(half_a_warp, 32, one) && fault_says("test_faults.cc:"); }) == SEEDS);
+    CHECK(found_in(SEEDS, [] { return wrong(half_a_warp_rightly, 32, one); }) == 0);
+    CHECK(found_in(SEEDS, [] { return wrong(reads_absent_lane, 32, one) && fault_says("not in mask"); }) == SEEDS);
+}
+
+#ifndef EMULATE_TSAN /* which ends the program at a race */
+static void missing_barriers()
+{
+    CHECK(found_in(SEEDS, [] { return wrong(sum<true>, 64, sum_of_ones); }) == 0);
+    CHECK(found_in(SEEDS, [] { return wrong(sum<false>, 64, sum_of_ones); }) >= 4);
+    CHECK(found_in(SEEDS, [] { return wrong(no_syncwarp, 32, neighbour); }) == SEEDS);
+    CHECK(found_in(SEEDS, [] { return wrong(reads_what_nobody_wrote, 64, one); }) == SEEDS);
+}
+#endif
+
+static void missing_waits()
+{
+    CHECK(found_in(SEEDS, [] { return wrong(copies<true>, 32, one); }) == 0);
+    CHECK(found_in(SEEDS, [] { return wrong(copies<false>, 32, one); }) >=
+          SEEDS - 1); /* with seed 1 they land at once */
+    CHECK(found_in(SEEDS, [] { return wrong(copies_and_ends, 32, one) && fault_says("not waited for"); }) >= SEEDS - 1);
+    CHECK(found_in(SEEDS, [] { return wrong(copies_askew, 32, one) && fault_says("aligned"); }) == SEEDS);
+}
+
+static void shared_memory()
+{
+#ifndef EMULATE_ASAN
+    CHECK(found_in(SEEDS, [] { return wrong(writes_behind_shared, 32, one) && fault_says("outside a shared"); }) ==
+          SEEDS);
+#else
+    dies("AddressSanitizer", [] { wrong(writes_behind_shared, 32, one); });
+#endif
+    CHECK(found_in(1, [] { return wrong(wants_much_memory, 32, one) && fault_says("of shared memory"); }) == 1);
+}
+
+static void shapes()
+{
+    emulate()->fatal = false;
+    float *p;
+    DONE(cudaMalloc(&p, 1024));
+    CHECK(kn_launch(half_a_warp_rightly, 1, 40, 0, nullptr, p) != cudaSuccess && fault_says("no multiple of 32"));
+    emulate_reset();
+    DONE(cudaMalloc(&p, 1024));
+    CHECK(kn_launch(half_a_warp_rightly, 1, 2048, 0, nullptr, p) == cudaErrorInvalidConfiguration);
+    CHECK(kn_launch(half_a_warp_rightly, dim3(1, 70000), 32, 0, nullptr, p) == cudaErrorInvalidConfiguration);
+    CHECK(kn_launch(half_a_warp_rightly, 1, 32, 230 * 1024, nullptr, p) == cudaErrorInvalidValue);
+    CHECK(cudaGetLastError() == cudaErrorInvalidValue && cudaGetLastError() == cudaSuccess);
+    DONE(cudaFree(p));
+}
+
+#ifndef EMULATE_TSAN
+static void wild_pointers()
+{
+    dies("follows a null pointer", [] { wrong(follows_null, 32, one); });
+    dies("follows_null", [] { wrong(follows_null, 32, one); });
+#ifndef EMULATE_ASAN
+    dies("has used its whole stack", [] { wrong(recurses, 32, one); });
+#endif
+}
+#endif
+
+const Case fault_cases[] = {
+    {"barriers and warps that diverge", meetings},
+#ifndef EMULATE_TSAN
+    {"missing barriers", missing_barriers},
+    {"wild pointers in kernels", wild_pointers},
+#endif
+    {"missing waits for copies", missing_waits},
+    {"shared memory beyond its end", shared_memory},
+    {"shapes of launches", shapes},
+    {NULL, NULL},
+};
