@@ -6,11 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/pool.h"
+
 enum { ALIGNMENT = 16, FIRST_BLOCK = 1024, LARGEST_STEP = 1 << 20 };
 
 typedef struct block {
     struct block *next;
     size_t size, used;
+    bool pooled;
     _Alignas(ALIGNMENT) unsigned char bytes[];
 } block;
 
@@ -20,11 +23,14 @@ struct sl_arena { /* lies at the start of its oldest block */
 };
 _Static_assert(sizeof(sl_arena) % ALIGNMENT == 0, "what follows it is aligned");
 
+/* Of a pooled block's size or some less, it is one: records come and go by the million. */
 static block *new_block(size_t size, block *next)
 {
-    block *b = malloc(sizeof *b + size);
+    const size_t pooled = SL_POOL_SIZE - sizeof(block);
+    const bool from_pool = size > SL_POOL_SIZE / 4 && size <= pooled;
+    block *b = from_pool ? sl_pool_take() : malloc(sizeof *b + size);
     if (b)
-        *b = (block){.next = next, .size = size};
+        *b = (block){.next = next, .size = from_pool ? pooled : size, .pooled = from_pool};
     return b;
 }
 
@@ -102,7 +108,10 @@ void sl_arena_free(sl_arena *arena)
 {
     for (block *b = arena ? arena->newest : NULL; b;) {
         block *next = b->next;
-        free(b);
+        if (b->pooled)
+            sl_pool_give(b);
+        else
+            free(b);
         b = next;
     }
 }

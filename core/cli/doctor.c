@@ -89,11 +89,12 @@ static void see_stream(visit *v, const char *path, int64_t expected)
     }
 }
 
-/* The number of records in a finished stage's note, -1 when there is no note, -2 when it is damaged. */
-static int64_t note_records(visit *v, const char *stream)
+/* The number of records in a finished stage's note, -1 when there is no note, -2 when it is damaged. `entry`: the
+ * stage's stream or the note itself. */
+static int64_t note_records(visit *v, const char *entry)
 {
     char path[PATH_MAX];
-    snprintf(path, sizeof path, "%.*s.done", (int)(strlen(stream) - 4), stream);
+    snprintf(path, sizeof path, "%.*s.done", (int)(strrchr(entry, '.') - entry), entry);
     sl_buffer text = {0};
     if (!sl_path_exists(path))
         return -1;
@@ -144,6 +145,16 @@ static bool ends_in(const char *name, const char *ending)
     return length > size && strcmp(name + length - size, ending) == 0;
 }
 
+/* A stage without a stream has one too. */
+static void see_note(visit *v, const char *path)
+{
+    char stream[PATH_MAX];
+    const int64_t records = note_records(v, path);
+    snprintf(stream, sizeof stream, "%.*s.zst", (int)(strrchr(path, '.') - path), path);
+    if (records > 0 && !v->quiet && !sl_path_exists(stream))
+        finding(v, SL_EXIT_OK, "%s: whole, %" PRId64 " records, which were in memory alone", path, records);
+}
+
 static void see_stream_entry(visit *v, const char *path, const char *name)
 {
     if (ends_in(name, ".zst.part"))
@@ -151,7 +162,7 @@ static void see_stream_entry(visit *v, const char *path, const char *name)
     else if (ends_in(name, ".zst"))
         see_stream(v, path, note_records(v, path));
     else if (ends_in(name, ".done"))
-        note_records(v, path); /* of a stage without a stream too */
+        see_note(v, path);
 }
 
 static void see_phase(visit *v, const char *path, const char *name)

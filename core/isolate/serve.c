@@ -132,7 +132,6 @@ static int take_record(sl_isolate *x, sl_message *m)
         rc = sl_stage_append(job, record, number);
     else if (rc >= 0 && !keep && !before)
         rc = sl_stage_skip(job, number);
-    sl_record_free(record);
     let_go(x, false, number);
     return rc;
 }

@@ -46,6 +46,8 @@ bool sl_build_stage(sl_builder *, sl_stage *, const sl_setting *group);
 /* Reads isolate, limits, on_crash and seccomp, and refuses what cannot be isolated.
  */
 void sl_build_isolation(sl_builder *, sl_stage *, const sl_setting *group);
+/* Reads in_memory of a phase's stages, whose edges are known, and refuses what cannot be. */
+void sl_build_in_memory(sl_builder *, sl_phase *);
 /* Finds the stages and the model slots that a phase's stages name. False after a mistake: what follows needs them. */
 bool sl_build_edges(sl_builder *, sl_phase *);
 bool sl_build_references(sl_builder *, sl_phase *);

@@ -236,6 +236,8 @@ static void read_phases(sl_builder *b)
         counting &= read_phase(b, phase, group);
         /* Names that lead nowhere are said beside all other mistakes; what follows needs all of them right. */
         counting &= sl_build_edges(b, phase);
+        if (counting)
+            sl_build_in_memory(b, phase);
         counting &= sl_build_references(b, phase);
         bool *before = sl_build_alloc(b, phase->stage_count * phase->stage_count, sizeof *before);
         if (counting && before && (counting = sl_build_graph(b, phase, before)))

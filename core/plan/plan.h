@@ -76,6 +76,7 @@ typedef struct sl_stage {
     struct sl_stage **after; /* stages that must be finished before it starts */
     size_t after_count;
     sl_isolation isolation;
+    bool in_memory; /* its records are handed on in memory; there is no stream */
     struct sl_phase *phase;
     size_t index; /* within the phase, file order */
     int line;

@@ -52,6 +52,8 @@ static void class_text(const sl_stage *stage, sl_buffer *text)
             sl_buffer_printf(text, " (%s)", stage->parts[i].type->type->id);
     if (stage->isolation.on)
         sl_buffer_printf(text, ", isolated");
+    if (stage->in_memory)
+        sl_buffer_printf(text, ", in memory");
 }
 
 static void edges_text(const sl_stage *stage, sl_buffer *text)
@@ -150,7 +152,8 @@ void sl_plan_print(const sl_plan *plan, FILE *out)
 static void graph_edges(const sl_stage *stage, FILE *out)
 {
     for (size_t i = 0; i < stage->from_count; i++)
-        fprintf(out, "    \"%s\" -> \"%s\";\n", stage->from[i]->name, stage->name);
+        fprintf(out, "    \"%s\" -> \"%s\"%s;\n", stage->from[i]->name, stage->name,
+                stage->from[i]->in_memory ? " [style=dotted, label=\"in memory\"]" : "");
     for (size_t i = 0; i < stage->after_count; i++)
         fprintf(out, "    \"%s\" -> \"%s\" [style=dashed];\n", stage->after[i]->name, stage->name);
 }

@@ -4,7 +4,8 @@
 
 #include <string.h>
 
-static const char *const own_keys[] = {"name", "use", "from", "after", "isolate", "limits", "on_crash", "seccomp"};
+static const char *const own_keys[] = {"name",   "use",      "from",    "after",    "isolate",
+                                       "limits", "on_crash", "seccomp", "in_memory"};
 
 static const sluice_param *find_param(const sluice_class *type, const char *name)
 {

@@ -158,6 +158,8 @@ static void write_stage(FILE *out, const sl_stage *s)
     write_edges(out, "from", s->from, s->from_count);
     write_edges(out, "after", s->after, s->after_count);
     write_isolation(out, &s->isolation, indent);
+    if (s->in_memory)
+        fprintf(out, "%sin_memory = true;\n", indent);
     write_object(out, &s->object, NULL, NULL, 0, indent);
     for (size_t i = 0; i < s->part_count; i++)
         write_object(out, &s->parts[i], &s->object, s->parts, i, indent);

@@ -177,7 +177,9 @@ static bool goes_on(const sl_job *job, sl_arena *arena)
 static void print_why(const sl_job *job, sl_arena *arena, FILE *out)
 {
     const char *was = earlier_inputs(job, arena);
-    if (job->run->fresh)
+    if (job->reader != NULL)
+        fprintf(out, "'%s' needs its records, which stay in memory alone", job->reader->stage->name);
+    else if (job->run->fresh)
         fputs("--fresh", out);
     else if (job->damage != NULL)
         fprintf(out, "its entry in the store is damaged (%s)", job->damage);
@@ -208,7 +210,8 @@ int sl_explain(sl_execution *run, FILE *out)
         fprintf(out, "%-*s  %-*s  ", widest_place, sl_job_where(job, where, sizeof where), widest_name,
                 job->stage->name);
         if (job->reuse) {
-            fprintf(out, "reused, from %s\n", job->stored ? "the store" : "this folder");
+            fprintf(out, "reused, from %s%s\n", job->stored ? "the store" : "this folder",
+                    job->unread ? "; its records, in memory alone, are not needed" : "");
         } else {
             fputs("runs: ", out);
             print_why(job, arena, out);

@@ -188,6 +188,8 @@ static sluice_record *host_new_record(const sluice_host *public)
 static int64_t host_input_count(const sluice_host *public)
 {
     const sl_job *job = of(public)->job;
+    if (job != NULL && job->taking != NULL)
+        return sl_pipe_count(job->taking);
     return job != NULL && job->input != NULL ? sl_stream_count(job->input) : -1;
 }
 

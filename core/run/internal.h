@@ -19,6 +19,7 @@
 #include "core/plan/plan.h"
 #include "core/store/store.h"
 #include "core/stream/earlier.h"
+#include "core/stream/pipe.h"
 #include "core/stream/stream.h"
 
 typedef struct sl_job sl_job;
@@ -212,8 +213,8 @@ int sl_stage_drive(sl_job *, sl_instance *);
 int sl_stage_next(sl_job *, sl_record **);
 int sl_stage_emit(sl_job *, sl_record *);
 int sl_stage_release(sl_job *, sl_record *);
-/* One record of the output, and one left out of it, by the number in the input. */
-int sl_stage_append(sl_job *, const sl_record *, uint64_t number);
+/* One record of the output, which is taken, and one left out of it, by the number in the input. */
+int sl_stage_append(sl_job *, sl_record *, uint64_t number);
 int sl_stage_skip(sl_job *, uint64_t number);
 bool sl_stage_has_output(const sl_stage *);
 
@@ -253,6 +254,8 @@ struct sl_job {
     sl_buffer inputs; /* all that determines the output, as text (key.c) */
     uint8_t key[SL_HASH_SIZE];
     bool keyed, decided, reuse; /* key is known; whether to reuse was decided by it; and how */
+    bool unread;                /* it is reused without a stream (in_memory): nobody needs its records */
+    const sl_job *reader;       /* it would be reused but for this one, which needs them; NULL */
     bool stored, claimed;       /* the output came from the store; this run has the claim to compute it */
     const char *damage;         /* what the store's entry suffered; NULL */
 
@@ -261,6 +264,8 @@ struct sl_job {
     sl_arena *arena; /* what the stage's state points to */
     sl_stream_reader *input;
     sl_stream_writer *output;  /* under run->lock while other threads may cancel it */
+    sl_pipe_end *taking;       /* the input of a producer that is in_memory, */
+    sl_pipe *giving;           /* and its output; likewise under the lock */
     sl_earlier *earlier;       /* what an interrupted run of this job left; NULL = nothing */
     const sl_record *current;  /* the record in hand, for error lines */
     char taken[128];           /* id of the last record that it took, for a crash's */

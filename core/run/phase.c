@@ -44,9 +44,12 @@ void sl_phase_cancel(sl_execution *run)
 {
     atomic_store(&run->cancelled, true);
     pthread_mutex_lock(&run->lock);
-    for (size_t j = 0; j < run->job_count; j++)
+    for (size_t j = 0; j < run->job_count; j++) {
         if (run->jobs[j].output != NULL)
             sl_stream_cancel(run->jobs[j].output);
+        if (run->jobs[j].giving != NULL)
+            sl_pipe_cancel(run->jobs[j].giving);
+    }
     pthread_cond_broadcast(&run->changed);
     pthread_mutex_unlock(&run->lock);
 }
@@ -124,11 +127,15 @@ static int write_done(sl_job *job)
 
 static int close_output(sl_job *job)
 {
-    if (job->output == NULL)
+    const bool in_memory = job->giving != NULL;
+    if (job->output == NULL && !in_memory)
         return SLUICE_OK;
-    const int rc = sl_stream_close(job->output);
+    const int rc = in_memory ? sl_pipe_close(job->giving) : sl_stream_close(job->output);
     if (rc < 0)
-        return sluice_error(&job->host.public, rc, "cannot finish its output: %s", sl_stream_writer_error(job->output));
+        return sluice_error(&job->host.public, rc, "cannot finish its output: %s",
+                            in_memory ? sl_pipe_error(job->giving) : sl_stream_writer_error(job->output));
+    if (in_memory)
+        return SLUICE_OK;
     job->bytes_raw = sl_stream_bytes(job->output, false);
     job->bytes_compressed = sl_stream_bytes(job->output, true);
     return SLUICE_OK;
@@ -233,6 +240,12 @@ static int open_output(sl_job *job, char *error)
     memcpy(info.key, job->key, sizeof info.key);
     if (!sl_stage_has_output(job->stage))
         return SLUICE_OK;
+    if (job->stage->in_memory) {
+        unlink(path); /* of another key */
+        sl_earlier_forget(path);
+        job->giving = sl_pipe_new(path);
+        return job->giving != NULL ? SLUICE_OK : SLUICE_NO_MEMORY;
+    }
     const int rc = sl_earlier_take(path, job->key, &job->earlier);
     return rc < 0 ? rc : sl_stream_create(path, &info, &job->output, error, SL_ERROR_SIZE);
 }
@@ -244,6 +257,10 @@ static int open_input(sl_job *job, char *error)
     sl_job *producer = job->producer;
     if (producer == NULL)
         return SLUICE_OK;
+    if (producer->giving != NULL) {
+        job->taking = sl_pipe_open(producer->giving);
+        return job->taking != NULL ? SLUICE_OK : SLUICE_NO_MEMORY;
+    }
     if (producer->output != NULL) {
         snprintf(error, SL_ERROR_SIZE, "cannot follow the stream of '%s'", producer->stage->name);
         return sl_stream_follow(producer->output, &job->input);
@@ -276,12 +293,16 @@ static void close_all(sl_job *jobs, size_t count)
         if (jobs[j].input != NULL)
             sl_stream_reader_close(jobs[j].input);
         jobs[j].input = NULL;
+        jobs[j].taking = NULL; /* goes with its pipe */
     }
     for (size_t j = 0; j < count; j++) {
         sl_stream_writer *output = jobs[j].output;
+        sl_pipe *giving = jobs[j].giving;
         pthread_mutex_lock(&jobs[j].run->lock);
         jobs[j].output = NULL;
+        jobs[j].giving = NULL;
         pthread_mutex_unlock(&jobs[j].run->lock);
+        sl_pipe_free(giving);
         if (output != NULL) {
             sl_stream_leave(output); /* nothing more where it was closed */
             sl_stream_writer_free(output);

@@ -30,12 +30,14 @@ static bool is_done(sl_job *job, sl_arena *arena)
         return done;
     sl_stream_reader *reader;
     path = sl_job_path(job, ".zst", arena);
-    if (path == NULL || sl_stream_open(path, false, &reader, error, sizeof error) < 0)
-        return false;
-    /* A count is known only when the index is there and whole. */
-    done = sl_stream_count(reader) >= 0 && memcmp(sl_stream_reader_info(reader)->key, job->key, 16) == 0;
-    sl_stream_reader_close(reader);
-    return done;
+    bool stream = path != NULL && sl_stream_open(path, false, &reader, error, sizeof error) == SLUICE_OK;
+    if (stream) {
+        /* A count is known only when the index is there and whole. */
+        stream = sl_stream_count(reader) >= 0 && memcmp(sl_stream_reader_info(reader)->key, job->key, 16) == 0;
+        sl_stream_reader_close(reader);
+    }
+    job->unread = !stream;
+    return stream || job->stage->in_memory;
 }
 
 /* Whether the job's output is in the folder, or can be had from the store. */
@@ -72,6 +74,17 @@ static int newest_is_there(void *context, const sl_model_use *use)
     return newest && path != NULL && !sl_path_exists(path) ? SLUICE_END : SLUICE_OK;
 }
 
+/* A job that must run needs the records of its producer; those that were in memory are made again. */
+static void need_input(struct need *need, const sl_job *job)
+{
+    sl_job *producer = job->producer;
+    if (producer == NULL || !producer->reuse || !producer->unread)
+        return;
+    producer->reuse = false;
+    producer->reader = job;
+    need->changed = true;
+}
+
 /* A sink whose iteration before must write its file again comes after it, so that the last iteration's stays. */
 static bool overwritten(const sl_job *job)
 {
@@ -88,7 +101,8 @@ void sl_key_reuse(sl_execution *run, size_t first, size_t count)
         if (job->decided)
             continue;
         job->decided = true;
-        job->stored = false;
+        job->stored = job->unread = false;
+        job->reader = NULL;
         job->reuse =
             is_there(job, need.arena) &&
             (job->stored || sl_version_visit(job, true, newest_is_there, &need) == SLUICE_OK || sl_shared_fetch(job));
@@ -99,8 +113,10 @@ void sl_key_reuse(sl_execution *run, size_t first, size_t count)
             if (run->jobs[j].reuse && overwritten(&run->jobs[j]))
                 run->jobs[j].reuse = false;
         for (size_t j = first + count; j-- > first;)
-            if (!run->jobs[j].reuse)
+            if (!run->jobs[j].reuse) {
                 sl_version_visit(&run->jobs[j], false, need_version, &need);
+                need_input(&need, &run->jobs[j]);
+            }
     }
     sl_arena_free(need.arena);
 }

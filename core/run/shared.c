@@ -2,7 +2,7 @@
 /*
  * A run and the store. An entry holds a job's .done file, its stream and the model versions that it published, under
  * the names done, stream.zst and models/<slot>@<version>/…. A sink has no entry: what it makes lies at a place of the
- * user's.
+ * user's. Nor has a stage that is in_memory.
  */
 #include "core/run/internal.h"
 
@@ -41,7 +41,7 @@ void sl_shared_close(sl_execution *run)
 
 static bool is_shared(const sl_job *job)
 {
-    return job->run->store != NULL && job->type->base.kind != SLUICE_SINK;
+    return job->run->store != NULL && job->type->base.kind != SLUICE_SINK && !job->stage->in_memory;
 }
 
 bool sl_shared_claim(sl_job *job)

@@ -36,7 +36,9 @@ int sl_stage_next(sl_job *job, sl_record **record)
         memset(job->released, 0, job->released_size);
     job->ended = false;
     const double start = sl_clock();
-    const int rc = job->passage != NULL ? job->passage->next(job, record) : sl_stream_next(job->input, record);
+    const int rc = job->passage != NULL  ? job->passage->next(job, record)
+                   : job->taking != NULL ? sl_pipe_take(job->taking, record)
+                                         : sl_stream_next(job->input, record);
     job->waiting += sl_clock() - start;
     if (rc == SLUICE_OK) {
         if (job->passage != NULL)
@@ -53,7 +55,7 @@ int sl_stage_next(sl_job *job, sl_record **record)
         job->position = 0;
         job->ended = true;
         job->taken[0] = '\0';
-        return job->passage == NULL && sl_stream_rewind(job->input) < 0 ? SLUICE_IO : SLUICE_END;
+        return job->input != NULL && sl_stream_rewind(job->input) < 0 ? SLUICE_IO : SLUICE_END;
     }
     if (rc == SLUICE_CANCELLED || cancelled(job))
         return SLUICE_CANCELLED;
@@ -66,7 +68,7 @@ int sl_stage_next(sl_job *job, sl_record **record)
 /* The stream refuses a record without an id, and an id or a number that came before; else the disk is to blame. */
 static int write_failed(sl_job *job, const sl_record *record, int rc)
 {
-    const char *why = sl_stream_writer_error(job->output);
+    const char *why = job->giving != NULL ? sl_pipe_error(job->giving) : sl_stream_writer_error(job->output);
     if (rc == SLUICE_BAD_RECORD && record != NULL)
         return sluice_record_error(&job->host.public, sl_record_public((sl_record *)(uintptr_t)record), rc, "%s", why);
     if (cancelled(job))
@@ -85,20 +87,28 @@ int sl_stage_skip(sl_job *job, uint64_t number)
     return rc < 0 ? write_failed(job, NULL, rc) : SLUICE_OK;
 }
 
-int sl_stage_append(sl_job *job, const sl_record *record, uint64_t number)
+int sl_stage_append(sl_job *job, sl_record *record, uint64_t number)
 {
-    if (job->passage != NULL)
-        return job->passage->append(job, record, number);
-    if (job->output == NULL)
-        return SLUICE_OK;
-    const double start = sl_clock();
-    const int rc = sl_stream_append(job->output, record, number);
-    job->writing += sl_clock() - start;
-    job->tokens_out += sl_record_tokens(record);
-    if (rc < 0)
-        return write_failed(job, record, rc);
-    atomic_fetch_add_explicit(&job->out, 1, memory_order_relaxed);
-    return SLUICE_OK;
+    int rc = SLUICE_OK;
+    if (job->passage != NULL) {
+        rc = job->passage->append(job, record, number);
+    } else if (job->output != NULL || job->giving != NULL) {
+        const double start = sl_clock();
+        const uint64_t tokens = sl_record_tokens(record);
+        rc = job->giving != NULL ? sl_pipe_give(job->giving, record) : sl_stream_append(job->output, record, number);
+        job->writing += sl_clock() - start;
+        if (rc >= 0) {
+            job->tokens_out += tokens;
+            atomic_fetch_add_explicit(&job->out, 1, memory_order_relaxed);
+        } else {
+            rc = write_failed(job, record, rc);
+        }
+        if (rc >= 0 && job->giving != NULL)
+            record = NULL; /* it is the readers' now */
+    }
+    job->current = NULL;
+    sl_record_free(record);
+    return rc;
 }
 
 /* Bits of what was released while nothing had been emitted yet. */
@@ -145,7 +155,8 @@ int sl_stage_emit(sl_job *job, sl_record *record)
         number = job->position++;
     if (rc >= 0)
         rc = sl_stage_append(job, record, number);
-    sl_record_free(record);
+    else
+        sl_record_free(record);
     return rc >= 0 && cancelled(job) ? SLUICE_CANCELLED : rc;
 }
 
@@ -181,10 +192,8 @@ static int drive_source(sl_job *job, sl_instance *self)
             return cancelled(job) ? SLUICE_CANCELLED : SLUICE_NO_MEMORY;
         sl_record_set_number(record, number);
         job->current = record;
-        int rc = job->type->next(self->state, sl_record_public(record));
-        if (rc == SLUICE_OK)
-            rc = sl_stage_append(job, record, number);
-        rc = finish_record(job, record, rc);
+        const int made = job->type->next(self->state, sl_record_public(record));
+        const int rc = made == SLUICE_OK ? sl_stage_append(job, record, number) : finish_record(job, record, made);
         if (rc != SLUICE_OK)
             return rc == SLUICE_END ? SLUICE_OK : rc;
     }
@@ -215,9 +224,10 @@ static int drive_process(sl_job *job, sl_instance *self)
         const uint64_t number = job->position - 1;
         job->current = record;
         rc = job->type->process(self->state, sl_record_public(record));
-        if (rc >= 0)
-            rc = rc == SLUICE_DROP ? sl_stage_skip(job, number) : sl_stage_append(job, record, number);
-        rc = finish_record(job, record, rc);
+        if (rc >= 0 && rc != SLUICE_DROP)
+            rc = sl_stage_append(job, record, number);
+        else
+            rc = finish_record(job, record, rc < 0 ? rc : sl_stage_skip(job, number));
         if (rc < 0)
             return rc;
     }
@@ -245,8 +255,12 @@ static int drive_batches(sl_job *job, sl_instance *self)
             rc = job->type->process_batch(self->state, views, keep, count);
         for (size_t i = 0; i < count; i++) {
             const uint64_t number = sluice_record_number(sl_record_public(records[i]));
+            if (rc >= 0 && keep[i]) {
+                rc = sl_stage_append(job, records[i], number);
+                continue;
+            }
             if (rc >= 0)
-                rc = keep[i] ? sl_stage_append(job, records[i], number) : sl_stage_skip(job, number);
+                rc = sl_stage_skip(job, number);
             sl_record_free(records[i]);
         }
     }

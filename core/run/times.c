@@ -40,6 +40,8 @@ static void print_row(const total *t, FILE *out)
     char bytes[48] = "";
     if (t->compressed > 0)
         snprintf(bytes, sizeof bytes, "%.1f > %.1f kB", (double)t->raw / 1e3, (double)t->compressed / 1e3);
+    else if (t->stage->in_memory)
+        snprintf(bytes, sizeof bytes, "in memory");
     fprintf(out, "%-16s %8llu %8llu %10llu %10llu %8.1f %8.1f %8.1f  %20s\n", t->stage->name, (unsigned long long)t->in,
             (unsigned long long)t->out, (unsigned long long)t->tokens_in, (unsigned long long)t->tokens_out,
             t->seconds - t->waiting, t->waiting, t->writing, bytes);

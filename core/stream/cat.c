@@ -7,6 +7,18 @@
 
 #include "core/stream/stream.h"
 
+/* Of a stage that came to its end without a stream there is a note all the same. */
+static bool is_not_kept(const char *path)
+{
+    const char *ending = strrchr(path, '.');
+    sl_buffer note = {0};
+    const bool noted = ending && strcmp(ending, ".zst") == 0 && access(path, F_OK) != 0 &&
+                       sl_buffer_printf(&note, "%.*s.done", (int)(ending - path), path) == SLUICE_OK &&
+                       access((const char *)note.data, F_OK) == 0;
+    sl_buffer_free(&note);
+    return noted;
+}
+
 /* A stream that a run has not finished lies under another name; `cat` finds it by the one people know. */
 static int open_any(const char *path, bool follow, sl_stream_reader **reader, char *error, size_t error_size)
 {
@@ -16,6 +28,8 @@ static int open_any(const char *path, bool follow, sl_stream_reader **reader, ch
         path = (const char *)part.data;
     int rc = sl_stream_open(path, follow, reader, error, error_size);
     sl_buffer_free(&part);
+    if (rc < 0 && is_not_kept(path))
+        snprintf(error, error_size, "%s: this stage keeps no stream: it writes none, or has in_memory = true", path);
     return rc;
 }
 

@@ -376,3 +376,8 @@ uint64_t sl_record_tokens(const sl_record *record)
         tokens += record->candidates[i].public.token_count;
     return tokens;
 }
+
+size_t sl_record_bytes(const sl_record *record)
+{
+    return sl_arena_bytes(record->arena);
+}

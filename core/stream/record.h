@@ -20,6 +20,8 @@ sl_record *sl_record_from_public(sluice_record *);
 void sl_record_set_number(sl_record *, uint64_t number);
 /* Tokens of its prompt and of all its candidates. */
 uint64_t sl_record_tokens(const sl_record *);
+/* Memory that it takes. */
+size_t sl_record_bytes(const sl_record *);
 /* A record of its own with the same content and number. SLUICE_BAD_RECORD when it has no id. */
 int sl_record_copy(const sl_record *, sl_record **);
 

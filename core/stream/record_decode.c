@@ -532,7 +532,7 @@ int sl_record_decode(const uint8_t *bytes, size_t size, sl_record **out, size_t 
 {
     enum { FACTOR = 16, SPARE = 65536 };
     /* Most records are smaller than what follows them in the chunk: do not size the first block by that. */
-    enum { FIRST = 16384 };
+    enum { FIRST = 2048 };
     decoder d = {.in = {bytes, bytes + size, NULL}};
     *out = NULL;
     d.budget = size > (SIZE_MAX - SPARE) / FACTOR ? SIZE_MAX : size * FACTOR + SPARE;

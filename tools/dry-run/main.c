@@ -79,7 +79,9 @@ static bool shrink(dry *d, const sl_plan *plan)
         for (size_t s = 0; fine && s < plan->phases[p].stage_count; s++) {
             const sl_stage *stage = &plan->phases[p].stages[s];
             const uint32_t kind = stage->object.type->type->kind;
-            if (kind == SLUICE_TRAINER && has_param(stage, "epochs"))
+            if (stage->in_memory) /* to be shown, it must be there */
+                fine = add(d, sl_arena_printf(d->arena, "%s.in_memory=false", stage->name));
+            if (fine && kind == SLUICE_TRAINER && has_param(stage, "epochs"))
                 fine = add(d, sl_arena_printf(d->arena, "%s.epochs=1", stage->name));
             for (size_t v = 0; fine && kind == SLUICE_SINK && v < stage->object.value_count; v++)
                 if (stage->object.values[v].param->type == SLUICE_TYPE_FILE && stage->object.values[v].text != NULL)
