@@ -1,0 +1,190 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What attention's files share: how a call is described to the kernels, and the plan of its work.
+ *
+ * Tiles of queries. The query heads of one key head stand together in a tile: its rows are pairs (query, head of the
+ * group), `query · group + head` counted from the first query of a sequence. Keys and values are then read once for
+ * all heads of the group, and a tile is full even where queries are few.
+ *
+ * Keys are counted by their absolute position in the sequence, and key tiles start at multiples of their length, so a
+ * row's sums do not depend on the tile that it lies in, nor on whether its keys lie in packed rows or in pages.
+ */
+#ifndef KERNELS_CUDA_ATTENTION_CUH
+#define KERNELS_CUDA_ATTENTION_CUH
+
+#include "cuda.h"
+#include "launch.cuh"
+
+/* The most that kernels count in 32 bits. */
+enum { ATTEND_MOST = 1 << 30 };
+/* Head sizes above this are refused with KN_UNSUPPORTED. */
+enum { ATTEND_HEAD_DIM_MOST = 256 };
+/* Keys of one part of a cached sequence that answers a single query. A constant: the sums of a row must not depend on
+ * the other rows of the call. */
+enum { ATTEND_SPLIT = 256 };
+
+struct kn_cache {
+    size_t layers, pages;
+    kn_attention shape;
+    size_t page_bytes;
+    void *data;               /* [layers][pages][KN_PAGE][2][kv_heads][head_dim] */
+    struct attend_step *step; /* what the last call planned, in host memory: it is asked again in every layer */
+    size_t step_room;
+};
+
+/* kn_attention as kernels want it. Softmax runs in powers of two: p = exp2(factor · score - …). */
+struct attend_shape {
+    uint32_t heads, kv_heads, group, head_dim;
+    uint32_t width;        /* elements of a row of qkv */
+    int32_t window;        /* INT32_MAX = none */
+    float scale, cap;      /* of kn_attention */
+    float factor;          /* scale · log2 e; 1 where the score was changed already */
+    float cap_in, cap_out; /* score = cap_out · tanh(cap_in · q·k); cap_out 0 = no cap */
+    uint32_t changed;      /* the score is changed before the softmax: a cap, or a scale that is not positive */
+};
+
+/* Consecutive queries of one sequence. Packed: key j lies in row prefix + j of qkv for j < before, else in row
+ * row + j - before. Paged: in page pages[prefix + j / KN_PAGE]. */
+struct attend_rows {
+    uint32_t row, count;
+    uint32_t before; /* keys before the first query */
+    uint32_t prefix;
+};
+
+/* Where keys are: those of key head 0 at position 0, elements between positions, elements from keys to values. */
+struct attend_keys {
+    const void *first;
+    const uint32_t *pages; /* NULL = packed rows */
+    uint32_t stride, values;
+};
+
+/* A tile of queries: attend_rows[rows], from row `first` of its count · group rows. */
+struct attend_tile {
+    uint32_t rows, first;
+};
+
+/* A block of keys for the gradients of keys and values: packed rows [row, row + count) of one segment, seen by
+ * attend_rows[viewers[viewer … viewer_end)]; the first of them is the segment itself. */
+struct attend_block {
+    uint32_t row, count;
+    uint32_t viewer, viewer_end;
+};
+
+/* One query over a part of its keys: [part · ATTEND_SPLIT, …) of attend_rows[rows]. `slot` is where its partial result
+ * goes, or ATTEND_WHOLE when it is the only part. */
+enum : uint32_t { ATTEND_WHOLE = UINT32_MAX };
+struct attend_part {
+    uint32_t rows, part, slot;
+};
+/* The entries with one query: their parts, and the queries with several, [slot, slot + count), to be joined. */
+struct attend_joint {
+    uint32_t row, slot, count;
+};
+
+/* --- attention_plan.cu: what is done where; everything lies on the device --- */
+
+bool attend_shape_ok(const kn_attention *);
+bool attend_segments_ok(const kn_segment *, size_t segments, size_t T);
+/* Refuses (KN_UNSUPPORTED) what the kernels cannot count. */
+attend_shape attend_shape_of(kn_cuda *, const kn_attention *, size_t T);
+
+struct attend_queries {
+    const attend_rows *rows;
+    const attend_tile *tile; /* longest first */
+    uint32_t tiles;
+};
+attend_queries attend_plan_segments(kn_cuda *, const kn_segment *, size_t segments, const attend_shape *,
+                                    uint32_t tile_rows);
+struct attend_viewed {
+    const attend_rows *rows;
+    const uint32_t *viewers;
+    const attend_block *block; /* longest first */
+    uint32_t blocks;
+};
+/* Refuses (KN_BAD_ARGUMENT) a prefix that does not lie within one earlier segment. */
+attend_viewed attend_plan_viewed(kn_cuda *, const kn_segment *, size_t segments, const attend_shape *,
+                                 uint32_t block_keys);
+
+/* attention_step.cu: what one call for cached pages does, as one piece of memory, the same on the host and on the
+ * device: this, and behind it the lists, each at its number of words from here. Its size is a power of two, and kernels
+ * take counts from here and grids of at least as many blocks, so that a decoding step asks the same as the one before
+ * although each sequence is longer. */
+struct attend_step {
+    uint32_t size;                 /* bytes, all in all */
+    uint32_t sequences;            /* attend_rows of all entries */
+    uint32_t pages;                /* of all entries, end to end */
+    uint32_t written;              /* pairs: row, page · KN_PAGE + place in the page */
+    uint32_t tiles;                /* attend_tile of the entries with several queries, longest first */
+    uint32_t parts, joints, slots; /* of the entries with one */
+    uint32_t at_rows, at_pages, at_written, at_tiles, at_parts, at_joints;
+    uint32_t unused[2];
+};
+/* A list of a step, for kernels; the same for the host, which must not look into the device's. */
+template <class T> KDEV const T *attend_list_of(const attend_step *step, uint32_t at)
+{
+    return reinterpret_cast<const T *>(reinterpret_cast<const uint32_t *>(step) + at);
+}
+template <class T> static inline const T *attend_list_at(const attend_step *step, uint32_t at)
+{
+    return reinterpret_cast<const T *>(reinterpret_cast<const uint32_t *>(step) + at);
+}
+
+/* A step in both memories. */
+struct attend_planned {
+    const attend_step *host, *device;
+};
+
+/* Checks the entries (KN_BAD_ARGUMENT) and plans them, in cache->step. */
+int attend_plan_step(kn_cuda *, kn_cache *, const kn_cached_rows *, size_t sequences, size_t T, const attend_shape *,
+                     uint32_t tile_rows);
+/* The least power of two that is not below n. */
+static inline uint32_t attend_grid(uint32_t n)
+{
+    uint32_t grid = 1;
+    while (grid < n)
+        grid *= 2;
+    return grid;
+}
+
+/* --- the kernels ---
+ *
+ * On tensor cores, bf16 with a head_dim that is a multiple of 8 (attention_forward.cu, attention_backward.cu,
+ * attention_decode.cu); the plain ones take every head_dim and both types (attention_plain*.cu). */
+
+uint32_t attend_tile_rows(uint32_t head_dim);
+void attend_bf16_tiles(kn_cuda *, __nv_bfloat16 *out, float *lse, const __nv_bfloat16 *qkv, const attend_keys &,
+                       const attend_queries &, const attend_shape &);
+void attend_bf16_backward(kn_cuda *, __nv_bfloat16 *dqkv, const __nv_bfloat16 *dout, const __nv_bfloat16 *qkv,
+                          const float *lse, const float *dots, const attend_keys &, const kn_segment *, size_t segments,
+                          const attend_shape &);
+/* Parts of single queries; partial[slots, heads, head_dim] and figures[slots, heads, 2] take what is to be joined. */
+void attend_bf16_parts(kn_cuda *, __nv_bfloat16 *out, float *partial, float *figures, const __nv_bfloat16 *qkv,
+                       const attend_keys &, const attend_planned &, const attend_shape &);
+
+uint32_t attend_plain_tile_rows(uint32_t head_dim);
+template <class E>
+void attend_plain_tiles(kn_cuda *, E *out, float *lse, const E *qkv, const attend_keys &, const attend_queries &,
+                        const attend_shape &);
+template <class E>
+void attend_plain_parts(kn_cuda *, E *out, float *partial, float *figures, const E *qkv, const attend_keys &,
+                        const attend_planned &, const attend_shape &);
+/* dots[n] = Σ dout·out over rows of head_dim. */
+template <class E> void attend_dots(kn_cuda *, float *dots, const E *dout, const E *out, size_t n, uint32_t head_dim);
+template <class E>
+void attend_plain_backward(kn_cuda *, E *dqkv, const E *dout, const E *qkv, const float *lse, const float *dots,
+                           const attend_keys &, const kn_segment *, size_t segments, const attend_shape &);
+
+/* attention_decode.cu: the parts of each query, joined in order. */
+template <class E>
+void attend_join(kn_cuda *, E *out, const float *partial, const float *figures, const attend_planned &,
+                 const attend_shape &);
+
+/* attention_cache.cu */
+kn_cache *attend_cache_new(kn_device *, kn_dtype, size_t layers, size_t pages, const kn_attention *);
+void attend_cache_free(kn_device *, kn_cache *);
+int attend_cache_copy_page(kn_device *, kn_cache *, uint32_t to, uint32_t from, size_t count);
+/* Keys and values of rows of qkv (element size `element`) to their places in a layer of the cache. */
+void attend_cache_write(kn_cuda *, void *layer, const void *qkv, const attend_planned &, const attend_shape &,
+                        size_t element);
+
+#endif
