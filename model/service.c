@@ -17,9 +17,10 @@
 
 typedef struct runtime {
     int64_t threads;
-    char numerics[160]; /* of both tables */
+    int device_wanted;  /* an index into device_kinds */
+    char numerics[320]; /* of both tables */
     sluice_model_service service;
-    kn_device *device;
+    service_device device;
     sm_versions *versions;
 } runtime;
 
@@ -481,16 +482,16 @@ static const sluice_model_service functions = {
 static int runtime_init(void *self, const sluice_host *host)
 {
     runtime *r = self;
-    const char *why = NULL;
     r->service = functions;
     service_add_training(&r->service);
-    r->device = kn_cpu_new((int)r->threads, NULL, &why);
-    if (!r->device)
-        return sluice_error(host, SLUICE_FAILED, "the CPU backend cannot start: %s", why ? why : "out of memory");
-    const kn_ops *ops = r->device->ops, *bf16 = r->device->ops_bf16;
-    snprintf(r->numerics, sizeof(r->numerics), "%s%s%s", ops->numerics(r->device), bf16 ? " " : "",
-             bf16 ? bf16->numerics(r->device) : "");
-    r->versions = sm_versions_new(r->device);
+    const int rc = service_device_open(&r->device, host, r->device_wanted, (int)r->threads);
+    if (rc != SLUICE_OK)
+        return rc;
+    kn_device *device = r->device.kn;
+    const kn_ops *ops = device->ops, *bf16 = device->ops_bf16;
+    snprintf(r->numerics, sizeof(r->numerics), "%s%s%s", ops->numerics(device), bf16 ? " " : "",
+             bf16 ? bf16->numerics(device) : "");
+    r->versions = sm_versions_new(device);
     return r->versions ? SLUICE_OK : sluice_error(host, SLUICE_NO_MEMORY, "out of memory");
 }
 
@@ -498,8 +499,12 @@ static void runtime_fini(void *self)
 {
     runtime *r = self;
     sm_versions_free(r->versions);
-    if (r->device)
-        kn_cpu_free(r->device);
+    service_device_close(&r->device);
+}
+
+const service_device *service_device_of(const sluice_model_service *service)
+{
+    return &runtime_of(service)->device;
 }
 
 static const void *runtime_get(void *self)
@@ -512,22 +517,29 @@ static const char *runtime_numerics(void *self)
     return ((const runtime *)self)->numerics;
 }
 
-static const sluice_param params[] = {SLUICE_INT(runtime, threads, .value = 0, .min = 0, .max = 1024, .unit = "threads",
-                                                 .speed_only = true,
-                                                 .doc = "How many threads compute; 0 is one a processor."),
-                                      SLUICE_PARAMS_END};
+static const char *const device_kinds[] = {
+    [SERVICE_AUTO] = "auto", [SERVICE_CPU] = "cpu", [SERVICE_CUDA] = "cuda", NULL};
+
+static const sluice_param params[] = {
+    SLUICE_INT(runtime, threads, .value = 0, .min = 0, .max = 1024, .unit = "threads", .speed_only = true,
+               .doc = "How many threads compute; 0 is one a processor."),
+    SLUICE_CHOICE(runtime, device_wanted, .name = "device", .choices = device_kinds, .value = SERVICE_AUTO,
+                  .doc =
+                      "Where models are computed: a GPU (cuda), the processor (cpu), or a GPU where one works (auto)."),
+    SLUICE_PARAMS_END};
 
 static const sluice_service_class model_class = {
-    SLUICE_SERVICE_CLASS("model", "language models of the Llama layout on the CPU", runtime, params),
+    SLUICE_SERVICE_CLASS("model", "language models of the Llama layout, on the processor or a GPU", runtime, params),
     .base.init = runtime_init,
     .base.fini = runtime_fini,
     .base.doc =
         "Loads, samples, scores and trains checkpoints in the Hugging Face layout, in float32 or bfloat16 (a model's\n"
-        "dtype in the models section). Every result is bit-identical whatever the batch, the order of work and the\n"
-        "number of threads.",
+        "dtype in the models section). On the processor every result is bit-identical whatever the batch, the order "
+        "of\n"
+        "work and the number of threads; on a GPU the same configuration gives the same bits.",
     .service = SLUICE_MODEL_SERVICE,
     .get = runtime_get,
     .numerics = runtime_numerics,
 };
 
-SLUICE_PLUGIN("model", "0.1.0", "Apache-2.0", &model_class.base);
+SLUICE_PLUGIN("model", "0.1.0", "Apache-2.0", &model_class.base, &service_device_class.base);

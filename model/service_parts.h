@@ -5,7 +5,9 @@
 
 #include <sluice/sluice.h>
 #include <sluice/model.h>
+#include <sluice/service.h>
 
+#include "kernels/backend.h"
 #include "model/version.h"
 
 struct sluice_model {
@@ -23,5 +25,18 @@ int service_need_reward_head(const sluice_model *model);
 
 /* Sets the functions train_…. */
 void service_add_training(sluice_model_service *service);
+
+/* The device that all models of a run share. */
+enum { SERVICE_AUTO = 0, SERVICE_CPU = 1, SERVICE_CUDA = 2 };
+typedef struct service_device {
+    kn_device *kn;
+    const kn_backend *backend; /* whose it is; NULL = the processor's */
+    char reason[512];          /* why it is no GPU; "" where none was looked for or one was found */
+} service_device;
+int service_device_open(service_device *, const sluice_host *, int wanted, int threads);
+void service_device_close(service_device *);
+const service_device *service_device_of(const sluice_model_service *);
+
+extern const sluice_service_class service_device_class; /* "sluice.device/1" */
 
 #endif

@@ -4,10 +4,12 @@
 #include "core/run/environment.h"
 #include "core/run/host.h"
 
+#include <sluice/device.h>
+
 static const char help[] =
     "sluice env\n\n"
     "Prints versions, the machine, the plugin folders, and what decides numbers here (instruction set,\n"
-    "libraries): what a bug report needs.\n\n"
+    "libraries, the GPU): what a bug report needs.\n\n"
     "Exit codes: 0 done, 1 failed, 2 wrong usage.\n\n"
     "Example:\n"
     "  sluice env\n";
@@ -24,8 +26,29 @@ static void print_services(sl_registry *registry)
     }
     if (host && sl_free_host_numerics(host, &text) == SLUICE_OK && text.size > 0)
         printf("services    %.*s", (int)text.size, (const char *)text.data);
+    if (host)
+        print_device(sl_free_host_public(host));
     sl_free_host_close(host);
     sl_buffer_free(&text);
+}
+
+/* What models are computed on here, unless a pipeline says otherwise. */
+static void print_device(const sluice_host *host)
+{
+    const sluice_device_service *devices = sluice_service(host, SLUICE_DEVICE_SERVICE);
+    sluice_device *device = NULL;
+    sluice_device_info info = {.size = sizeof info};
+    sluice_device_memory memory = {.size = sizeof memory};
+    if (devices == NULL || devices->open(devices, host, &device) != SLUICE_OK)
+        return;
+    if (devices->info(device, &info) == SLUICE_OK && devices->memory(device, &memory) == SLUICE_OK) {
+        const double gib = 1 << 30;
+        printf("device      %s: %s, %.1f GiB, %.1f free\n", info.kind, info.name, (double)memory.total / gib,
+               (double)memory.free / gib);
+        if (info.reason != NULL)
+            printf("            no GPU: %s\n", info.reason);
+    }
+    devices->close(device);
 }
 
 static int command_env(const sl_command *command, int argc, char **argv)

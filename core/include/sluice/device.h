@@ -34,6 +34,7 @@ typedef struct sluice_device_info {
     const char *name;     /* as its maker calls it */
     const char *numerics; /* what decides the bits: part of every content key */
     bool host_memory;     /* memory of the device is host memory */
+    const char *reason;   /* why it is the processor where a GPU was looked for, in one line; NULL otherwise */
 } sluice_device_info;
 
 /* Bytes. */
