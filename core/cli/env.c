@@ -14,24 +14,6 @@ static const char help[] =
     "Example:\n"
     "  sluice env\n";
 
-/* Starts every service, so that each can say what it would compute with. */
-static void print_services(sl_registry *registry)
-{
-    sl_buffer text = {0};
-    sl_free_host *host = sl_free_host_open(registry, NULL, 0, stderr);
-    for (size_t i = 0; host && i < sl_registry_count(registry); i++) {
-        const sluice_class *type = sl_registry_at(registry, i)->type;
-        if (type->kind == SLUICE_SERVICE)
-            sluice_service(sl_free_host_public(host), ((const sluice_service_class *)(const void *)type)->service);
-    }
-    if (host && sl_free_host_numerics(host, &text) == SLUICE_OK && text.size > 0)
-        printf("services    %.*s", (int)text.size, (const char *)text.data);
-    if (host)
-        print_device(sl_free_host_public(host));
-    sl_free_host_close(host);
-    sl_buffer_free(&text);
-}
-
 /* What models are computed on here, unless a pipeline says otherwise. */
 static void print_device(const sluice_host *host)
 {
@@ -49,6 +31,24 @@ static void print_device(const sluice_host *host)
             printf("            no GPU: %s\n", info.reason);
     }
     devices->close(device);
+}
+
+/* Starts every service, so that each can say what it would compute with. */
+static void print_services(sl_registry *registry)
+{
+    sl_buffer text = {0};
+    sl_free_host *host = sl_free_host_open(registry, NULL, 0, stderr);
+    for (size_t i = 0; host && i < sl_registry_count(registry); i++) {
+        const sluice_class *type = sl_registry_at(registry, i)->type;
+        if (type->kind == SLUICE_SERVICE)
+            sluice_service(sl_free_host_public(host), ((const sluice_service_class *)(const void *)type)->service);
+    }
+    if (host && sl_free_host_numerics(host, &text) == SLUICE_OK && text.size > 0)
+        printf("services    %.*s", (int)text.size, (const char *)text.data);
+    if (host)
+        print_device(sl_free_host_public(host));
+    sl_free_host_close(host);
+    sl_buffer_free(&text);
 }
 
 static int command_env(const sl_command *command, int argc, char **argv)
