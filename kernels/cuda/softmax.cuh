@@ -88,12 +88,26 @@ template <bool MOMENT> KDEV softmax_sums softmax_warp(softmax_sums s)
     return s;
 }
 
-/* The sums of row[0, n): called by all KN_SOFTMAX_THREADS threads of a one-dimensional block, answered to each. With
- * MOMENT or without, max and sum are the same bits. Ends with every thread past its reads of the row; it may be called
- * again. */
-template <bool MOMENT> KDEV softmax_sums softmax_row(const float *row, size_t n)
+/* The sums of a block's threads put together, answered to each: called by all KN_SOFTMAX_THREADS of them; it may be
+ * called again. */
+template <bool MOMENT> KDEV softmax_sums softmax_block(softmax_sums s)
 {
     SHARED(softmax_sums, part, [KN_SOFTMAX_THREADS / 32]);
+    const int lane = threadIdx.x % 32;
+    s = softmax_warp<MOMENT>(s);
+    __syncthreads(); /* an earlier call may still be reading */
+    if (lane == 0)
+        part[threadIdx.x / 32] = s;
+    __syncthreads();
+    const softmax_sums nothing = {-INFINITY, 0, 0};
+    return softmax_warp<MOMENT>(lane < KN_SOFTMAX_THREADS / 32 ? part[lane] : nothing);
+}
+
+/* The sums of row[0, n): called by all KN_SOFTMAX_THREADS threads of a one-dimensional block, answered to each. With
+ * MOMENT or without, max and sum are the same bits. Ends with every thread past its reads of the row; it may be called
+ * again. choose.cu makes the same sums, in the same order, on its way over a row. */
+template <bool MOMENT> KDEV softmax_sums softmax_row(const float *row, size_t n)
+{
     const size_t groups = (n + 3) / 4;
     const bool aligned = (reinterpret_cast<uintptr_t>(row) & 15) == 0;
     softmax_sums s = {-INFINITY, 0, 0};
@@ -102,14 +116,7 @@ template <bool MOMENT> KDEV softmax_sums softmax_row(const float *row, size_t n)
         softmax_four(v, row, n, g, aligned);
         softmax_add<MOMENT>(s, v);
     }
-    s = softmax_warp<MOMENT>(s);
-    const int lane = threadIdx.x % 32;
-    __syncthreads(); /* an earlier call may still be reading */
-    if (lane == 0)
-        part[threadIdx.x / 32] = s;
-    __syncthreads();
-    const softmax_sums nothing = {-INFINITY, 0, 0};
-    return softmax_warp<MOMENT>(lane < KN_SOFTMAX_THREADS / 32 ? part[lane] : nothing);
+    return softmax_block<MOMENT>(s);
 }
 
 /* log softmax of a logit of the row. */
