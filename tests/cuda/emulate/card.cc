@@ -149,14 +149,16 @@ static void protect(int how)
 
 void open_memory()
 {
-    if (rt.open++ == 0) {
+    if (!rt.open) {
+        rt.open = true;
         protect(PROT_READ | PROT_WRITE);
     }
 }
 
 void close_memory()
 {
-    if (--rt.open == 0) {
+    if (rt.open) {
+        rt.open = false;
         protect(PROT_NONE);
     }
 }

@@ -237,6 +237,12 @@ QUIET static void wait_in(Fiber *f, State state, const char *what, Place at)
     f->at = at;
 }
 
+/* Texts are mostly one and the same. */
+static bool differ(const char *a, const char *b)
+{
+    return a != b && strcmp(a, b) != 0;
+}
+
 QUIET void barrier(const char *what, Place at)
 {
     Worker *w = worker;
@@ -245,7 +251,7 @@ QUIET void barrier(const char *what, Place at)
     if (w->arrived == 0) {
         b.at = at;
         b.what = what;
-    } else if (b.at.line != at.line || strcmp(b.at.file, at.file) != 0 || strcmp(b.what, what) != 0) {
+    } else if (b.at.line != at.line || differ(b.at.file, at.file) || differ(b.what, what)) {
         fail("divergent barriers: %s at %s:%d here, %s at %s:%d elsewhere", what, at.file, at.line, b.what, b.at.file,
              b.at.line);
     }
@@ -291,7 +297,7 @@ QUIET void meet(uint32_t mask, void *brought, Act act, bool order, const char *w
         m.mask = mask;
         m.what = what;
         m.at = at;
-    } else if (m.mask != mask || m.at.line != at.line || strcmp(m.what, what) != 0) {
+    } else if (m.mask != mask || m.at.line != at.line || differ(m.what, what)) {
         fail("divergent warp: %s(%08x) at %s:%d, %s(%08x) at %s:%d elsewhere", what, mask, at.file, at.line, m.what,
              m.mask, m.at.file, m.at.line);
     }
@@ -339,6 +345,18 @@ QUIET void *shared(const void *key, size_t size, size_t align)
     w->used = at + size;
     ASAN_UNPOISON_MEMORY_REGION(w->arena + at, size);
     return w->arena + at;
+}
+
+QUIET Copy *copies()
+{
+    Worker *w = worker;
+    if (w->copy == nullptr) {
+        w->copy = static_cast<Copy(*)[MAX_COPIES]>(malloc(sizeof(Copy[MAX_THREADS][MAX_COPIES])));
+        if (w->copy == nullptr) {
+            abort();
+        }
+    }
+    return w->copy[w->current->number];
 }
 
 QUIET void check_shared_address(const void *p, size_t size, const char *what, Place at)
@@ -466,12 +484,20 @@ QUIET static void *work(void *p)
     }
     Worker *w = worker = workers[start->slot];
     static __thread Stack main_stack;
-    pthread_attr_t attributes;
-    void *low;
-    pthread_getattr_np(pthread_self(), &attributes);
-    pthread_attr_getstack(&attributes, &low, &w->main_size);
-    pthread_attr_destroy(&attributes);
-    main_stack.base = static_cast<char *>(low);
+#ifdef EMULATE_ASAN
+    static __thread size_t main_size;
+#endif
+#ifdef EMULATE_ASAN
+    if (main_stack.base == nullptr) {
+        pthread_attr_t attributes;
+        void *low;
+        pthread_getattr_np(pthread_self(), &attributes);
+        pthread_attr_getstack(&attributes, &low, &main_size);
+        pthread_attr_destroy(&attributes);
+        main_stack.base = static_cast<char *>(low);
+    }
+    w->main_size = main_size;
+#endif
     w->main.stack = &main_stack;
     w->main.state = READY;
 #ifdef EMULATE_TSAN

@@ -68,8 +68,7 @@ struct Fiber {
     Place at;
     void *brought; /* to the collective */
     bool vote[2];
-    int group, copies;
-    Copy copy[MAX_COPIES];
+    int group, copies; /* of cp.async: the group that is open, and how many have not landed */
 #ifdef EMULATE_UCONTEXT
     ucontext_t context;
 #endif
@@ -101,6 +100,7 @@ struct Worker {
     Stack stack[MAX_THREADS], *free_stack;
     size_t used, payload, main_size;
     Variable variable[MAX_VARIABLES];
+    Copy (*copy)[MAX_COPIES]; /* of each thread, allocated when the first is made */
     char fault[1024];
 };
 
@@ -118,6 +118,9 @@ typedef void (*Act)(Fiber *warp, uint32_t mask);
 void meet(uint32_t mask, void *brought, Act act, bool order, const char *what, Place at);
 /* The block's shared variable of that key; filled with 0xff, a NaN in every type, when the block begins. */
 void *shared(const void *key, size_t size, size_t align);
+/* The copies of the current thread that have not landed. */
+Copy *copies();
+
 /* An address that an instruction takes for shared memory must lie in a shared variable. */
 void check_shared_address(const void *p, size_t size, const char *what, Place at);
 

@@ -26,7 +26,6 @@ static void run_kernel(const void *kernel, Place launched, const std::vector<uin
     rt.kernel = kernel;
     open_memory();
     const bool ran = run_grid(kernel, launched, grid, block, dynamic, body);
-    close_memory();
     if (!ran) {
         rt.broken = cudaErrorLaunchFailure;
     } else if (!zones_untouched(&why)) {

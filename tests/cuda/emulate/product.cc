@@ -52,6 +52,16 @@ static size_t width(cudaDataType type)
     return type == CUDA_R_32F ? 4 : 2;
 }
 
+static float number(float value)
+{
+    return value;
+}
+
+static float number(__nv_bfloat16 value)
+{
+    return __bfloat162float(value);
+}
+
 static float element(const void *p, cudaDataType type)
 {
     if (type == CUDA_R_32F) {
@@ -75,49 +85,55 @@ static Matrix matrix(const void *at, const cublasLtMatrixLayoutOpaque_t &l, int 
     return Matrix{static_cast<const char *>(at), l.type, rows ? l.ld : 1, rows ? 1 : l.ld, l.stride};
 }
 
-/* count × k numbers of the matrix as floats, element (i, j) at j · count + i. */
-static void unpack(std::vector<float> &to, const Matrix &m, int64_t batch, size_t count, size_t k)
+/* The matrix as floats in panels of WIDTH rows: element (i, k) at (i / WIDTH · depth + k) · WIDTH + i % WIDTH, zeros
+ * beyond the last row. */
+template <size_t WIDTH, class T>
+static void fill_panels(float *to, const T *from, const Matrix &m, size_t rows, size_t depth)
 {
-    const size_t bytes = width(m.type);
-    const char *from = m.at + batch * m.stride * (int64_t)bytes;
-    to.resize(count * k);
-    for (size_t j = 0; j < k; j++) {
-        for (size_t i = 0; i < count; i++) {
-            to[j * count + i] = element(from + ((int64_t)i * m.down + (int64_t)j * m.right) * (int64_t)bytes, m.type);
+    for (size_t i = 0; i < rows; i++) {
+        float *row = to + i / WIDTH * WIDTH * depth + i % WIDTH;
+        const T *p = from + (int64_t)i * m.down;
+        for (size_t k = 0; k < depth; k++) {
+            row[k * WIDTH] = number(p[(int64_t)k * m.right]);
         }
     }
 }
 
-/* sums[j][i] = Σ a[k][i] · b[k][j], a tile of the product at a time, so that sums stay in registers. */
+template <size_t WIDTH>
+static void panels(std::vector<float> &to, const Matrix &m, int64_t batch, size_t rows, size_t depth)
+{
+    const char *from = m.at + batch * m.stride * (int64_t)width(m.type);
+    to.assign((rows + WIDTH - 1) / WIDTH * WIDTH * depth, 0.0f);
+    if (m.type == CUDA_R_32F) {
+        fill_panels<WIDTH>(to.data(), reinterpret_cast<const float *>(from), m, rows, depth);
+    } else {
+        fill_panels<WIDTH>(to.data(), reinterpret_cast<const __nv_bfloat16 *>(from), m, rows, depth);
+    }
+}
+
+enum { DOWN = 8, RIGHT = 4 }; /* of the tile whose sums stay in registers */
+typedef float Four __attribute__((vector_size(16)));
+
+/* sums[j · m + i] = Σ a(i, k) · b(j, k), each sum in the order of k. */
 static void multiply(std::vector<float> &sums, const std::vector<float> &a, const std::vector<float> &b, size_t m,
                      size_t n, size_t depth)
 {
-    enum { DOWN = 16, RIGHT = 4 };
-    sums.assign(m * n, 0.0f);
+    sums.resize(m * n);
     for (size_t j0 = 0; j0 < n; j0 += RIGHT) {
         for (size_t i0 = 0; i0 < m; i0 += DOWN) {
-            float tile[RIGHT][DOWN] = {};
-            const size_t down = m - i0 < DOWN ? m - i0 : (size_t)DOWN, right = n - j0 < RIGHT ? n - j0 : (size_t)RIGHT;
-            if (down == DOWN && right == RIGHT) {
-                for (size_t k = 0; k < depth; k++) {
-                    const float *x = &a[k * m + i0], *y = &b[k * n + j0];
-                    for (size_t j = 0; j < RIGHT; j++) {
-                        for (size_t i = 0; i < DOWN; i++) {
-                            tile[j][i] += x[i] * y[j];
-                        }
-                    }
-                }
-            } else {
-                for (size_t k = 0; k < depth; k++) {
-                    for (size_t j = 0; j < right; j++) {
-                        for (size_t i = 0; i < down; i++) {
-                            tile[j][i] += a[k * m + i0 + i] * b[k * n + j0 + j];
-                        }
-                    }
+            Four tile[RIGHT][2] = {};
+            const float *x = &a[i0 * depth], *y = &b[j0 * depth];
+            for (size_t k = 0; k < depth; k++, x += DOWN, y += RIGHT) {
+                Four low, high;
+                memcpy(&low, x, sizeof low);
+                memcpy(&high, x + 4, sizeof high);
+                for (int j = 0; j < RIGHT; j++) {
+                    tile[j][0] += low * y[j];
+                    tile[j][1] += high * y[j];
                 }
             }
-            for (size_t j = 0; j < right; j++) {
-                memcpy(&sums[(j0 + j) * m + i0], tile[j], down * sizeof(float));
+            for (size_t j = 0; j < RIGHT && j0 + j < n; j++) {
+                memcpy(&sums[(j0 + j) * m + i0], tile[j], (m - i0 < DOWN ? m - i0 : (size_t)DOWN) * sizeof(float));
             }
         }
     }
@@ -154,13 +170,14 @@ static float epilogue(const Product &p, float v, size_t i, size_t j)
     return v;
 }
 
-static void bias_gradient(const Product &p, const std::vector<float> &of, size_t count, size_t depth)
+/* The sums over k of op(a)'s rows, or op(b)'s columns. */
+static void bias_gradient(const Product &p, const Matrix &of, size_t count, size_t depth)
 {
     const cudaDataType type = p.how.bias_type < 0 ? p.d.type : (cudaDataType)p.how.bias_type;
     for (size_t i = 0; i < count; i++) {
         float sum = 0;
         for (size_t k = 0; k < depth; k++) {
-            sum += of[k * count + i];
+            sum += element(of.at + ((int64_t)i * of.down + (int64_t)k * of.right) * (int64_t)width(of.type), of.type);
         }
         put(inside(p.how.bias) + i * width(type), type, sum);
     }
@@ -195,8 +212,8 @@ static void run_product(const Product &p, const Stream *by)
     const Matrix c = matrix(inside(p.pc), p.c, CUBLAS_OP_N), d = matrix(inside(p.pd), p.d, CUBLAS_OP_N);
     std::vector<float> left, right, sums;
     for (int64_t batch = 0; batch < p.d.batch; batch++) {
-        unpack(left, a, batch, m, k);
-        unpack(right, b, batch, n, k);
+        panels<DOWN>(left, a, batch, m, k);
+        panels<RIGHT>(right, b, batch, n, k);
         multiply(sums, left, right, m, n, k);
         for (size_t j = 0; j < n; j++) {
             for (size_t i = 0; i < m; i++) {
@@ -212,9 +229,9 @@ static void run_product(const Product &p, const Stream *by)
             }
         }
         if (p.how.epilogue == CUBLASLT_EPILOGUE_BGRADA) {
-            bias_gradient(p, left, m, k);
+            bias_gradient(p, a, m, k);
         } else if (p.how.epilogue == CUBLASLT_EPILOGUE_BGRADB) {
-            bias_gradient(p, right, n, k);
+            bias_gradient(p, b, n, k);
         }
     }
 }

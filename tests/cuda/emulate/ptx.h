@@ -118,18 +118,22 @@ QUIET inline void cp_async(void *to, const void *from, int bytes, bool valid, Pl
         return;
     }
     poison(c);
-    f->copy[f->copies++] = c;
+    copies()[f->copies++] = c;
 }
 
 QUIET inline void wait_for_copies(int but)
 {
     Fiber *f = worker->current;
+    if (f->copies == 0) {
+        return;
+    }
+    Copy *copy = copies();
     int left = 0;
     for (int i = 0; i < f->copies; i++) {
-        if (f->copy[i].group < f->group - but) {
-            land(f->copy[i]);
+        if (copy[i].group < f->group - but) {
+            land(copy[i]);
         } else {
-            f->copy[left++] = f->copy[i];
+            copy[left++] = copy[i];
         }
     }
     f->copies = left;

@@ -88,8 +88,8 @@ struct Runtime {
     cudaError_t broken = cudaSuccess;                 /* a sticky error */
     emulate_counts counts = {};
     uint64_t random = 0, random_of = 0; /* and the seed that it came from */
-    int open = 0;                 /* how often device memory was opened */
-    const void *kernel = nullptr; /* at work, or the last one */
+    int open = 0;                       /* how often device memory was opened */
+    const void *kernel = nullptr;       /* at work, or the last one */
     std::vector<std::weak_ptr<Capture>> captures;
 };
 
@@ -128,7 +128,7 @@ uint64_t draw();
 /* ---- card.cc ---- */
 bool make_card(Card *, size_t memory);
 void drop_card(Card *);
-/* Opens device memory to kernels, and closes it; they nest. */
+/* Opens device memory to kernels; who lets work run closes it again before the host goes on. */
 void open_memory();
 void close_memory();
 enum Where { DEVICE, PINNED, PAGEABLE };

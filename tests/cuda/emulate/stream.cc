@@ -106,6 +106,7 @@ void run_until(const std::shared_ptr<Stream> &stream, uint64_t ticket)
     while (stream->done < ticket) {
         run_next(settings.seed == 0 ? needed(stream.get()) : any(stream.get()));
     }
+    close_memory();
     forget_destroyed();
 }
 
@@ -145,6 +146,7 @@ cudaError_t enqueue(const std::shared_ptr<Stream> &stream, Work work)
     if (seed > 1 && seed % 2 == 1 && draw() % 2 == 0) { /* even seeds only mix what waits */
         if (Stream *s = any(nullptr)) {
             run_next(s);
+            close_memory();
         }
     }
     return cudaSuccess;
@@ -368,6 +370,7 @@ cudaError_t cudaStreamQuery(cudaStream_t handle)
     }
     if (stream->done < stream->issued && (settings.seed == 0 || draw() % 4 != 0)) {
         run_next(needed(stream.get())); /* who asks often enough sees the end */
+        close_memory();
     }
     if (rt.broken != cudaSuccess) {
         return answer(rt.broken);
@@ -378,7 +381,12 @@ cudaError_t cudaStreamQuery(cudaStream_t handle)
 cudaError_t cudaLaunchHostFunc(cudaStream_t handle, cudaHostFn_t function, void *user)
 {
     EMULATE_STREAM(handle);
-    return answer(enqueue(stream, Work{"a function of the host", [=] { function(user); }, {}}));
+    return answer(enqueue(stream, Work{"a function of the host",
+                                       [=] {
+                                           close_memory();
+                                           function(user);
+                                       },
+                                       {}}));
 }
 
 /* ---- events ---- */
@@ -482,6 +490,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event)
     const Point at = event->at;
     if (at.stream != nullptr && at.stream->done < at.ticket) {
         run_next(needed(at.stream.get())); /* who asks often enough sees the end */
+        close_memory();
     }
     if (rt.broken != cudaSuccess) {
         return answer(rt.broken);
