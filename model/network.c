@@ -2,6 +2,8 @@
 #include "model/network.h"
 
 #include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "model/dtype.h"
@@ -12,14 +14,25 @@ int sm_device_fail(kn_device *device, int kn, const char *what, sm_error *error)
     if (why || kn == KN_DEVICE_FAILED)
         return sm_fail(error, SM_DEVICE, "the device stopped working, noticed in %s: %s; run again to resume", what,
                        why ? why : "it gives no reason");
-    if (kn == KN_NO_MEMORY) {
-        const char *numbers = device->ops->refusal ? device->ops->refusal(device) : NULL;
-        return sm_fail(error, SM_NO_MEMORY, "out of memory in %s%s%s; use smaller batches", what, numbers ? ": " : "",
-                       numbers ? numbers : "");
-    }
+    if (kn == KN_NO_MEMORY)
+        return sm_device_no_memory(device, error, "out of memory in %s; use smaller batches", what);
     if (kn == KN_UNSUPPORTED)
         return sm_fail(error, SM_UNSUPPORTED, "this device does not do %s for this model", what);
     return sm_fail(error, SM_BAD_ARGUMENT, "%s was refused by the device: a value is not finite or out of range", what);
+}
+
+int sm_device_no_memory(kn_device *device, sm_error *error, const char *format, ...)
+{
+    char text[400];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    if (device->ops->error(device))
+        return sm_device_fail(device, KN_DEVICE_FAILED, "making room", error);
+    const char *figures = device->ops->refusal ? device->ops->refusal(device) : NULL;
+    return sm_fail(error, SM_NO_MEMORY, "%s%s%s%s", text, figures ? " (" : "", figures ? figures : "",
+                   figures ? ")" : "");
 }
 
 int sm_device_read(kn_device *device, void *to, const void *from, size_t bytes, sm_error *error)
@@ -315,8 +328,8 @@ int sm_network_new(sm_network **out, kn_device *device, kn_dtype dtype, const sm
     int kn = n->layer ? KN_OK : KN_NO_MEMORY, rc = SM_OK;
     if (kn != KN_OK || (kn = make_matrices(n, with_backward)) || (kn = make_rope(n)) || (kn = make_embedding(n)) ||
         (kn = make_vectors(n)))
-        rc = kn == KN_NO_MEMORY && !device->ops->error(device)
-                 ? sm_fail(error, SM_NO_MEMORY, "out of memory for a model of %zu parameters", layout->count)
+        rc = kn == KN_NO_MEMORY
+                 ? sm_device_no_memory(device, error, "out of memory for a model of %zu parameters", layout->count)
                  : sm_device_fail(device, kn, "making a model", error);
     if (rc == SM_OK)
         rc = sm_network_refresh(n, error);
@@ -339,7 +352,7 @@ int sm_network_refresh(sm_network *n, sm_error *error)
         p.room = n->ops->alloc(n->device, bytes);
         p.host_room = here ? NULL : malloc(bytes);
         if (!p.room || (!here && !p.host_room))
-            rc = sm_fail(error, SM_NO_MEMORY, "out of memory for a model of %zu parameters", n->layout->count);
+            rc = sm_device_no_memory(n->device, error, "out of memory for a model of %zu parameters", n->layout->count);
         else
             rc = set_vectors(n, error);
     }

@@ -55,6 +55,9 @@ size_t sm_network_element(const sm_network *network);
 
 /* One line for a failing device call; returns the sm_status. */
 int sm_device_fail(kn_device *device, int kn, const char *what, sm_error *error);
+/* The same where memory could not be had, of the device or the host: the line, with the device's figures. */
+int sm_device_no_memory(kn_device *device, sm_error *error, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* From device memory to host memory; SM_OK, or one line on why not. */
 int sm_device_read(kn_device *device, void *to, const void *from, size_t bytes, sm_error *error);

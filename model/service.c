@@ -41,6 +41,8 @@ static int result_of(int status)
         return SLUICE_BAD_MODEL;
     case SM_UNSUPPORTED:
         return SLUICE_UNSUPPORTED;
+    case SM_DEVICE:
+        return SLUICE_FAILED;
     default:
         return SLUICE_BAD_RECORD;
     }

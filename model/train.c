@@ -98,9 +98,7 @@ static int load(sm_training *t, const sm_numbers *numbers, size_t count, sm_erro
 
 static int no_room(const sm_training *t, sm_error *error)
 {
-    if (t->device->ops->error(t->device))
-        return sm_device_fail(t->device, KN_DEVICE_FAILED, "making room for training", error);
-    return sm_fail(error, SM_NO_MEMORY, "out of memory for training %zu parameters", t->layout->count);
+    return sm_device_no_memory(t->device, error, "out of memory for training %zu parameters", t->layout->count);
 }
 
 /* Runs the masters, which are filled. */

@@ -120,12 +120,10 @@ static int reserve_block(sm_workspace *w, const sm_config *c, void **memory, siz
     w->device->ops->free(w->device, *memory);
     *capacity = 0;
     *memory = w->device->ops->alloc(w->device, p.used);
-    if (!*memory && w->device->ops->error(w->device))
-        return sm_device_fail(w->device, KN_DEVICE_FAILED, "making room", error);
     if (!*memory)
-        return sm_fail(error, SM_NO_MEMORY,
-                       "out of memory: %zu MiB for the activations of %zu tokens; use smaller batches", p.used >> 20,
-                       count);
+        return sm_device_no_memory(w->device, error,
+                                   "out of memory: %zu MiB for the activations of %zu tokens; use smaller batches",
+                                   p.used >> 20, count);
     p = (pieces){.block = *memory, .element = w->element};
     place(w, c, count, &p);
     *capacity = count;

@@ -14,7 +14,9 @@
 #include <cmocka.h>
 
 #include "kernels/ops.h"
+#include "kernels_staged.h"
 #include "sluice/random.h"
+#include "test_device.h"
 
 /* Sizes that are no multiple of any block of the kernels, and some that are. */
 static const size_t ragged_rows[] = {1, 2, 3, 5, 13, 14, 15, 40, 64, 97, 130};
@@ -73,9 +75,17 @@ static inline void assert_same_bits(const char *what, const float *a, const floa
             fail_msg("%s: element %zu of %zu differs: %.9g and %.9g", what, i, n, (double)a[i], (double)b[i]);
 }
 
-/* Calls f with a CPU device of every instruction set this machine has. */
+/* Calls f with a CPU device of every instruction set this machine has, or with the device that is asked for
+ * (test_device.h), for arrays in host memory. */
 static inline void each_isa(int threads, void (*f)(kn_device *, const char *isa))
 {
+    if (test_device_asked()->name) {
+        kn_device *device = test_device_new(threads), *staged = staged_device(device, KN_F32);
+        f(staged, test_device_asked()->name);
+        staged_device_free(staged);
+        test_device_free(device);
+        return;
+    }
     static const char *const names[] = {"plain", "avx2", "avx512", "neon"};
     size_t found = 0;
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {

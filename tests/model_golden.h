@@ -51,7 +51,8 @@ float *golden_gradients(const sm_training *);
 /* ‖a − b‖ / ‖b‖ over a run of floats. */
 double golden_difference(const float *a, const float *b, size_t count);
 
-/* Devices by number: 0 the reference, then the CPU backend's instruction sets. NULL for one this machine lacks. */
+/* Devices by number: 0 the reference, then the CPU backend's instruction sets; when a device is asked for
+ * (test_device.h) that one is number 1, and there is no other. NULL for one this machine lacks. */
 #define GOLDEN_DEVICES 5
 kn_device *golden_device(int number, int threads);
 /* The last type the device computes in: loops run from KN_F32 to it. */

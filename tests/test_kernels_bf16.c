@@ -5,7 +5,7 @@
  * instruction set for all ops but those products.
  */
 #include "kernels/bf16.h"
-#include "kernels_bf16.h"
+#include "kernels_staged.h"
 #include "kernels_test.h"
 
 /* --- rounding --- */
@@ -231,7 +231,7 @@ static void one_rounding(kn_device *wide, const char *isa)
     /* A prompt of 21 rows with three answers, another of 3 with two; rows 0 and 1 belong to nobody. */
     static const kn_segment packed[] = {{2, 21, 0, 0}, {23, 17, 2, 21}, {40, 1, 2, 21},  {41, 33, 2, 21},
                                         {74, 3, 0, 0}, {77, 4, 74, 3},  {81, 16, 74, 3}, {97, 40, 0, 0}};
-    kn_device *device = bf16_device(wide);
+    kn_device *device = staged_device(wide, KN_BF16);
     assert_non_null(device);
     for (size_t t = 0; t < RAGGED_ROWS; t++) {
         const size_t T = ragged_rows[t];
@@ -245,7 +245,7 @@ static void one_rounding(kn_device *wide, const char *isa)
     }
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
         check_attention(wide, device, &shapes[i], packed, 8, 137);
-    bf16_device_free(device);
+    staged_device_free(device);
 }
 
 static void test_one_rounding(void **state)
@@ -264,7 +264,7 @@ static void test_one_rounding_reference(void **state)
 static void test_reference_products(void **state)
 {
     enum { T = 9, OUT = 13, IN = 11 };
-    kn_device *wide = kn_reference_new(), *device = bf16_device(wide), *both[2] = {device, wide};
+    kn_device *wide = kn_reference_new(), *device = staged_device(wide, KN_BF16), *both[2] = {device, wide};
     float *w = rounded(OUT * IN, 1, 1), *x = rounded(T * IN, 1, 2), *dy = rounded(T * OUT, 1, 3),
           *bias = test_floats(OUT, 1, 4);
     float *dl = test_floats(T, 1, 5), *y[2], *dx[2], *dw[2], *lp[2], *dh[2];
@@ -301,7 +301,7 @@ static void test_reference_products(void **state)
     free(bias);
     free(dl);
     free(target);
-    bf16_device_free(device);
+    staged_device_free(device);
     kn_reference_free(wide);
 }
 
@@ -312,7 +312,7 @@ static void shared(kn_device *cpu, const char *isa)
     static const kn_attention shapes[] = {{6, 2, 32, 0, 0, 0.2f}, {2, 1, 64, 100, 2, 0.1f}};
     static const kn_segment s[] = {{0, 301, 0, 0}, {301, 150, 0, 300}, {451, 5, 0, 0}};
     const size_t T = 456;
-    kn_device *narrow = bf16_device(cpu), *both[2] = {cpu, narrow};
+    kn_device *narrow = staged_device(cpu, KN_BF16), *both[2] = {cpu, narrow};
     for (size_t i = 0; i < 4; i++) {
         kn_device *device = both[i % 2];
         const kn_attention *a = &shapes[i / 2];
@@ -335,7 +335,7 @@ static void shared(kn_device *cpu, const char *isa)
         free(out);
         free(lse);
     }
-    bf16_device_free(narrow);
+    staged_device_free(narrow);
 }
 
 static void test_shared(void **state)

@@ -6,7 +6,7 @@
  */
 #include <stdbool.h>
 
-#include "kernels_bf16.h"
+#include "kernels_staged.h"
 #include "kernels_test.h"
 #include "tests/amx_emulated.h"
 
@@ -151,13 +151,13 @@ static const size_t any_lengths[] = {1, 37, 14, 64, 3, 90, 29};
 static const size_t even_lengths[] = {2, 36, 14, 64, 4, 90, 28};
 static const size_t long_lengths[] = {32, 32, 32, 32, 32, 32, 32};
 
-/* Calls f with the device, and with its bfloat16 table as a float32 one (kernels_bf16.h). */
+/* Calls f with the device, and with its bfloat16 table as a float32 one (kernels_staged.h). */
 static void both_types(kn_device *device, const char *isa, void (*f)(kn_device *, const char *isa))
 {
-    kn_device *narrow = bf16_device(device);
+    kn_device *narrow = staged_device(device, KN_BF16);
     f(device, isa);
     f(narrow, isa);
-    bf16_device_free(narrow);
+    staged_device_free(narrow);
 }
 
 /* Batches cut any way, one thread to three. */
@@ -252,11 +252,11 @@ static void test_sets_agree(void **state)
            1); /* products of bfloat16 by the machine's own instructions are another class */
     kn_device *a = kn_cpu_new(1, "avx512", NULL), *b = kn_cpu_new(2, "avx2", NULL);
     if (a && b) {
-        kn_device *a16 = bf16_device(a), *b16 = bf16_device(b);
+        kn_device *a16 = staged_device(a, KN_BF16), *b16 = staged_device(b, KN_BF16);
         sets_agree(a, b);
         sets_agree(a16, b16);
-        bf16_device_free(a16);
-        bf16_device_free(b16);
+        staged_device_free(a16);
+        staged_device_free(b16);
     } else {
         print_message("skipped: this machine has not both AVX2 and AVX-512\n");
     }
@@ -284,6 +284,8 @@ static void check_pinned(kn_device *device, const char *isa)
     float *x = test_floats(ROWS * w.d, 1, 8);
     result r = run(device, &w, x, any_lengths, SEQUENCES, SEQUENCES);
     const char *numerics = device->ops->numerics(device);
+    if (strncmp(numerics, "far-", 4) == 0) /* the same numbers, further away */
+        numerics += 4;
     const uint64_t rows = sluice_random_name(r.row, r.rows * sizeof(float));
     const uint64_t sums = sluice_random_name(r.sum, r.sums * sizeof(float));
     size_t i = 0;

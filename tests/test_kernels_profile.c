@@ -1,7 +1,7 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /* The measuring device: it gives what the wrapped one gives, and counts it. */
 #include "kernels/profile.h"
-#include "kernels_bf16.h"
+#include "kernels_staged.h"
 #include "kernels_test.h"
 
 enum { T = 20, OUT = 24, IN = 32, HEADS = 2, HEAD_DIM = 8, WIDTH = 3 * HEADS * HEAD_DIM };
@@ -46,7 +46,7 @@ static const kn_profile_row *row_of(const kn_profile_row *rows, size_t n, const 
 static void test_profile(void **state)
 {
     kn_device *cpu = kn_cpu_new(2, NULL, NULL), *profile = kn_profile_new(cpu);
-    kn_device *cpu16 = bf16_device(cpu), *profile16 = bf16_device(profile);
+    kn_device *cpu16 = staged_device(cpu, KN_BF16), *profile16 = staged_device(profile, KN_BF16);
     assert_non_null(profile16);
     assert_string_equal(profile->ops->numerics(profile), cpu->ops->numerics(cpu));
     float *a = calloc(T * (OUT + IN + WIDTH), sizeof(float)), *b = calloc(T * (OUT + IN + WIDTH), sizeof(float));
@@ -73,8 +73,8 @@ static void test_profile(void **state)
     assert_int_equal(kn_profile_read(profile, rows, 64), 0);
     free(a);
     free(b);
-    bf16_device_free(cpu16);
-    bf16_device_free(profile16);
+    staged_device_free(cpu16);
+    staged_device_free(profile16);
     kn_profile_free(profile);
     kn_cpu_free(cpu);
 }

@@ -18,17 +18,22 @@ static float *all_logits(kn_device *device, const golden *g, const sluice_span *
     const size_t T = sequence->count;
     assert_int_equal(sm_workspace_reserve(w, network, T, 0, &error), SM_OK);
     uint32_t *position = malloc(T * sizeof(*position));
-    float *normed = malloc(T * c->hidden * sizeof(float)), *logits = malloc(T * c->vocab * sizeof(float));
-    assert_true(position && normed && logits);
+    const kn_ops *ops = device->ops;
+    const size_t bytes = T * c->vocab * sizeof(float);
+    float *normed = ops->alloc(device, T * c->hidden * sizeof(float)), *on_device = ops->alloc(device, bytes);
+    float *logits = malloc(bytes);
+    assert_true(position && normed && on_device && logits);
     for (size_t t = 0; t < T; t++)
         position[t] = (uint32_t)t;
     const kn_segment segment = {.count = T};
     const sm_attending attending = {.segment = &segment, .segments = 1};
     assert_int_equal(sm_forward(network, w, sequence->tokens, position, T, &attending, NULL, &error), SM_OK);
-    assert_int_equal(device->ops->rms_norm(device, normed, NULL, w->x, network->norm, T, c->hidden, c->rms_eps), KN_OK);
-    assert_int_equal(device->ops->logits(device, logits, normed, network->head, T), KN_OK);
+    assert_int_equal(ops->rms_norm(device, normed, NULL, w->x, network->norm, T, c->hidden, c->rms_eps), KN_OK);
+    assert_int_equal(ops->logits(device, on_device, normed, network->head, T), KN_OK);
+    assert_int_equal(ops->read(device, logits, on_device, bytes), KN_OK);
     free(position);
-    free(normed);
+    ops->free(device, normed);
+    ops->free(device, on_device);
     sm_workspace_free(w);
     sm_network_free(network);
     return logits;

@@ -1,0 +1,114 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+#include "test_device.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <sluice/sluice.h>
+
+#include "far_device.h"
+#include "kernels/backend.h"
+
+enum { SKIPPED = 77, BROKEN = 99 }; /* as automake reads them */
+
+static const test_device known[] = {
+    {"far", 1e-5, 0x1p-7, true},
+    {"cuda", 1e-5, 0x1p-7, false},
+};
+
+/* Of a plugin; open as long as the program runs. */
+static const kn_backend *backend;
+
+static void refuse(int code, const char *what, const char *why)
+{
+    fprintf(stderr, "SLUICE_TEST_DEVICE=%s: %s\n", what, why);
+    exit(code);
+}
+
+/* --- a plugin --- */
+
+static void host_error(const sluice_host *host, const sluice_record *record, int code, const char *format, va_list args)
+{
+    (void)host;
+    (void)record;
+    (void)code;
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+}
+
+static void host_log(const sluice_host *host, int level, const char *format, va_list args)
+{
+    host_error(host, NULL, level, format, args);
+}
+
+static void load(const char *path)
+{
+    static const sluice_host_api api = {.size = sizeof(api), .verror = host_error, .vlog = host_log};
+    static const sluice_host host = {&api};
+    void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    const sluice_plugin *plugin = handle ? dlsym(handle, SLUICE_ENTRY) : NULL;
+    if (!plugin)
+        refuse(SKIPPED, path, dlerror());
+    for (const sluice_class *const *at = plugin->classes; *at; at++) {
+        const sluice_service_class *class = (const sluice_service_class *)(const void *)*at;
+        if ((*at)->kind != SLUICE_SERVICE || strcmp(class->service, KN_BACKEND_CUDA) != 0)
+            continue;
+        void *self = calloc(1, (*at)->state_size + 1);
+        if (!self || ((*at)->init && (*at)->init(self, &host) < 0))
+            refuse(BROKEN, path, "it could not start");
+        backend = class->get(self);
+        if (!kn_backend_fits(backend))
+            refuse(BROKEN, path, "it was built with another op table");
+        return;
+    }
+    refuse(BROKEN, path, "it offers no backend");
+}
+
+/* --- the device asked for --- */
+
+const test_device *test_device_asked(void)
+{
+    static const test_device none;
+    const char *wish = getenv("SLUICE_TEST_DEVICE");
+    if (!wish || !*wish)
+        return &none;
+    if (strchr(wish, '/') && !backend)
+        load(wish);
+    const char *name = backend ? backend->kind : wish;
+    for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++)
+        if (strcmp(known[i].name, name) == 0)
+            return &known[i];
+    refuse(BROKEN, wish, "there is no such device; it is far, or the path of a backend's plugin");
+    return NULL;
+}
+
+kn_device *test_device_new(int threads)
+{
+    const char *why = "out of memory";
+    kn_device *device = NULL;
+    test_device_asked();
+    if (backend) {
+        device = backend->open(backend, &why);
+    } else {
+        kn_device *cpu = kn_cpu_new(threads, NULL, &why);
+        device = cpu ? far_device_new(cpu) : NULL;
+    }
+    if (!device)
+        refuse(SKIPPED, getenv("SLUICE_TEST_DEVICE"), why);
+    return device;
+}
+
+void test_device_free(kn_device *device)
+{
+    if (!device)
+        return;
+    if (backend) {
+        backend->close(backend, device);
+        return;
+    }
+    kn_device *cpu = far_device_inner(device);
+    far_device_free(device);
+    kn_cpu_free(cpu);
+}
