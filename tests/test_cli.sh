@@ -43,7 +43,28 @@ for command in run check dry-run graph sweep trace plugins describe new-plugin c
 done
 exits 2 'a stream or a run' doctor
 exits 2 '--out is wanted' recover x.zst
-exits 1 'No such file' recover x.zst --out y.zst
+exits 1 'No such file.*streams lie in RUN/streams' recover x.zst --out y.zst
+exits 1 'No such file.*streams lie in RUN/streams' cat x.zst
+"$sluice" doctor nowhere >out 2>err
+[ $? = 1 ] && grep -q "No such file.*name a run's folder" out && ok || bad "doctor of nothing: $(cat out)"
+exits 1 'No such file.*name the .so' test-plugin nowhere.so
+exits 0 'Lists are written .a,b.' run --help
+cat >headless.cfg <<CFG
+sluice = 1; name = "headless";
+models = { policy = { path = "$SLUICE_SOURCE/models/embedded"; dtype = "float32"; }; };
+phases = ( { name = "p"; stages = (
+  { name = "prompts"; use = "tasks"; split = "train"; count = 4; },
+  { name = "answers"; use = "sampler"; from = "prompts"; model = "policy"; },
+  { name = "marks"; use = "judge-reward-model"; from = "answers"; models = ["policy"]; } ); } );
+CFG
+exits 2 "headless.cfg:6: stage 'marks': models: 'policy' is a language model without a reward head" check headless.cfg
+exits 2 "'memory' is for a stage in a process of its own\|'limits' is for a stage in a process of its own" check headless.cfg --set answers.limits.memory=1G
+exits 2 "'models' takes a list, and 'policy,policy' is one word; write models=.policy,policy." check headless.cfg --set marks.models=policy,policy
+# What a killed export left goes at the next; that of one that runs stays.
+process=$(sh -c 'echo $$')
+mkdir ".small.tmp-$process-0" ".small.tmp-$$-0" ".smaller.tmp-$process-0"
+"$sluice" export --model "$SLUICE_SOURCE/models/embedded" --out small >out 2>err || bad "export: $(cat err)"
+[ "$(ls -A | grep -c '^[.]small[.]')" = 1 ] && [ -d ".small.tmp-$$-0" ] && [ -d ".smaller.tmp-$process-0" ] && [ -s small/model.safetensors ] && ok || bad "an export leaves $(ls -dA .small*)"
 exits 2 'did you mean --set' check --sett x
 exits 2 '--set wants a value' check --set
 exits 2 'one pipeline file is wanted, 0' run

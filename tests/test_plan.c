@@ -334,6 +334,10 @@ static void test_wrong_overrides(void **state)
     wrong_set("models.policy=5", "no such setting");
     wrong_set("a.b.c.d=5", "no such setting");
     wrong_set("sede=5", "did you mean 'seed'?");
+    wrong_set("answers.stop=a,b", "'stop' takes a list, and 'a,b' is one word; write stop=[a,b]");
+    wrong_set("answers.limits.memori=1G", "'memori' is no limit; memory and seconds are; did you mean 'memory'?");
+    wrong_set("answers.limts.memory=1G", "has no parameter 'limts'");
+    wrong_set("answers.n.x=1", "'n' is an integer and no group");
     wrong_set("answers.n=[1,2]", "a list; an integer is wanted");
     wrong_set("answers.n=", "an integer is wanted");
     wrong_set("answers.temperature=nan", "a number is wanted");

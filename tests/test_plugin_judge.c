@@ -365,6 +365,27 @@ static void too_long_by_rule(void **state)
     }
 }
 
+/* A prompt that no tokenizer takes is too long like any other. */
+static void endless_prompts_by_rule(void **state)
+{
+    const size_t size = (size_t)65 << 20;
+    char *endless = malloc(size + 1);
+    assert_non_null(endless);
+    memset(endless, 'x', size);
+    endless[size] = '\0';
+    for (int left = 0; left < 2; left++) {
+        fake_host *f = judge("question", "{prompt}|{answer}");
+        models->context = 40;
+        fake_set_text(f, "too_long", left ? "left" : "skip");
+        fake_candidate(fake_record(f, "r", endless), "x", NULL, 0);
+        if (fake_run(f) != SLUICE_OK)
+            fail_msg("%s", f->error);
+        assert_true(fake_metric(f, "skipped") == !left && fake_metric(f, left ? "scored" : "unscored") == 1);
+        fake_close(f);
+    }
+    free(endless);
+}
+
 static void judges_that_cannot_judge(void **state)
 {
     fake_host *f = judge("question", NULL);
@@ -447,6 +468,7 @@ int main(void)
         TEST(prompts_that_are_wrong),
         TEST(prompts_as_they_are_read),
         TEST(too_long_by_rule),
+        TEST(endless_prompts_by_rule),
         TEST(judges_that_cannot_judge),
         TEST(labels_that_do_not_differ),
     };

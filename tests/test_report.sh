@@ -130,6 +130,30 @@ exits 2 'did you mean --title' "$name" --titel x
 exits 1 'cannot write' "$name" --out nowhere/x.html
 [ -z "$(ls empty)" ] && ok || bad 'something was left in the folder that is no run'
 
+# What choosing among N is worth, and the columns of times.
+"$sluice" run "$pipelines/best-of-n.cfg" --out choice --set questions.count=16 --set answers.n=4 --set held-out.count=8 --quiet >log 2>&1 || bad "run: $(cat log)"
+exits 0 'choice/report.html' choice
+whole choice/report.html
+says choice/report.html '<th scope="col">best of them (%)</th>'
+says choice/report.html '<tr><th scope="row">by-likelihood</th><td>4</td>'
+for title in writing 'tokens in' 'tokens out' 'packed from' memory; do says choice/report.html "<th scope=\"col\">$title</th>"; done
+
+# Thousands of names, and steps that fall: in seconds.
+mkdir many
+cp damaged/environment.txt many/ 2>/dev/null
+cp choice/pipeline.cfg many/
+awk 'BEGIN {
+    printf "{\"phase\":\"choose\",\"iteration\":1,\"stage\":\"eval\",\"model\":\"policy@1\""
+    for (i = 0; i < 20000; i++) printf ",\"many/%d\":%d", i, i
+    print "}"
+    for (v = 0; v < 2; v++) { printf "{\"phase\":\"choose\",\"iteration\":%d,\"stage\":\"tune\",\"step\":%d", 1, v + 1
+        for (i = 0; i < 20000; i++) printf ",\"more/%d\":%d", i, i + v
+        print "}" }
+    for (step = 60000; step > 0; step--) printf "{\"phase\":\"choose\",\"iteration\":1,\"stage\":\"tune\",\"step\":%d,\"loss\":%d}\n", step, step
+    print "{\"phase\":\"choose\",\"iteration\":1,\"stage\":\"tune\",\"step\":30000,\"loss\":7}" }' >many/metrics.jsonl
+timeout 60 "$sluice" report many >out 2>err
+[ $? = 0 ] && ok || bad "a page of 40,000 numbers and 60,000 falling steps: $(cat err)"
+
 # Several: seeds of one variant beside another.
 for seed in 1 2; do
     for epsilon in 0.1 0.3; do

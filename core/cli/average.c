@@ -71,6 +71,7 @@ static int command_average(const sl_command *command, int argc, char **argv)
         sl_models models;
         code = sl_models_open(command, threads, &models);
         if (code == SL_EXIT_OK) {
+            sl_models_sweep(out);
             code = sl_exit_of(models.service->merge(models.service, models.host, method, folders.items,
                                                     count > 0 ? weights : NULL, folders.count, out, dtype));
             sl_models_close(&models);

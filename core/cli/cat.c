@@ -2,6 +2,8 @@
 #include "core/cli/cli.h"
 #include "core/stream/cat.h"
 
+#include <unistd.h>
+
 static const char help[] = "sluice cat STREAM [--limit N] [--follow]\n\n"
                            "Prints the records of a stream as lines of JSON. A damaged or unfinished stream is printed "
                            "as far as it is whole.\n\n"
@@ -24,7 +26,10 @@ static int command_cat(const sl_command *command, int argc, char **argv)
     if (code < 0) {
         char error[512];
         const int rc = sl_cat(rest.items[0], limit, follow, stdout, error, sizeof error);
-        code = rc < 0 ? sl_fail(command, sl_exit_of(rc), "%s", error) : SL_EXIT_OK;
+        const bool there = access(rest.items[0], F_OK) == 0;
+        code = rc < 0 ? sl_fail(command, sl_exit_of(rc), "%s%s", error,
+                                there ? "" : "; streams lie in RUN/streams/PHASE-ITERATION/")
+                      : SL_EXIT_OK;
     }
     sl_words_free(&rest);
     return code;

@@ -260,7 +260,10 @@ static int command_doctor(const sl_command *command, int argc, char **argv)
     for (size_t i = 0; code < 0 && i < rest.count; i++) {
         struct stat st;
         if (stat(rest.items[i], &st) < 0)
-            finding(&v, SL_EXIT_FAILED, "%s: %s", rest.items[i], strerror(errno));
+            finding(&v, SL_EXIT_FAILED,
+                    errno == ENOENT ? "%s: %s; name a run's folder (runs/NAME), or a stream below its streams/"
+                                    : "%s: %s",
+                    rest.items[i], strerror(errno));
         else if (S_ISDIR(st.st_mode))
             see_run(&v, rest.items[i]);
         else
@@ -285,7 +288,10 @@ static int command_recover(const sl_command *command, int argc, char **argv)
         char error[512];
         const int rc = sl_stream_recover(rest.items[0], to, &s, error, sizeof error);
         if (rc < 0) {
-            code = sl_fail(command, sl_exit_of(rc), "%s", error);
+            const bool there = sl_path_exists(rest.items[0]);
+            code =
+                sl_fail(command, sl_exit_of(rc), "%s%s", error,
+                        there ? "" : "; streams lie in RUN/streams/PHASE-ITERATION/, unfinished ones end in .zst.part");
         } else {
             printf("%s: %" PRIu64 " records", to, s.records);
             if (s.missing > 0)

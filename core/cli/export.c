@@ -36,6 +36,7 @@ static int command_export(const sl_command *command, int argc, char **argv)
         sl_models models;
         code = sl_models_open(command, threads, &models);
         if (code == SL_EXIT_OK) { /* the mean of one model is that model */
+            sl_models_sweep(out);
             code = sl_exit_of(
                 models.service->merge(models.service, models.host, SLUICE_MERGE_MEAN, &model, NULL, 1, out, dtype));
             sl_models_close(&models);

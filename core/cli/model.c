@@ -1,10 +1,16 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE /* memrchr */
 #include "core/cli/model.h"
+#include "core/base/file.h"
 #include "core/base/json.h"
 #include "core/stream/record.h"
 
+#include <dirent.h>
+#include <errno.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 
 int sl_models_open(const sl_command *command, int64_t threads, sl_models *models)
 {
@@ -37,6 +43,36 @@ void sl_models_close(sl_models *models)
     sl_free_host_close(models->owner);
     sl_registry_close(models->registry);
     *models = (sl_models){0};
+}
+
+/* ".NAME.tmp-PID-N" of a process that is no more. */
+static bool is_left(const char *entry, const char *name, size_t length)
+{
+    static const char mark[] = ".tmp-";
+    char *end;
+    if (entry[0] != '.' || strncmp(entry + 1, name, length) != 0 ||
+        strncmp(entry + 1 + length, mark, sizeof mark - 1) != 0)
+        return false;
+    const long process = strtol(entry + length + sizeof mark, &end, 10);
+    return *end == '-' && process > 0 && kill((pid_t)process, 0) != 0 && errno == ESRCH;
+}
+
+void sl_models_sweep(const char *out)
+{
+    char path[PATH_MAX];
+    size_t length = strlen(out);
+    while (length > 1 && out[length - 1] == '/')
+        length--;
+    const char *slash = memrchr(out, '/', length), *name = slash != NULL ? slash + 1 : out;
+    const int parent = (int)(name - out);
+    snprintf(path, sizeof path, "%.*s.", parent, out);
+    DIR *dir = opendir(path);
+    for (const struct dirent *e; dir != NULL && (e = readdir(dir)) != NULL;)
+        if (is_left(e->d_name, name, length - (size_t)parent) &&
+            snprintf(path, sizeof path, "%.*s%s", parent, out, e->d_name) < (int)sizeof path)
+            sl_folder_remove(path);
+    if (dir != NULL)
+        closedir(dir);
 }
 
 int sl_models_load(const sl_command *command, const sl_models *models, const char *folder, sluice_model **model)

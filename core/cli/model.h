@@ -18,6 +18,8 @@ typedef struct sl_models {
 int sl_models_open(const sl_command *, int64_t threads, sl_models *);
 void sl_models_close(sl_models *);
 /* Opens the checkpoint in a folder. A sluice_result; the reason of a failure was printed. */
+/* Removes what export or average, killed while it wrote the folder `out`, left beside it. */
+void sl_models_sweep(const char *out);
 int sl_models_load(const sl_command *, const sl_models *, const char *folder, sluice_model **);
 /* Encodes a prompt as sampling does: chat template unless raw, start token. */
 int sl_models_prompt(const sl_models *, sluice_model *, const char *text, bool raw, sluice_ids *);

@@ -107,6 +107,32 @@ static void no_stage(const sl_setting *root, const char *name, const char *rest,
         sl_mistake(mistakes, value, NULL, "no stage '%s'%s", name, hint(arena, sl_setting_near_stage(root, name)));
 }
 
+/* Of "limits.memory" the group `limits` of a stage, made where the file has none: whether a stage may have it is said
+ * with the rest of what the file says. NULL after a mistake. */
+static sl_setting *find_inner(sl_setting *group, char *key, char **last, const sl_setting *value, sl_arena *arena,
+                              sl_mistakes *mistakes)
+{
+    for (char *dot; (dot = strchr(key, '.')) != NULL; key = dot + 1) {
+        *dot = '\0';
+        sl_setting *inner = sl_setting_member(group, key);
+        if (inner && inner->kind != SL_GROUP) {
+            sl_mistake(mistakes, value, NULL, "'%s' is %s and no group; leave out what follows its name", key,
+                       sl_setting_kind_name(inner));
+            return NULL;
+        }
+        if (!inner) {
+            inner = sl_arena_alloc(arena, sizeof *inner);
+            if (!inner)
+                return NULL;
+            *inner = (sl_setting){.kind = SL_GROUP, .name = key, .set = value->set, .level = value->level};
+            sl_setting_put(group, inner);
+        }
+        group = inner;
+    }
+    *last = key;
+    return group;
+}
+
 /* The group that holds the last part of the key; NULL after a mistake. `key` is cut at its dots. */
 static sl_setting *find_group(sl_setting *root, char *key, char **last, const sl_setting *value, sl_arena *arena,
                               sl_mistakes *mistakes)
@@ -153,9 +179,9 @@ static sl_setting *find_group(sl_setting *root, char *key, char **last, const sl
         }
         return runtime && runtime->kind == SL_GROUP ? runtime : NULL;
     }
-    sl_setting *stage = second ? NULL : sl_setting_stage(root, key);
+    sl_setting *stage = sl_setting_stage(root, key);
     if (stage)
-        return stage;
+        return find_inner(stage, rest, last, value, arena, mistakes);
     if (second || strcmp(key, "models") == 0 || strcmp(key, "phases") == 0)
         sl_mistake(mistakes, value, NULL,
                    "no such setting; write stage.param, models.NAME.key, phases.NAME.key or runtime.key before the =");

@@ -1,5 +1,6 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 #include "core/plan/build.h"
+#include "core/base/file.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -80,6 +81,17 @@ static const char *read_dtype(sl_builder *b, const sl_slot *slot, const sl_setti
     return "float32";
 }
 
+/* Its config.json names an architecture with a head; whether the head's weights are there the runtime says. */
+static bool is_reward_model(sl_builder *b, const char *folder)
+{
+    sl_buffer text = {0};
+    const char *path = sl_arena_printf(b->arena, "%s/config.json", folder);
+    const bool found = path && sl_file_read(path, &text) == SLUICE_OK && text.data &&
+                       strstr((const char *)text.data, "ForSequenceClassification");
+    sl_buffer_free(&text);
+    return found;
+}
+
 static void read_slot(sl_builder *b, sl_slot *slot, const sl_setting *group)
 {
     static const char *const keys[] = {"path", "dtype", "init", "keep_versions", NULL};
@@ -116,6 +128,7 @@ static void read_slot(sl_builder *b, sl_slot *slot, const sl_setting *group)
         free(real);
         if (slot->path && b->resolve_files)
             check_folder(b, slot, path);
+        slot->reward = slot->path && is_reward_model(b, slot->path);
     }
 }
 

@@ -98,6 +98,7 @@ typedef struct sl_slot {
     const char *path; /* absolute folder of version 0 */
     const char *dtype;
     bool random;           /* init = "random" */
+    bool reward;           /* version 0 is a reward model */
     int64_t keep_versions; /* 0 = all */
     int64_t last;          /* highest version the plan publishes */
     int line;

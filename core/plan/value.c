@@ -129,9 +129,22 @@ static void read_choice(const reading *r, const sl_setting *s, sl_value *v)
                sl_build_hint(r->b, &near));
 }
 
+/* --set x=a,b, which is one word: almost always two were meant. "a,b" in quotes is one. */
+static bool looks_like_list(const sl_setting *s)
+{
+    const char *written = s->set && s->kind == SL_TEXT ? strchr(s->set, '=') : NULL;
+    return written && strchr(written, ',') && written[1 + strspn(written + 1, " \t")] != '"';
+}
+
 /* A scalar stands for a list of one. */
 static void read_list(const reading *r, const sl_setting *s, sl_value *v)
 {
+    if (looks_like_list(s)) {
+        sl_mistake(r->b->mistakes, s, r->stage,
+                   "'%s' takes a list, and '%s' is one word; write %s=[%s], or \"%s\" in quotes where one is meant",
+                   r->param->name, s->text, r->param->name, s->text, s->text);
+        return;
+    }
     bool numbers = r->param->type == SLUICE_TYPE_DOUBLES;
     const sl_setting *item = s->kind == SL_LIST ? s->first : s;
     size_t count = s->kind == SL_LIST ? s->count : 1;

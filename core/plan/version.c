@@ -130,6 +130,20 @@ static bool resolve(sl_builder *b, const sl_phase *phase, const sl_stage *stage,
     return false;
 }
 
+/* Of a published version only the run knows. */
+static bool has_head(sl_builder *b, const sl_stage *stage, const sl_value *v, const char *text, const sl_model_use *use)
+{
+    const sl_slot *slot = &b->plan->slots[use->slot];
+    if (!v->param->head || use->version > 0 || slot->reward || !b->resolve_files)
+        return true;
+    sl_mistake(b->mistakes, v->at ? v->at : stage->at, stage->name,
+               "%s: '%s' is a language model without a reward head (%s/config.json names no "
+               "…ForSequenceClassification); train one from it (trainer, loss = \"bradley-terry\") or name a reward "
+               "model's folder",
+               v->param->name, text, slot->path);
+    return false;
+}
+
 /* References of all stages, slots only: who publishes what must be known before versions can be counted. */
 bool sl_build_references(sl_builder *b, sl_phase *phase)
 {
@@ -174,7 +188,8 @@ void sl_build_versions(sl_builder *b, sl_phase *phase, const bool *before, int64
                     sl_model_use *use = &v->models[(size_t)t * v->count + k];
                     int64_t here = newest[r.slot] + t * all + upstream;
                     use->slot = r.slot;
-                    if (!resolve(b, phase, stage, v, written(v, k), &r, here, t, use))
+                    if (!resolve(b, phase, stage, v, written(v, k), &r, here, t, use) ||
+                        !has_head(b, stage, v, written(v, k), use))
                         break;
                     if (v->param->type == SLUICE_TYPE_SLOT)
                         use->next = here + 1;

@@ -287,6 +287,17 @@ sl_registry *sl_registry_open_folders(const char *const *folders, size_t count)
     return registry_done(r);
 }
 
+sl_registry *sl_registry_open_own(void)
+{
+    sl_registry *r = registry_new();
+    if (r) {
+        sl_trials_close(r->trials);
+        r->trials = NULL;
+        search_own(r);
+    }
+    return registry_done(r);
+}
+
 sl_registry *sl_registry_open(void)
 {
     sl_registry *r = registry_new();

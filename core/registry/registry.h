@@ -39,6 +39,8 @@ typedef struct sl_refused {
 sl_registry *sl_registry_open(void);
 /* The same, of these folders instead of the search path. */
 sl_registry *sl_registry_open_folders(const char *const *folders, size_t count);
+/* The plugins that belong to this program, without a trial. */
+sl_registry *sl_registry_open_own(void);
 /* Adds the plugin of one file, without a trial. False only when out of memory. */
 bool sl_registry_load(sl_registry *, const char *file);
 void sl_registry_close(sl_registry *);

@@ -49,31 +49,43 @@ int sl_grow(sl_arena *arena, void **array, size_t count, size_t *capacity, size_
     return SLUICE_OK;
 }
 
+/* Where a name stands or would stand: shorter names first, equally long ones by their bytes, as CBOR orders keys. */
+static size_t named_place(const sl_named *named, const char *name, bool *there)
+{
+    const size_t size = strlen(name);
+    size_t low = 0, high = named->count;
+    *there = false;
+    while (low < high && !*there) {
+        const size_t middle = low + (high - low) / 2, its = strlen(named->names[middle]);
+        const int order = its != size ? (its < size ? -1 : 1) : strcmp(named->names[middle], name);
+        *there = order == 0;
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return high;
+}
+
 void *sl_named_find(const sl_named *named, const char *name)
 {
-    for (size_t i = 0; i < named->count; i++)
-        if (strcmp(named->names[i], name) == 0)
-            return named->values[i];
-    return NULL;
+    bool there;
+    const size_t place = named_place(named, name, &there);
+    return there ? named->values[place] : NULL;
 }
 
 int sl_named_put(sl_arena *arena, sl_named *named, const char *name, void *values)
 {
-    const size_t size = strlen(name);
-    size_t capacity = named->capacity, place = named->count;
+    bool there;
+    size_t capacity = named->capacity;
     int rc = sl_grow(arena, (void **)&named->names, named->count, &capacity, sizeof *named->names);
     if (rc == SLUICE_OK)
         rc = sl_grow(arena, (void **)&named->values, named->count, &named->capacity, sizeof *named->values);
     if (rc < 0)
         return rc;
-    for (; place > 0; place--) {
-        const char *before = named->names[place - 1];
-        const size_t before_size = strlen(before);
-        if (before_size < size || (before_size == size && strcmp(before, name) < 0))
-            break;
-        named->names[place] = before;
-        named->values[place] = named->values[place - 1];
-    }
+    const size_t place = named_place(named, name, &there), behind = named->count - place;
+    memmove(named->names + place + 1, named->names + place, behind * sizeof *named->names);
+    memmove(named->values + place + 1, named->values + place, behind * sizeof *named->values);
     named->names[place] = name;
     named->values[place] = values;
     named->count++;

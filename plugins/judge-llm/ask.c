@@ -5,7 +5,9 @@
 #include <string.h>
 #include "plugins/judge-llm/judge.h"
 
-#define TOKENS_A_CALL 16384 /* tokens given to the model at once: bounds memory, changes no result */
+#define MOST_TEXT     ((size_t)64 << 20) /* bytes of a prompt */
+#define LONGEST_TOKEN 1024               /* bytes */
+#define TOKENS_A_CALL 16384              /* tokens given to the model at once: bounds memory, changes no result */
 
 static int no_memory(const struct judge *judge, const sluice_record *record)
 {
@@ -159,9 +161,37 @@ static int encode_cut(const struct judge *judge, const sluice_record *record, te
     return encode(judge, record, texts, out);
 }
 
+/* Is a text longer than any context holds? Such a one is not even counted in tokens, for which the runtime sets a limit
+ * of its own. */
+static bool is_endless(const template_texts *texts)
+{
+    size_t size = 0;
+    for (size_t i = 0; i < PLACES; i++)
+        size += texts->place[i] ? strlen(texts->place[i]) : 0;
+    return size > MOST_TEXT;
+}
+
+static int leave_out(struct judge *judge, struct asked *asked)
+{
+    asked->prompt.count = 0;
+    asked->left_out = true;
+    judge->counts.skipped++;
+    return SLUICE_OK;
+}
+
 static int fit(struct judge *judge, struct asked *asked, template_texts *texts)
 {
     size_t context = judge->opened.info.context, room = context - judge->answer_room;
+    if (judge->too_long == TOO_LONG_LEFT && is_endless(texts)) { /* of the prompt only its end can matter */
+        const char **prompt = &texts->place[PLACE_PROMPT];
+        const size_t size = strlen(*prompt),
+                     most = room < MOST_TEXT / 2 / LONGEST_TOKEN ? room * LONGEST_TOKEN : MOST_TEXT / 2;
+        *prompt += size > most ? size - most : 0;
+        while ((**prompt & 0xc0) == 0x80)
+            ++*prompt;
+    }
+    if (judge->too_long != TOO_LONG_ERROR && is_endless(texts))
+        return leave_out(judge, asked);
     int rc = encode(judge, asked->record, texts, &asked->prompt);
     if (rc < 0 || asked->prompt.count <= room)
         return rc;
@@ -206,7 +236,7 @@ int ask_add(struct judge *judge, struct asked_list *list, sluice_record *record,
     if (rc >= 0)
         rc = fit(judge, asked, &texts);
     free(prompt);
-    if (rc >= 0 && asked->prompt.count == 0)
+    if (rc >= 0 && asked->prompt.count == 0 && !asked->left_out)
         rc = sluice_record_error(judge->host, record, SLUICE_BAD_RECORD,
                                  "what the judge is asked has no token; put words of your own into its prompt");
     return rc;

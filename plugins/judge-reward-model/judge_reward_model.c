@@ -37,7 +37,7 @@ static const char *const combinations[] = {"mean", "min", "median", "lower", NUL
 static const char *const long_rules[] = {"error", "skip", NULL};
 
 static const sluice_param params[] = {
-    SLUICE_MODELS(struct judge, models, .required = true,
+    SLUICE_MODELS(struct judge, models, .required = true, .head = true,
                   .doc = "The reward model, or the members of an ensemble: (\"first@1\", \"second@1\")."),
     SLUICE_CHOICE(struct judge, combine, .value = COMBINE_MEAN, .choices = combinations,
                   .doc = "What of several outputs becomes the score: their mean, smallest, median, or the mean less "

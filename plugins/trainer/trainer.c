@@ -78,7 +78,7 @@ static const sluice_param params[] = {
     SLUICE_INT(struct trainer, head, .value = 0, .min = 0, .max = 4096, .unit = "outputs",
                .doc = "Outputs of the head of a reward model (with losses on rewards, bradley-terry); 0 = as the model "
                       "has, else 1."),
-    SLUICE_MODEL(struct trainer, head_from,
+    SLUICE_MODEL(struct trainer, head_from, .head = true,
                  .doc = "A reward model whose head is taken; the model's own or a random one when not set."),
     SLUICE_CHOICE(struct trainer, freeze, .value = FREEZE_NONE, .choices = frozen_parts,
                   .doc = "What does not learn: nothing, or a reward model's body, so that only its head does (linear "

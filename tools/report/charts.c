@@ -43,56 +43,70 @@ static size_t rank(const char *title)
     return i;
 }
 
-/* A chart to be: its first curve, and where it came. */
+/* A curve, the set it is of, and where it came; a chart is the curves from `begin` up to `end` of such a list. */
+typedef struct entry {
+    const rp_curve *curve;
+    size_t set, order;
+} entry;
+
 typedef struct plan {
-    const rp_curve *first;
-    size_t order;
+    const entry *begin, *end;
 } plan;
 
-static bool same_chart(const rp_curve *a, const rp_curve *b)
+static int chart_order(const rp_curve *a, const rp_curve *b)
 {
-    return a->training == b->training && strcmp(title_of(a), title_of(b)) == 0 && strcmp(a->family, b->family) == 0;
+    const int titles = strcmp(title_of(a), title_of(b));
+    return titles != 0 ? titles : strcmp(a->family, b->family);
+}
+
+static int by_chart(const void *a, const void *b)
+{
+    const entry *x = a, *y = b;
+    const int order = chart_order(x->curve, y->curve);
+    return order != 0 ? order : x->order < y->order ? -1 : 1;
 }
 
 static int by_rank(const void *a, const void *b)
 {
     const plan *x = a, *y = b;
-    const size_t i = rank(title_of(x->first)), j = rank(title_of(y->first));
+    const size_t i = rank(title_of(x->begin->curve)), j = rank(title_of(y->begin->curve));
     if (i != j)
         return i < j ? -1 : 1;
-    return x->order < y->order ? -1 : x->order > y->order;
+    return x->begin->order < y->begin->order ? -1 : x->begin->order > y->begin->order;
 }
 
-/* The charts of all sets; the caller frees. */
-static plan *plan_charts(const rp_curves *sets, size_t count, bool training, size_t *charts)
+/* The charts of all sets, in entries; the caller frees both. */
+static plan *plan_charts(const rp_curves *sets, size_t count, bool training, entry **entries, size_t *charts)
 {
-    size_t total = 0;
+    size_t total = 0, n = 0;
     for (size_t s = 0; s < count; s++)
         total += sets[s].count;
     plan *plans = calloc(total + 1, sizeof *plans);
+    entry *all = *entries = calloc(total + 1, sizeof *all);
     *charts = 0;
-    for (size_t s = 0; plans != NULL && s < count; s++)
-        for (size_t i = 0; i < sets[s].count; i++) {
-            const rp_curve *curve = &sets[s].items[i];
-            bool known = curve->training != training;
-            for (size_t k = 0; k < *charts; k++)
-                known = known || same_chart(plans[k].first, curve);
-            if (!known) {
-                plans[*charts] = (plan){curve, *charts};
-                ++*charts;
+    if (plans == NULL || all == NULL)
+        return plans;
+    for (size_t s = 0; s < count; s++)
+        for (size_t i = 0; i < sets[s].count; i++)
+            if (sets[s].items[i].training == training) {
+                all[n] = (entry){&sets[s].items[i], s, n};
+                n++;
             }
-        }
-    if (plans != NULL)
-        qsort(plans, *charts, sizeof *plans, by_rank);
+    qsort(all, n, sizeof *all, by_chart);
+    for (size_t i = 0, end; i < n; i = end) {
+        for (end = i + 1; end < n && chart_order(all[i].curve, all[end].curve) == 0;)
+            end++;
+        plans[(*charts)++] = (plan){&all[i], &all[end]};
+    }
+    qsort(plans, *charts, sizeof *plans, by_rank);
     return plans;
 }
 
-static bool several_families(const rp_curves *sets, size_t count, const rp_curve *of)
+static bool several_families(const plan *plans, size_t charts)
 {
-    for (size_t s = 0; s < count; s++)
-        for (size_t i = 0; i < sets[s].count; i++)
-            if (sets[s].items[i].training && strcmp(sets[s].items[i].family, of->family) != 0)
-                return true;
+    for (size_t i = 1; i < charts; i++)
+        if (strcmp(plans[i].begin->curve->family, plans[0].begin->curve->family) != 0)
+            return true;
     return false;
 }
 
@@ -110,12 +124,11 @@ static const char *label_of(const rp_curve *curve, const char *set, bool one_ser
     return text;
 }
 
-static bool one_series(const rp_curves *sets, size_t count, const rp_curve *of)
+static bool one_series(const plan *chart)
 {
-    for (size_t s = 0; s < count; s++)
-        for (size_t i = 0; i < sets[s].count; i++)
-            if (same_chart(&sets[s].items[i], of) && strcmp(sets[s].items[i].series, of->series) != 0)
-                return false;
+    for (const entry *e = chart->begin; e < chart->end; e++)
+        if (strcmp(e->curve->series, chart->begin->curve->series) != 0)
+            return false;
     return true;
 }
 
@@ -131,29 +144,28 @@ static bool is_worth(const rp_series *series, size_t count)
     return two && any;
 }
 
-static bool write_chart(FILE *out, const rp_curves *sets, const char *const *labels, size_t count,
-                        const rp_curve *first)
+static bool write_chart(FILE *out, const rp_curves *sets, const char *const *labels, const plan *chart_plan,
+                        bool families)
 {
     static char texts[MOST_SERIES][256];
     rp_series series[MOST_SERIES];
     char title[128];
     size_t n = 0;
     bool over_seeds = false;
-    const bool alone = one_series(sets, count, first);
-    for (size_t s = 0; s < count; s++)
-        for (size_t i = 0; i < sets[s].count && n < MOST_SERIES; i++) {
-            const rp_curve *curve = &sets[s].items[i];
-            if (!same_chart(curve, first) || curve->count == 0)
-                continue;
-            over_seeds = over_seeds || sets[s].seeds > 1;
-            series[n] =
-                (rp_series){label_of(curve, labels != NULL ? labels[s] : NULL, alone, texts[n], sizeof texts[n]),
-                            curve->points, curve->count};
-            n++;
-        }
+    const rp_curve *first = chart_plan->begin->curve;
+    const bool alone = one_series(chart_plan);
+    for (const entry *e = chart_plan->begin; e < chart_plan->end && n < MOST_SERIES; e++) {
+        if (e->curve->count == 0)
+            continue;
+        over_seeds = over_seeds || sets[e->set].seeds > 1;
+        series[n] =
+            (rp_series){label_of(e->curve, labels != NULL ? labels[e->set] : NULL, alone, texts[n], sizeof texts[n]),
+                        e->curve->points, e->curve->count};
+        n++;
+    }
     if (!is_worth(series, n))
         return false;
-    const bool told = first->training && several_families(sets, count, first) && first->family[0] != '\0';
+    const bool told = first->training && families && first->family[0] != '\0';
     snprintf(title, sizeof title, "%s%s%s%s", title_of(first), told ? " (" : "", told ? first->family : "",
              told ? ")" : "");
     const rp_chart chart = {.title = title,
@@ -172,11 +184,14 @@ bool rp_charts_write(FILE *out, const rp_curves *sets, const char *const *labels
 {
     size_t charts;
     bool any = false;
-    plan *plans = plan_charts(sets, count, training, &charts);
+    entry *entries;
+    plan *plans = plan_charts(sets, count, training, &entries, &charts);
+    const bool families = several_families(plans, charts);
     fputs("<div class=\"charts\">\n", out);
     for (size_t i = 0; plans != NULL && i < charts; i++)
-        any = write_chart(out, sets, labels, count, plans[i].first) || any;
+        any = write_chart(out, sets, labels, &plans[i], families) || any;
     fputs("</div>\n", out);
     free(plans);
+    free(entries);
     return any;
 }

@@ -21,7 +21,9 @@ typedef struct rp_curve {
 typedef struct rp_curves {
     rp_curve *items; /* in an arena, as all that they point to */
     size_t count;
-    size_t seeds; /* runs that they are the mean of */
+    size_t seeds;  /* runs that they are the mean of */
+    size_t *index; /* of items, by what names them: 1 + its place, 0 = free; open addressing */
+    size_t room;   /* of the index, a power of two */
 } rp_curves;
 
 /* The curves lie in the arena, what names them in the run's. Negative when out of memory. */

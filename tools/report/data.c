@@ -138,10 +138,12 @@ static int read_timing(void *context, const char *name, const char *text, double
     const struct {
         const char *name;
         double *to;
-    } members[] = {{"seconds", &t->seconds}, {"busy", &t->busy},
-                   {"waiting", &t->waiting}, {"records_in", &t->records_in},
-                   {"records", &t->records}, {"tokens", &t->tokens},
-                   {"bytes", &t->bytes},     {"bytes_compressed", &t->bytes_compressed}};
+    } members[] = {{"seconds", &t->seconds},       {"busy", &t->busy},
+                   {"waiting", &t->waiting},       {"writing", &t->writing},
+                   {"records_in", &t->records_in}, {"records", &t->records},
+                   {"tokens", &t->tokens},         {"tokens_in", &t->tokens_in},
+                   {"tokens_out", &t->tokens_out}, {"bytes", &t->bytes},
+                   {"memory", &t->memory},         {"bytes_compressed", &t->bytes_compressed}};
     const char **to = text != NULL ? text_member(r, name) : NULL;
     if (to != NULL)
         *to = keep_name(r->run, text);

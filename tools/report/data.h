@@ -25,7 +25,8 @@ typedef struct rp_line {
 typedef struct rp_timing {
     const char *phase, *stage;
     int64_t iteration;
-    double seconds, busy, waiting, records_in, records, tokens, bytes, bytes_compressed;
+    double seconds, busy, waiting, writing, records_in, records, tokens, tokens_in, tokens_out, bytes, bytes_compressed,
+        memory;
 } rp_timing;
 
 enum rp_state { RP_DONE, RP_RUNNING, RP_STOPPED };

@@ -3,6 +3,7 @@
 #include "core/run/table.h"
 #include "tools/report/page.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,6 +41,31 @@ static void write_sentence(void *out, const char *text)
     fputs("</p>\n", out);
 }
 
+/* What choosing among N answers is worth, as a stage reports it at step = N. */
+static void write_best_of(FILE *out, const rp_run *run)
+{
+    static const char *const titles[] = {"chosen by", "among", "right (%)", "best of them (%)", "KL at most"};
+    size_t rows = 0;
+    for (size_t i = 0; i < run->line_count; i++) {
+        const rp_line *line = &run->lines[i];
+        const double right = rp_number(line, "best_of", ""), oracle = rp_number(line, "oracle", "");
+        char who[160], cells[4][32];
+        if (line->step < 1 || isnan(right))
+            continue;
+        snprintf(who, sizeof who, line->iteration > 1 ? "%.100s, iteration %lld" : "%.100s", line->stage,
+                 (long long)line->iteration);
+        snprintf(cells[0], sizeof cells[0], "%lld", (long long)line->step);
+        snprintf(cells[1], sizeof cells[1], "%.1f", 100 * right);
+        snprintf(cells[2], sizeof cells[2], isnan(oracle) ? "" : "%.1f", 100 * oracle);
+        snprintf(cells[3], sizeof cells[3], "%.3f", rp_number(line, "kl", ""));
+        if (rows++ == 0)
+            begin_table(out, sizeof titles / sizeof *titles, titles, NULL);
+        write_row(out, 5, (const char *const[]){who, cells[0], cells[1], cells[2], cells[3]});
+    }
+    if (rows > 0)
+        end_table(out);
+}
+
 void rp_write_results(FILE *out, const rp_run *run)
 {
     static const sl_table_listener listener = {begin_table, write_row, end_table, write_sentence};
@@ -69,6 +95,7 @@ void rp_write_results(FILE *out, const rp_run *run)
     const long before = ftell(out);
     if (entries != NULL)
         sl_table_tell(entries, count, &listener, out);
+    write_best_of(out, run);
     if (ftell(out) == before)
         fputs("<p class=\"soft\">No stage has reported a number that the table shows.</p>\n", out);
     free(entries);

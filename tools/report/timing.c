@@ -25,6 +25,11 @@ static size_t add_up(const rp_run *run, total *totals)
         sum->seconds += t->seconds;
         sum->busy += t->busy;
         sum->waiting += t->waiting;
+        sum->writing += t->writing;
+        sum->tokens_in += t->tokens_in;
+        sum->tokens_out += t->tokens_out;
+        sum->bytes += t->bytes;
+        sum->memory = fmax(sum->memory, t->memory);
         sum->records_in += t->records_in;
         sum->records += t->records;
         sum->tokens += t->tokens;
@@ -45,10 +50,22 @@ static const char *bytes_text(double bytes, char text[RP_NUMBER])
     return text;
 }
 
+/* A cell that is empty where there is nothing to count. */
+static void write_count(FILE *out, double count)
+{
+    char text[RP_NUMBER];
+    fprintf(out, "<td>%s</td>", count > 0 ? rp_number_text(count, text) : "");
+}
+
+static void write_bytes(FILE *out, double bytes)
+{
+    char text[RP_NUMBER];
+    fprintf(out, "<td>%s</td>", bytes_text(bytes, text));
+}
+
 static void write_row(FILE *out, const total *t, double longest)
 {
     const rp_timing *s = &t->sum;
-    const double records = s->records > 0 ? s->records : s->records_in;
     char text[RP_NUMBER];
     fputs("<tr><th scope=\"row\">", out);
     rp_text(out, s->stage);
@@ -62,10 +79,17 @@ static void write_row(FILE *out, const total *t, double longest)
     if (longest > 0)
         fprintf(out, "<i class=\"busy\" style=\"width:%.1f%%\"></i><i class=\"waiting\" style=\"width:%.1f%%\"></i>",
                 100 * fmax(0, s->busy) / longest, 100 * fmax(0, s->waiting) / longest);
-    fprintf(out, "</span></td><td>%s</td>", records > 0 ? rp_number_text(records, text) : "");
-    fprintf(out, "<td>%s</td>", s->tokens > 0 ? rp_number_text(s->tokens, text) : "");
-    fprintf(out, "<td>%s</td>", s->tokens > 0 && s->busy > 0 ? rp_number_text(round(s->tokens / s->busy), text) : "");
-    fprintf(out, "<td>%s</td></tr>\n", bytes_text(s->bytes_compressed, text));
+    fprintf(out, "</span></td><td>%s</td>", s->writing >= 0.05 ? rp_duration_text(s->writing, text) : "");
+    write_count(out, s->records_in);
+    write_count(out, s->records);
+    write_count(out, s->tokens_in);
+    write_count(out, s->tokens_out);
+    write_count(out, s->tokens);
+    write_count(out, s->tokens > 0 && s->busy > 0 ? round(s->tokens / s->busy) : 0);
+    write_bytes(out, s->bytes);
+    write_bytes(out, s->bytes_compressed);
+    write_bytes(out, s->memory);
+    fputs("</tr>\n", out);
 }
 
 void rp_write_timing(FILE *out, const rp_run *run)
@@ -80,13 +104,18 @@ void rp_write_timing(FILE *out, const rp_run *run)
         free(totals);
         return;
     }
+    static const char *const titles[] = {"writing", "in",       "out",         "tokens in", "tokens out",
+                                         "tokens",  "tokens/s", "packed from", "on disk",   "memory"};
     fputs("<p class=\"soft\">All iterations of a phase together; the pale part of a bar is waiting for records of the "
-          "stage before. Tokens a second count busy time. A stage that was reused shows the time it took when it "
-          "ran.</p>\n<div class=\"scroll\" tabindex=\"0\"><table><thead><tr><th scope=\"col\">stage</th>"
-          "<th scope=\"col\" class=\"left\">phase</th><th scope=\"col\">time</th><th scope=\"col\" class=\"left\">busy "
-          "and waiting</th><th scope=\"col\">records</th><th scope=\"col\">tokens</th><th scope=\"col\">tokens/s</th>"
-          "<th scope=\"col\">on disk</th></tr></thead><tbody>\n",
+          "stage before. Writing is packing and writing the output; in and out are records, tokens in and out those of "
+          "prompts and answers in them, tokens those that a model computed, a second of busy time. Memory is the most "
+          "that the process held until then. A stage that was reused shows the time it took when it ran.</p>\n"
+          "<div class=\"scroll\" tabindex=\"0\"><table><thead><tr><th scope=\"col\">stage</th><th scope=\"col\" "
+          "class=\"left\">phase</th><th scope=\"col\">time</th><th scope=\"col\" class=\"left\">busy and waiting</th>",
           out);
+    for (size_t i = 0; i < sizeof titles / sizeof *titles; i++)
+        fprintf(out, "<th scope=\"col\">%s</th>", titles[i]);
+    fputs("</tr></thead><tbody>\n", out);
     for (size_t i = 0; i < count; i++)
         write_row(out, &totals[i], longest);
     fputs("</tbody></table></div>\n", out);

@@ -168,7 +168,8 @@ static int test_plugin(const char *name, tp_suite suite, results *all)
     struct stat what;
     const char *temporary = getenv("TMPDIR");
     if (realpath(name, file) == NULL)
-        return sl_fail(&command, SL_EXIT_FAILED, "%s cannot be read: %s", name, strerror(errno));
+        return sl_fail(&command, SL_EXIT_FAILED, "%s cannot be read: %s; name the .so that `make` has built", name,
+                       strerror(errno));
     if (stat(file, &what) != 0 || !S_ISREG(what.st_mode)) /* a pipe would be waited for, a device has no end */
         return sl_fail(&command, SL_EXIT_FAILED, "%s is no file; name a plugin's .so", name);
     snprintf(folder, sizeof folder, "%s/sluice-test-plugin-XXXXXX", temporary != NULL ? temporary : "/tmp");

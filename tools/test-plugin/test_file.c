@@ -212,8 +212,42 @@ bool tp_copy_plugin(const tp_subject *s)
     return copied;
 }
 
+/* Does the file lie in the folder of sluice's own plugins? */
+static bool is_own(const sl_registry *own, const char *file)
+{
+    const char *const *folders;
+    char folder[PATH_MAX], path[PATH_MAX];
+    const char *slash = realpath(file, path) != NULL ? strrchr(path, '/') : NULL;
+    return slash != NULL && sl_registry_folders(own, &folders) == 1 && realpath(folders[0], folder) != NULL &&
+           strncmp(folder, path, (size_t)(slash - path)) == 0 && folder[slash - path] == '\0';
+}
+
+/* Ids without a vendor's name are sluice's own, and those that are taken are taken. */
+static void see_ids(const tp_subject *s, tp_report *r)
+{
+    sl_registry *own = sl_registry_open_own();
+    if (own == NULL || !sl_registry_load(own, s->file)) {
+        tp_skip(r, "out of memory");
+        sl_registry_close(own);
+        return;
+    }
+    for (size_t i = 0; i < s->class_count; i++) {
+        const char *id = s->classes[i]->id, *vendor = strchr(id, '/');
+        const sl_registered *found = sl_registry_find(own, id);
+        if (sl_registry_conflict(own, id) != NULL)
+            tp_fail(r, "sluice itself has a class '%s', in %s; call yours \"vendor/%s\"", id,
+                    found != NULL ? found->file : "another plugin", vendor != NULL ? vendor + 1 : id);
+        else if (vendor == NULL && found != NULL && strcmp(found->file, s->file) == 0 && !is_own(own, s->file))
+            tp_fail(r,
+                    "'%s' has no vendor's name before it, as sluice's own ids alone have none; call it \"vendor/%s\"",
+                    id, id);
+    }
+    sl_registry_close(own);
+}
+
 static void registry(tp_subject *s, tp_report *r)
 {
+    see_ids(s, r);
     char folder[PATH_MAX];
     const char *const folders[] = {folder};
     const sl_refused *refused;

@@ -114,6 +114,7 @@ typedef struct sluice_param {
                                       own; NULL = none. [number of choices] */
     const uint32_t *choice_traits; /* for CHOICE: traits (sluice_traits; today SLUICE_READS_REPEAT) that each choice
                                       adds beside the class's own; NULL = none. [number of choices] */
+    bool head; /* for MODEL and MODELS: reward models only; `sluice check` refuses a folder without a head */
 } sluice_param;
 
 /* clang-format off */
