@@ -76,5 +76,7 @@ void compare_rows(compare *);
 void compare_optimizer(compare *);
 void compare_attention(compare *);
 void compare_generation(compare *);
+void compare_choose(compare *);
+void compare_merge(compare *);
 
 #endif

@@ -28,6 +28,7 @@ static const struct {
 } parts[] = {
     {"products", compare_products},   {"vocabulary", compare_vocabulary}, {"rows", compare_rows},
     {"optimizer", compare_optimizer}, {"attention", compare_attention},   {"generation", compare_generation},
+    {"choose", compare_choose},       {"merge", compare_merge},
 };
 
 static kn_device *device_of(const char *name, const char **why)
