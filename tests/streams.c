@@ -110,6 +110,20 @@ int read_on(sl_stream_reader *r, size_t from, size_t *count)
     return rc;
 }
 
+void await_journal(const char *part, size_t count)
+{
+    size_t seen = 0;
+    for (int i = 0; i < 500 && seen < count; i++) {
+        char error[512];
+        sl_stream_reader *r;
+        usleep(10000);
+        OK(sl_stream_open(part, false, &r, error, sizeof error));
+        read_on(r, 0, &seen);
+        sl_stream_reader_close(r);
+    }
+    assert_int_equal(seen, count);
+}
+
 uint8_t *read_bytes(const char *path, size_t *size)
 {
     FILE *file = fopen(path, "rb");

@@ -37,6 +37,9 @@ void write_stream(const char *path, size_t count);
 /* Reads and checks records from, from + 1, … until something else than SLUICE_OK comes, which is returned. */
 int read_on(sl_stream_reader *, size_t from, size_t *count);
 
+/* Until a stream that is being written shows `count` records to other processes; fails after some seconds. */
+void await_journal(const char *part, size_t count);
+
 uint8_t *read_bytes(const char *path, size_t *size);
 void write_bytes(const char *path, const uint8_t *, size_t size);
 bool exists(const char *path);

@@ -285,7 +285,7 @@ static void cancelling_wakes_those_who_wait(void **state)
     assert_false(exists(in_folder("cancelled.zst.journal")));
 }
 
-/* A child writes and is killed; what it appended is all there, also what no chunk held. */
+/* A child writes and is killed; what it appended a moment before is all there, also what no chunk held. */
 static void a_killed_writer_loses_no_record(void **state)
 {
     const char *path = in_folder("killed.zst");
@@ -307,6 +307,7 @@ static void a_killed_writer_loses_no_record(void **state)
     sl_stream_writer *second;
     assert_int_equal(sl_stream_create(path, &test_info, &second, busy, sizeof busy), SLUICE_IO);
     assert_non_null(strstr(busy, "another run"));
+    await_journal(in_folder("killed.zst.part"), 57);
     sl_stream_reader *outside = open_stream(path, true);
     kill(child, SIGKILL);
     assert_int_equal(waitpid(child, NULL, 0), child);

@@ -11,7 +11,8 @@
 
 #include "tests/streams.h"
 
-static long calls, failing; /* the call that fails; 0 = none */
+static _Atomic long calls;
+static long failing; /* the call that fails; 0 = none */
 static int failing_errno;
 
 static bool fails(void)
@@ -148,7 +149,8 @@ static void fail_each(int number)
     bool done = false; /* a failure may do no harm: syncing the folder after the file has its name */
     for (long n = 1; !done; n++) {
         error[0] = '\0';
-        calls = 0, failing = n, failing_errno = number;
+        calls = 0;
+        failing = n, failing_errno = number;
         int rc = write_all(path, records, error, sizeof error);
         done = calls < n;
         failing = failing_errno = 0;
@@ -171,7 +173,8 @@ static void fail_each(int number)
     done = false;
     for (long n = 1; !done; n++) {
         error[0] = '\0';
-        calls = 0, failing = n, failing_errno = number;
+        calls = 0;
+        failing = n, failing_errno = number;
         int rc = read_all(path, &count, error, sizeof error);
         done = calls < n;
         failing = failing_errno = 0;
@@ -205,7 +208,8 @@ static void short_and_interrupted_calls_are_gone_on_with(void **state)
     for (size_t i = 0; i < COUNT; i++)
         records[i] = make_record(i);
     write_stream(in_folder("long.zst"), COUNT);
-    calls = 0, failing = 0, failing_errno = EINTR;
+    calls = 0;
+    failing = 0, failing_errno = EINTR;
     OK(write_all(in_folder("short.zst"), records, error, sizeof error));
     OK(read_all(in_folder("short.zst"), &count, error, sizeof error));
     failing_errno = 0;

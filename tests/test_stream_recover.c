@@ -132,6 +132,7 @@ static void test_unfinished(void **state)
     for (size_t i = 0; i < 31; i++)
         append(w, i, i);
     snprintf(part, sizeof part, "%s.part", path);
+    await_journal(part, 31);
     OK(sl_stream_recover(part, to, &s, error, sizeof error));
     assert_int_equal(s.records, 31);
     assert_false(s.complete);

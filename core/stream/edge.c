@@ -20,8 +20,13 @@ sl_edge *sl_edge_new(const char *path, int fd, const sl_stream_info *info, size_
         goto failed;
     atomic_init(&edge->references, 1);
     atomic_init(&edge->cancelled, false);
+    pthread_condattr_t clock;
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
     pthread_mutex_init(&edge->lock, NULL);
-    pthread_cond_init(&edge->changed, NULL);
+    pthread_cond_init(&edge->changed, &clock);
+    pthread_condattr_destroy(&clock);
+    edge->wake = UINT64_MAX;
     edge->fd = fd;
     edge->most = most;
     edge->arena = arena;
@@ -71,6 +76,13 @@ int sl_edge_room(sl_edge *edge, size_t size)
     return SLUICE_OK;
 }
 
+/* Under the lock. */
+static void wake(sl_edge *edge)
+{
+    edge->wake = UINT64_MAX;
+    pthread_cond_broadcast(&edge->changed);
+}
+
 void sl_edge_publish(sl_edge *edge, size_t size)
 {
     pthread_mutex_lock(&edge->lock);
@@ -78,7 +90,8 @@ void sl_edge_publish(sl_edge *edge, size_t size)
     edge->open->records++;
     edge->records++;
     edge->raw_bytes += size;
-    pthread_cond_broadcast(&edge->changed);
+    if (edge->records >= edge->wake)
+        wake(edge);
     pthread_mutex_unlock(&edge->lock);
 }
 
@@ -94,10 +107,28 @@ static sl_block *next_block(sl_edge *edge, sl_block *leaving)
     return sl_block_new(edge->most);
 }
 
-int sl_edge_seal(sl_edge *edge, const sl_chunk *chunk)
+int sl_edge_hand(sl_edge *edge, sl_block **full)
+{
+    pthread_mutex_lock(&edge->lock);
+    sl_block **slot = &edge->recent[edge->full_count % SL_WINDOW], *fresh = next_block(edge, *slot);
+    *slot = NULL;
+    if (fresh) {
+        *slot = edge->open;
+        *full = sl_block_share(edge->open);
+        fresh->sequence = ++edge->full_count;
+        fresh->first = edge->records;
+        edge->open = fresh;
+        wake(edge);
+    }
+    pthread_mutex_unlock(&edge->lock);
+    return fresh ? SLUICE_OK : SLUICE_NO_MEMORY;
+}
+
+int sl_edge_sealed(sl_edge *edge, const sl_chunk *chunk)
 {
     int rc = SLUICE_OK;
     pthread_mutex_lock(&edge->lock);
+    sl_block **slot = &edge->recent[edge->chunk_count % SL_WINDOW];
     if (edge->chunk_count == edge->chunk_capacity) {
         const size_t capacity = edge->chunk_capacity ? edge->chunk_capacity * 2 : 64;
         sl_chunk *grown = realloc(edge->chunks, capacity * sizeof *grown);
@@ -108,23 +139,12 @@ int sl_edge_seal(sl_edge *edge, const sl_chunk *chunk)
         edge->chunks = grown;
         edge->chunk_capacity = capacity;
     }
-    sl_block **slot = &edge->recent[edge->chunk_count % SL_WINDOW];
-    sl_block *sealed = edge->open, *fresh = next_block(edge, *slot);
-    *slot = NULL;
-    if (!fresh) {
-        rc = SLUICE_NO_MEMORY;
-        goto out;
-    }
-    if (sealed->capacity <= edge->most)
-        *slot = sealed;
-    else
-        sl_block_release(sealed);
     edge->chunks[edge->chunk_count++] = *chunk;
     edge->file_bytes = chunk->offset + SL_CHUNK_HEAD + chunk->frame_size;
-    fresh->sequence = edge->chunk_count;
-    fresh->first = edge->records;
-    edge->open = fresh;
-    pthread_cond_broadcast(&edge->changed);
+    if ((*slot)->capacity > edge->most) {
+        sl_block_release(*slot);
+        *slot = NULL;
+    }
 out:
     pthread_mutex_unlock(&edge->lock);
     return rc;
@@ -136,7 +156,7 @@ void sl_edge_close(sl_edge *edge)
     edge->closed = true;
     sl_block_release(edge->open); /* empty: the last chunk is sealed */
     edge->open = NULL;
-    pthread_cond_broadcast(&edge->changed);
+    wake(edge);
     pthread_mutex_unlock(&edge->lock);
 }
 
@@ -144,6 +164,6 @@ void sl_edge_cancel(sl_edge *edge)
 {
     pthread_mutex_lock(&edge->lock);
     atomic_store(&edge->cancelled, true);
-    pthread_cond_broadcast(&edge->changed);
+    wake(edge);
     pthread_mutex_unlock(&edge->lock);
 }

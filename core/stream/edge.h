@@ -23,9 +23,11 @@ typedef struct sl_edge {
     bool closed;
     sl_chunk *chunks; /* sealed and in the file */
     size_t chunk_count, chunk_capacity;
+    size_t full_count;           /* chunks, and blocks that will be */
     sl_block *open;              /* being filled; NULL once closed */
-    sl_block *recent[SL_WINDOW]; /* chunk c in recent[c % SL_WINDOW], unless it was too large to keep */
+    sl_block *recent[SL_WINDOW]; /* block c in recent[c % SL_WINDOW], unless it is in the file and too large to keep */
     uint64_t records, raw_bytes, file_bytes;
+    uint64_t wake; /* readers sleep until there are so many records */
     /* Set once. */
     int fd; /* the growing, later the finished file: read by offset */
     char *path;
@@ -43,8 +45,11 @@ void sl_edge_release(sl_edge *);
 int sl_edge_room(sl_edge *, size_t size);
 /* Writer: the record whose bytes were put behind the open block's size is there. */
 void sl_edge_publish(sl_edge *, size_t size);
-/* Writer: the open block is now this chunk of the file; a fresh one is opened. */
-int sl_edge_seal(sl_edge *, const sl_chunk *);
+/* Writer: the open block is full, and a fresh one is opened. *full = it, shared. At most SL_WINDOW - 1 wait to be
+ * sealed. */
+int sl_edge_hand(sl_edge *, sl_block **full);
+/* Sealer: the first block that waits is now this chunk of the file. */
+int sl_edge_sealed(sl_edge *, const sl_chunk *);
 void sl_edge_close(sl_edge *);
 void sl_edge_cancel(sl_edge *);
 

@@ -78,10 +78,28 @@ static int append(sl_journal *j, entry *e, const void *bytes)
     return SLUICE_OK;
 }
 
-int sl_journal_place(sl_journal *j, uint64_t ordinal, const void *bytes, size_t size, uint64_t sum)
+int sl_journal_pack(sl_buffer *entries, uint64_t ordinal, const void *bytes, size_t size, uint64_t sum)
 {
-    entry e = {.kind = PLACED, .size = (uint32_t)size, .place = ordinal, .bytes_sum = sum};
-    return append(j, &e, bytes);
+    const entry e = {.kind = PLACED, .size = (uint32_t)size, .place = ordinal, .bytes_sum = sum};
+    int rc = sl_buffer_reserve(entries, sizeof e + size);
+    if (rc >= 0)
+        rc = sl_buffer_append(entries, &e, sizeof e);
+    return rc >= 0 ? sl_buffer_append(entries, bytes, size) : rc;
+}
+
+int sl_journal_write(sl_journal *j, sl_buffer *entries)
+{
+    entry e;
+    for (size_t at = 0; at < entries->size; at += sizeof e + e.size) {
+        memcpy(&e, entries->data + at, sizeof e);
+        e.sum = entry_sum(&e, j->salt);
+        memcpy(entries->data + at, &e, sizeof e);
+    }
+    struct iovec piece = {entries->data, entries->size};
+    if (sl_write_at(j->fd, &piece, 1, j->end) < 0)
+        return SLUICE_IO;
+    j->end += entries->size;
+    return SLUICE_OK;
 }
 
 int sl_journal_wait(sl_journal *j, uint64_t number, const void *bytes, size_t size, uint64_t sum, uint64_t *offset)

@@ -22,8 +22,10 @@ typedef struct sl_journal {
 
 /* A fresh file; an old one is removed. `path` is copied. */
 int sl_journal_create(sl_journal *, const char *path);
-/* A record's bytes, with their sum (sl_sum), at position `ordinal`. */
-int sl_journal_place(sl_journal *, uint64_t ordinal, const void *bytes, size_t size, uint64_t sum);
+/* Appends to `entries` one for a record's bytes, with their sum (sl_sum), at position `ordinal`. SLUICE_NO_MEMORY. */
+int sl_journal_pack(sl_buffer *entries, uint64_t ordinal, const void *bytes, size_t size, uint64_t sum);
+/* Writes such entries, with one call of the system. */
+int sl_journal_write(sl_journal *, sl_buffer *entries);
 /* A record that waits as `number` of the input's order; *offset is where its entry lies. */
 int sl_journal_wait(sl_journal *, uint64_t number, const void *bytes, size_t size, uint64_t sum, uint64_t *offset);
 /* Reads a waiting entry's record into `out`; SLUICE_CORRUPT when it is not what was written. */

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 int sl_reader_fail(sl_stream_reader *r, int code, const char *format, ...)
 {
@@ -115,6 +116,27 @@ static bool take_recent(sl_stream_reader *r, sl_chunk *chunk)
     return false;
 }
 
+/* Until there is a record more, and then a moment longer for as many as are worth the waking. Under the lock. */
+static void sleep_on(sl_edge *edge)
+{
+    enum { WORTH_WAKING = 64, PATIENCE = 1000 * 1000 };
+    const uint64_t had = edge->records;
+    const size_t full = edge->full_count;
+    struct timespec until;
+    if (edge->wake > had + 1)
+        edge->wake = had + 1;
+    pthread_cond_wait(&edge->changed, &edge->lock);
+    if (edge->closed || atomic_load(&edge->cancelled) || edge->records - had >= WORTH_WAKING || edge->full_count > full)
+        return;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += PATIENCE;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    if (edge->wake > had + WORTH_WAKING)
+        edge->wake = had + WORTH_WAKING;
+    pthread_cond_timedwait(&edge->changed, &edge->lock, &until);
+}
+
 /* Brings more bytes to read: SLUICE_OK, SLUICE_END, SLUICE_CANCELLED or an error. */
 static int edge_advance(sl_stream_reader *r)
 {
@@ -137,7 +159,7 @@ static int edge_advance(sl_stream_reader *r)
             if (rc < 0)
                 break;
         }
-        if (!r->block && r->sequence < edge->chunk_count) {
+        if (!r->block && r->sequence < edge->full_count) {
             load = !take_recent(r, &chunk);
             if (load)
                 break;
@@ -151,7 +173,7 @@ static int edge_advance(sl_stream_reader *r)
             rc = SLUICE_END;
             break;
         }
-        pthread_cond_wait(&edge->changed, &edge->lock);
+        sleep_on(edge);
     }
     pthread_mutex_unlock(&edge->lock);
     return load ? sl_reader_load(r, edge->fd, edge->path, &chunk) : rc;

@@ -13,35 +13,7 @@
 #include <unistd.h>
 
 #include "core/base/file.h"
-#include "core/stream/ids.h"
-#include "core/stream/journal.h"
-#include "core/stream/edge.h"
-
-/* A record that came before its turn: where the journal holds it. */
-typedef struct waiting {
-    uint64_t number, offset;
-    uint32_t size;
-} waiting;
-
-struct sl_stream_writer {
-    sl_edge *edge;
-    sl_limits limits;
-    sl_journal journal;
-    ZSTD_CCtx *context;
-    sl_buffer record, frame;
-    sl_ids ids;
-    uint64_t next; /* the number whose turn it is */
-    waiting *heap; /* smallest number first */
-    size_t waiting_count, waiting_capacity;
-    uint64_t waiting_bytes;
-    char *part;
-    int failed; /* the first error's code */
-    bool done;  /* closed or abandoned */
-    char error[512];
-};
-
-/* A journal below this size is not worth tidying. */
-enum { JOURNAL_LARGE = 16 << 20 };
+#include "core/stream/writer.h"
 
 static int SLUICE_PRINTF(3, 4) fail(sl_stream_writer *w, int code, const char *format, ...)
 {
@@ -69,6 +41,13 @@ static int fail_io(sl_stream_writer *w, int code, const char *what, const char *
 static int fail_twice(sl_stream_writer *w, int code)
 {
     return fail(w, code, "%s: record id '%s' comes twice; ids must be unique in a stream", w->part, w->ids.twice);
+}
+
+/* An error that the sealer met. */
+static int fail_sealer(sl_stream_writer *w)
+{
+    errno = w->fault.number;
+    return fail_io(w, w->fault.code, w->fault.what, w->fault.path);
 }
 
 /* Whether another process (or writer) holds the file. */
@@ -121,6 +100,12 @@ int sl_stream_create_limited(const char *path, const sl_stream_info *info, const
         snprintf(error, error_size, "%s: out of memory", path);
         return rc;
     }
+    pthread_condattr_t clock;
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&w->changed, &clock);
+    pthread_condattr_destroy(&clock);
+    pthread_mutex_init(&w->lock, NULL);
     w->limits = *limits;
     w->ids.most = limits->ids;
     w->journal.fd = -1;
@@ -167,11 +152,11 @@ failed:
 }
 
 /* Sift up, or down, of a binary heap. */
-static int wait_push(sl_stream_writer *w, waiting item)
+static int wait_push(sl_stream_writer *w, sl_waiting item)
 {
     if (w->waiting_count == w->waiting_capacity) {
         const size_t capacity = w->waiting_capacity ? w->waiting_capacity * 2 : 64;
-        waiting *grown = realloc(w->heap, capacity * sizeof *grown);
+        sl_waiting *grown = realloc(w->heap, capacity * sizeof *grown);
         if (!grown)
             return SLUICE_NO_MEMORY;
         w->heap = grown;
@@ -185,9 +170,9 @@ static int wait_push(sl_stream_writer *w, waiting item)
     return SLUICE_OK;
 }
 
-static waiting wait_pop(sl_stream_writer *w)
+static sl_waiting wait_pop(sl_stream_writer *w)
 {
-    const waiting top = w->heap[0], last = w->heap[--w->waiting_count];
+    const sl_waiting top = w->heap[0], last = w->heap[--w->waiting_count];
     size_t i = 0;
     for (size_t child; (child = 2 * i + 1) < w->waiting_count; i = child) {
         if (child + 1 < w->waiting_count && w->heap[child + 1].number < w->heap[child].number)
@@ -202,57 +187,6 @@ static waiting wait_pop(sl_stream_writer *w)
     return top;
 }
 
-/* Writes a journal that holds only what waits. */
-static int compact(sl_stream_writer *w)
-{
-    sl_journal fresh = {.fd = -1};
-    sl_buffer bytes = {0};
-    int rc = sl_journal_begin(&w->journal, &fresh);
-    for (size_t i = 0; i < w->waiting_count && rc == SLUICE_OK; i++) {
-        uint64_t sum, offset;
-        if (w->heap[i].size == 0)
-            continue;
-        rc = sl_journal_read(&w->journal, w->heap[i].offset, &bytes, &sum);
-        if (rc == SLUICE_OK)
-            rc = sl_journal_wait(&fresh, w->heap[i].number, bytes.data, bytes.size, sum, &offset);
-        if (rc == SLUICE_OK)
-            w->heap[i].offset = offset;
-    }
-    sl_buffer_free(&bytes);
-    if (rc == SLUICE_OK)
-        rc = sl_journal_replace(&w->journal, &fresh);
-    if (rc < 0) {
-        const int number = errno;
-        sl_journal_remove(&fresh);
-        errno = number;
-    }
-    return rc;
-}
-
-/* The open block becomes a chunk of the file; its journal entries are then stale. */
-static int seal(sl_stream_writer *w)
-{
-    sl_edge *edge = w->edge;
-    sl_chunk chunk;
-    uint8_t head[SL_CHUNK_HEAD];
-    int rc = sl_chunk_seal(w->context, edge->open, edge->file_bytes, &w->frame, &chunk);
-    if (rc < 0)
-        return fail(w, rc, "%s: cannot compress: %s", w->part,
-                    rc == SLUICE_NO_MEMORY ? "out of memory" : "zstd failed");
-    sl_chunk_pack(&chunk, head);
-    struct iovec pieces[2] = {{head, sizeof head}, {w->frame.data, w->frame.size}};
-    if (sl_write_at(edge->fd, pieces, 2, chunk.offset) < 0)
-        return fail_io(w, SLUICE_IO, "write", w->part);
-    rc = sl_edge_seal(edge, &chunk);
-    if (rc < 0)
-        return fail_io(w, rc, "write", w->part);
-    if (!w->waiting_count)
-        rc = sl_journal_reset(&w->journal);
-    else if (w->journal.end > JOURNAL_LARGE && w->journal.end / 2 > w->waiting_bytes)
-        rc = compact(w);
-    return rc < 0 ? fail_io(w, rc, "write", w->journal.path) : SLUICE_OK;
-}
-
 /* Puts a record at the end of the stream. Where chunks end depends on the records alone: one that would pass the upper
  * limit begins a new chunk; past the lower limit a chunk ends where the record's sum says, on average as much again
  * later. */
@@ -261,40 +195,39 @@ static int place(sl_stream_writer *w, const uint8_t *bytes, size_t size, uint64_
     sl_edge *edge = w->edge;
     int rc = SLUICE_OK;
     if (edge->open->size && edge->open->size + size > w->limits.most)
-        rc = seal(w);
+        rc = sl_sealer_hand(w);
     if (rc < 0)
-        return rc;
+        return fail_sealer(w);
     const size_t filled = edge->open->size + size;
     const bool last = filled >= w->limits.most || (filled >= w->limits.least && sum % w->limits.least < size);
-    if (!last) {
-        rc = sl_journal_place(&w->journal, edge->records, bytes, size, sum);
-        if (rc < 0)
-            return fail_io(w, rc, "write", w->journal.path);
-    }
     rc = sl_edge_room(edge, size);
     if (rc < 0)
         return fail_io(w, rc, "write", w->part);
     memcpy(edge->open->data + edge->open->size, bytes, size);
+    if (!last)
+        rc = sl_sealer_note(w, edge->records, bytes, size, sum);
     sl_edge_publish(edge, size);
-    return last ? seal(w) : SLUICE_OK;
+    if (last)
+        rc = sl_sealer_hand(w);
+    return rc < 0 ? fail_sealer(w) : rc;
 }
 
 /* Those whose turn has come. */
 static int drain(sl_stream_writer *w)
 {
     while (w->waiting_count && w->heap[0].number <= w->next) {
-        const waiting item = wait_pop(w);
         uint64_t sum;
+        pthread_mutex_lock(&w->lock);
+        const sl_waiting item = wait_pop(w);
+        const int rc = item.size ? sl_journal_read(&w->journal, item.offset, &w->record, &sum) : SLUICE_OK;
+        pthread_mutex_unlock(&w->lock);
         if (item.number < w->next)
             return fail(w, SLUICE_BAD_RECORD, "%s: position %" PRIu64 " was given twice", w->part, item.number);
-        if (item.size) { /* a skipped position has no bytes */
-            int rc = sl_journal_read(&w->journal, item.offset, &w->record, &sum);
-            if (rc < 0)
-                return fail_io(w, rc, "read", w->journal.path);
-            rc = place(w, w->record.data, w->record.size, sum);
-            if (rc < 0)
-                return rc;
-        }
+        if (rc < 0)
+            return fail_io(w, rc, "read", w->journal.path);
+        /* A skipped position has no bytes. */
+        if (item.size && place(w, w->record.data, w->record.size, sum) < 0)
+            return w->failed;
         w->next++;
     }
     return SLUICE_OK;
@@ -325,10 +258,12 @@ int sl_stream_append(sl_stream_writer *w, const sl_record *record, uint64_t numb
                     id);
     const uint64_t sum = sl_sum(w->record.data, size);
     if (rc == SLUICE_OK && number > w->next) {
-        waiting item = {.number = number, .size = (uint32_t)size};
+        sl_waiting item = {.number = number, .size = (uint32_t)size};
+        pthread_mutex_lock(&w->lock);
         rc = sl_journal_wait(&w->journal, number, w->record.data, size, sum, &item.offset);
         if (rc == SLUICE_OK)
             rc = wait_push(w, item);
+        pthread_mutex_unlock(&w->lock);
         return rc < 0 ? fail_io(w, rc, "write", w->journal.path) : SLUICE_OK;
     }
     if (rc < 0)
@@ -347,8 +282,10 @@ int sl_stream_skip(sl_stream_writer *w, uint64_t number)
     if (number < w->next)
         return fail(w, SLUICE_BAD_RECORD, "%s: position %" PRIu64 " was given before", w->part, number);
     if (number > w->next) {
-        waiting item = {.number = number};
-        int rc = wait_push(w, item);
+        sl_waiting item = {.number = number};
+        pthread_mutex_lock(&w->lock);
+        const int rc = wait_push(w, item);
+        pthread_mutex_unlock(&w->lock);
         return rc < 0 ? fail_io(w, rc, "write", w->part) : SLUICE_OK;
     }
     w->next++;
@@ -391,9 +328,11 @@ int sl_stream_close(sl_stream_writer *w)
         return fail_twice(w, rc);
     if (rc < 0)
         return fail_io(w, rc, "compare the ids of", w->part);
-    rc = edge->open->size ? seal(w) : SLUICE_OK;
-    if (rc == SLUICE_OK)
-        rc = write_index(w);
+    if (edge->open->size)
+        sl_sealer_hand(w);
+    if (sl_sealer_end(w) < 0)
+        return fail_sealer(w);
+    rc = write_index(w);
     if (rc < 0)
         return rc;
     if (fsync(edge->fd) < 0)
@@ -417,6 +356,7 @@ void sl_stream_abandon(sl_stream_writer *w)
     if (w->done)
         return;
     w->done = true;
+    sl_sealer_end(w);
     sl_journal_remove(&w->journal);
     if (w->edge) {
         unlink(w->part);
@@ -429,6 +369,7 @@ void sl_stream_leave(sl_stream_writer *w)
     if (w->done)
         return;
     w->done = true;
+    sl_sealer_end(w);
     sl_journal_leave(&w->journal);
     if (w->edge)
         sl_edge_cancel(w->edge);
@@ -453,6 +394,9 @@ void sl_stream_writer_free(sl_stream_writer *w)
     ZSTD_freeCCtx(w->context);
     sl_buffer_free(&w->record);
     sl_buffer_free(&w->frame);
+    sl_buffer_free(&w->placed);
+    pthread_cond_destroy(&w->changed);
+    pthread_mutex_destroy(&w->lock);
     sl_ids_free(&w->ids);
     free(w->heap);
     free(w->part);
