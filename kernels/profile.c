@@ -18,6 +18,9 @@ double kn_profile_now(void)
 
 void kn_profile_count(kn_profile *p, kn_dtype dtype, int op, double since, double flops, double bytes)
 {
+    uint32_t word;
+    if (p->word)
+        p->inner->ops->read(p->inner, &word, p->word, sizeof(word));
     const double seconds = kn_profile_now() - since;
     pthread_mutex_lock(&p->lock);
     kn_profile_row *row = &p->row[dtype][op];
@@ -71,6 +74,10 @@ kn_device *kn_profile_new(kn_device *wrapped)
     p->base.ops_bf16 = wrapped->ops_bf16 ? kn_profile_ops_bf16() : NULL;
     p->base.host_memory = wrapped->host_memory;
     p->inner = wrapped;
+    if (!wrapped->host_memory && !(p->word = wrapped->ops->alloc(wrapped, sizeof(uint32_t)))) {
+        free(p);
+        return NULL;
+    }
     pthread_mutex_init(&p->lock, NULL);
     kn_profile_reset(&p->base);
     return &p->base;
@@ -81,6 +88,8 @@ void kn_profile_free(kn_device *device)
     kn_profile *p = (kn_profile *)device;
     if (!p)
         return;
+    if (p->word)
+        p->inner->ops->free(p->inner, p->word);
     pthread_mutex_destroy(&p->lock);
     free(p);
 }

@@ -25,6 +25,7 @@ typedef struct kn_profile {
     kn_device base;
     kn_device *inner;
     pthread_mutex_t lock;
+    void *word; /* read to wait for a device that works on after a call; NULL on one with host memory */
     kn_profile_row row[2][KN_PROFILE_OPS]; /* [dtype] */
 } kn_profile;
 

@@ -11,7 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "kernels/backend.h"
 #include "model/bench.h"
 #include "model/checkpoint.h"
 #include "model/generate.h"
@@ -26,6 +28,7 @@ static const char usage[] = "usage: bench-model [OPTIONS] FOLDER [train|score|sa
                             "  --recompute    keep one row of activations a layer\n"
                             "  --rounds N     timed runs, of which the median counts: 7\n"
                             "  --threads N    0: one a processor\n"
+                            "  --device D     auto (default), cpu, cuda, or the path of a backend's plugin\n"
                             "  --memory       what is resident after each part of the work\n"
                             "  --ops          time, share, flops and bytes of each op, beside the machine's limits\n";
 
@@ -34,7 +37,9 @@ typedef struct bench {
     kn_dtype dtype;
     int pairs, micro, rounds, threads;
     bool recompute, memory, ops;
+    const char *wanted; /* device */
 
+    const kn_backend *backend; /* NULL: the CPU's */
     kn_device *device;
     kn_limits limits;
     sm_checkpoint *checkpoint;
@@ -250,16 +255,13 @@ static int time_sampling(bench *b)
 /* false: something is wrong with the words. */
 static bool read_options(bench *b, int argc, char **argv)
 {
-    enum { DTYPE, PAIRS, MICRO, RECOMPUTE, ROUNDS, THREADS, MEMORY, OPS };
-    static const struct option options[] = {{"dtype", required_argument, NULL, DTYPE},
-                                            {"pairs", required_argument, NULL, PAIRS},
-                                            {"micro", required_argument, NULL, MICRO},
-                                            {"recompute", no_argument, NULL, RECOMPUTE},
-                                            {"rounds", required_argument, NULL, ROUNDS},
-                                            {"threads", required_argument, NULL, THREADS},
-                                            {"memory", no_argument, NULL, MEMORY},
-                                            {"ops", no_argument, NULL, OPS},
-                                            {0}};
+    enum { DTYPE, PAIRS, MICRO, RECOMPUTE, ROUNDS, THREADS, MEMORY, OPS, DEVICE };
+    static const struct option options[] = {
+        {"dtype", required_argument, NULL, DTYPE},   {"pairs", required_argument, NULL, PAIRS},
+        {"micro", required_argument, NULL, MICRO},   {"recompute", no_argument, NULL, RECOMPUTE},
+        {"rounds", required_argument, NULL, ROUNDS}, {"threads", required_argument, NULL, THREADS},
+        {"memory", no_argument, NULL, MEMORY},       {"ops", no_argument, NULL, OPS},
+        {"device", required_argument, NULL, DEVICE}, {0}};
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         int *const numbers[] = {
             [PAIRS] = &b->pairs, [MICRO] = &b->micro, [ROUNDS] = &b->rounds, [THREADS] = &b->threads};
@@ -267,6 +269,8 @@ static bool read_options(bench *b, int argc, char **argv)
             return false;
         if (option == PAIRS || option == MICRO || option == ROUNDS || option == THREADS)
             *numbers[option] = atoi(optarg);
+        if (option == DEVICE)
+            b->wanted = optarg;
         b->recompute |= option == RECOMPUTE;
         b->memory |= option == MEMORY;
         b->ops |= option == OPS;
@@ -306,9 +310,43 @@ static int work(bench *b, const char *folder, const char *kind)
     return rc;
 }
 
+/* The plugin beside this program that computes with CUDA, or the one whose path was given. */
+static kn_device *open_backend(bench *b, const char **why)
+{
+    char path[4096];
+    const ssize_t length = readlink("/proc/self/exe", path, sizeof(path) - sizeof("plugins/cuda.so"));
+    path[length > 0 ? length : 0] = '\0';
+    char *const slash = strrchr(path, '/');
+    if (strchr(b->wanted, '/'))
+        snprintf(path, sizeof(path), "%s", b->wanted);
+    else
+        strcpy(slash ? slash + 1 : path, "plugins/cuda.so");
+    b->backend = kn_backend_load(path, why);
+    return b->backend ? b->backend->open(b->backend, why) : NULL;
+}
+
+static kn_device *open_device(bench *b, const char **why)
+{
+    kn_device *device = strcmp(b->wanted, "cpu") != 0 ? open_backend(b, why) : NULL;
+    if (device)
+        device->ops->set_threads(device, b->threads);
+    if (device || (strcmp(b->wanted, "auto") != 0 && strcmp(b->wanted, "cpu") != 0))
+        return device;
+    b->backend = NULL;
+    return kn_cpu_new(b->threads, NULL, why);
+}
+
+static void close_device(const bench *b, kn_device *device)
+{
+    if (device && b->backend)
+        b->backend->close(b->backend, device);
+    else
+        kn_cpu_free(device);
+}
+
 int main(int argc, char **argv)
 {
-    bench b = {.pairs = 8, .micro = 2, .rounds = 7};
+    bench b = {.pairs = 8, .micro = 2, .rounds = 7, .wanted = "auto"};
     const char *why = NULL;
     if (!read_options(&b, argc, argv)) {
         fputs(usage, stderr);
@@ -316,15 +354,15 @@ int main(int argc, char **argv)
     }
     const char *folder = argv[optind], *slash = strrchr(folder, '/');
     b.name = slash && slash[1] ? slash + 1 : folder;
-    kn_device *cpu = kn_cpu_new(b.threads, NULL, &why);
-    b.device = cpu && b.ops ? kn_profile_new(cpu) : cpu;
+    kn_device *device = open_device(&b, &why);
+    b.device = device && b.ops ? kn_profile_new(device) : device;
     if (!b.device) {
         fprintf(stderr, "bench-model: %s\n", why ? why : "no device");
         return 1;
     }
     b.dtype = sm_device_dtype(b.device, b.dtype);
-    int rc =
-        b.ops && kn_limits_measure(cpu, &b.limits) != KN_OK ? sm_fail(&b.error, SM_NO_MEMORY, "out of memory") : SM_OK;
+    int rc = b.ops && kn_limits_measure(device, &b.limits) != KN_OK ? sm_fail(&b.error, SM_NO_MEMORY, "out of memory")
+                                                                    : SM_OK;
     if (rc == SM_OK)
         rc = work(&b, folder, optind + 1 < argc ? argv[optind + 1] : "all");
     if (rc != SM_OK)
@@ -335,6 +373,6 @@ int main(int argc, char **argv)
     free(b.tokens);
     if (b.ops)
         kn_profile_free(b.device);
-    kn_cpu_free(cpu);
+    close_device(&b, device);
     return rc == SM_OK ? 0 : 1;
 }

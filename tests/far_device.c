@@ -9,7 +9,7 @@
 
 #include "far_parts.h"
 
-#define REGION ((size_t)64 << 30) /* addresses; memory is taken where it is touched */
+#define REGION ((size_t)4 << 30) /* addresses; memory is taken where it is touched */
 
 enum { BORDER = 4096 }; /* blocks begin and end at such borders, with an empty page between two */
 

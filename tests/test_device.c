@@ -1,12 +1,9 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 #include "test_device.h"
 
-#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <sluice/sluice.h>
 
 #include "far_device.h"
 #include "kernels/backend.h"
@@ -27,55 +24,17 @@ static void refuse(int code, const char *what, const char *why)
     exit(code);
 }
 
-/* --- a plugin --- */
-
-static void host_error(const sluice_host *host, const sluice_record *record, int code, const char *format, va_list args)
-{
-    (void)host;
-    (void)record;
-    (void)code;
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
-}
-
-static void host_log(const sluice_host *host, int level, const char *format, va_list args)
-{
-    host_error(host, NULL, level, format, args);
-}
-
-static void load(const char *path)
-{
-    static const sluice_host_api api = {.size = sizeof(api), .verror = host_error, .vlog = host_log};
-    static const sluice_host host = {&api};
-    void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    const sluice_plugin *plugin = handle ? dlsym(handle, SLUICE_ENTRY) : NULL;
-    if (!plugin)
-        refuse(SKIPPED, path, dlerror());
-    for (const sluice_class *const *at = plugin->classes; *at; at++) {
-        const sluice_service_class *class = (const sluice_service_class *)(const void *)*at;
-        if ((*at)->kind != SLUICE_SERVICE || strcmp(class->service, KN_BACKEND_CUDA) != 0)
-            continue;
-        void *self = calloc(1, (*at)->state_size + 1);
-        if (!self || ((*at)->init && (*at)->init(self, &host) < 0))
-            refuse(BROKEN, path, "it could not start");
-        backend = class->get(self);
-        if (!kn_backend_fits(backend))
-            refuse(BROKEN, path, "it was built with another op table");
-        return;
-    }
-    refuse(BROKEN, path, "it offers no backend");
-}
-
-/* --- the device asked for --- */
-
 const test_device *test_device_asked(void)
 {
     static const test_device none;
     const char *wish = getenv("SLUICE_TEST_DEVICE");
     if (!wish || !*wish)
         return &none;
-    if (strchr(wish, '/') && !backend)
-        load(wish);
+    if (strchr(wish, '/') && !backend) {
+        const char *why;
+        if (!(backend = kn_backend_load(wish, &why)))
+            refuse(SKIPPED, wish, why);
+    }
     const char *name = backend ? backend->kind : wish;
     for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++)
         if (strcmp(known[i].name, name) == 0)

@@ -15,6 +15,7 @@
 typedef struct backend {
     kn_backend door;
     kn_device *cpu, *device;
+    unsigned opens;
 } backend;
 
 static backend *of(const kn_backend *door)
@@ -35,12 +36,15 @@ static kn_device *backend_open(const kn_backend *door, const char **why)
         if (b->device && wish && atoi(wish) > 0)
             far_device_break(b->device, (size_t)atoi(wish));
     }
+    b->opens += b->device != NULL;
     return b->device;
 }
 
 static void backend_close(const kn_backend *door, kn_device *device)
 {
     backend *b = of(door);
+    if (--b->opens > 0)
+        return;
     far_device_free(device);
     kn_cpu_free(b->cpu);
     b->cpu = b->device = NULL;
