@@ -49,7 +49,9 @@ static inline cudaError_t launch(Place launched, void (*kernel)(P...), dim3 grid
     std::tuple<P...> values(static_cast<P>(given)...);
     return std::apply(
         [&](P &...value) {
-            const Argument arguments[sizeof...(P) + 1] = {Argument{&value, sizeof value}..., Argument{nullptr, 0}};
+            /* what is aligned to less than a pointer holds none */
+            const Argument arguments[sizeof...(P) + 1] = {Argument{&value, alignof(P) < 8 ? 0 : sizeof value}...,
+                                                          Argument{nullptr, 0}};
             return queue_kernel(reinterpret_cast<const void *>(kernel), launched, grid, block, dynamic, stream,
                                 arguments, (int)sizeof...(P), [kernel, values] { std::apply(kernel, values); });
         },

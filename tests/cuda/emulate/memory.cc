@@ -385,9 +385,10 @@ cudaError_t cudaFreeAsync(void *p, cudaStream_t handle)
     if (stream->capture != nullptr) {
         return answer(capture_free(stream, p));
     }
+    const bool waits = !b->async; /* memory of cudaMalloc; the block may be gone once it is asked for */
     b->freeing = true;
     const cudaError_t error = enqueue(stream, Work{"a free", [p] { give(p); }, {}});
-    if (!b->async) { /* memory of cudaMalloc: the call waits */
+    if (waits) {
         run_until(stream, stream->issued);
     }
     return answer(error);
