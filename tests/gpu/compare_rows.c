@@ -196,76 +196,11 @@ static void check_optimizer(compare *c, size_t n)
     free(zero);
 }
 
-/* Moments in bfloat16: the same draws round them, so the same numbers but where a sum's last bit decides. */
-static void check_adamw_bf16(compare *c, size_t n)
-{
-    float *zero = calloc(n ? n : 1, sizeof(*zero));
-    twin w = twin_random(c, KN_F32, n, 1, 1), g = twin_random(c, KN_F32, n, 0.1f, 2);
-    twin m = twin_of(c, KN_BF16, zero, n), v = twin_of(c, KN_BF16, zero, n);
-    for (int i = 0; i < SIDES; i++)
-        for (uint64_t step = 1; step <= 3; step++) {
-            const kn_adamw a = {.lr = 1e-3f,
-                                .beta1 = 0.9f,
-                                .beta2 = 0.95f,
-                                .eps = 1e-8f,
-                                .weight_decay = 0.1f,
-                                .step = step,
-                                .grad_scale = 0.5f};
-            const uint64_t key[2] = {5, 6}, counter[2] = {step << 32, 0};
-            compare_ok(
-                c, "adamw_bf16",
-                c->side[i].ops->adamw_bf16(c->side[i].device, w.at[i], m.at[i], v.at[i], g.at[i], n, &a, key, counter));
-        }
-    const twin *const results[] = {&w, &m, &v};
-    static const char *const names[] = {"adamw_bf16", "adamw_bf16, first moment", "adamw_bf16, second moment"};
-    for (int k = 0; k < 3; k++) {
-        float *a = twin_read(c, results[k], DEVICE), *b = twin_read(c, results[k], REFERENCE);
-        compare_host(c, names[k], a, b, n, k == 0 ? 1e-4 : 0x1p-7);
-        free(a);
-        free(b);
-    }
-    twin *const all[] = {&w, &g, &m, &v};
-    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
-        twin_free(c, all[i]);
-    free(zero);
-}
-
-static void check_merges(compare *c, size_t n)
-{
-    twin base = twin_random(c, KN_F32, n, 1, 1), a = twin_random(c, KN_F32, n, 1, 2);
-    twin b = twin_random(c, KN_F32, n, 1, 3), mean = twin_random(c, KN_F32, n, 1, 4);
-    twin even = twin_random(c, KN_F32, n, 1, 5), turned = twin_random(c, KN_F32, n, 1, 6);
-    twin straight = twin_random(c, KN_F32, n, 1, 7);
-    static const float weight[3] = {0.5f, 0.3f, 0.2f};
-    for (int i = 0; i < SIDES; i++) {
-        kn_device *d = c->side[i].device;
-        const kn_ops *o = c->side[i].ops;
-        const float *const from[3] = {base.at[i], a.at[i], b.at[i]};
-        double *dots = o->alloc(d, 3 * sizeof(*dots));
-        compare_ok(c, "slerp", dots ? o->clear(d, dots, 3 * sizeof(*dots)) : KN_NO_MEMORY);
-        compare_ok(c, "mean", o->mean(d, mean.at[i], from, weight, 3, n));
-        compare_ok(c, "mean", o->mean(d, even.at[i], from, NULL, 3, n));
-        compare_ok(c, "slerp", o->slerp_dots_add(d, dots, base.at[i], a.at[i], b.at[i], n));
-        compare_ok(c, "slerp", o->slerp(d, turned.at[i], dots, base.at[i], a.at[i], b.at[i], 0.3, n));
-        compare_ok(c, "slerp", o->slerp(d, straight.at[i], dots, NULL, a.at[i], b.at[i], 0, n));
-        o->free(d, dots);
-    }
-    compare_twin(c, "mean", &mean, WITHIN_NOTHING);
-    compare_twin(c, "mean, without weights", &even, WITHIN_F32);
-    compare_twin(c, "slerp", &turned, WITHIN_F32);
-    compare_twin(c, "slerp, at an end", &straight, WITHIN_F32);
-    twin *const all[] = {&base, &a, &b, &mean, &even, &turned, &straight};
-    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
-        twin_free(c, all[i]);
-}
-
 void compare_optimizer(compare *c)
 {
     static const size_t sizes[] = {1, 17, 4096, 70001};
     for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
         check_optimizer(c, sizes[s]);
-        check_adamw_bf16(c, sizes[s]);
-        check_merges(c, sizes[s]);
     }
     if (!c->quick)
         check_optimizer(c, 5000003);
