@@ -148,7 +148,7 @@ exits 2 '--temperature is -1' sample --model "$model" --prompt x --temperature -
 exits 3 'UTF-8' sample --model "$model" --prompt "$(printf 'a\377')"
 exits 2 '--out is missing' average "$model"
 exits 2 'choose mean, weighted or running' average --method median --out x "$model"
-exits 2 '1 numbers for 2 models' average --method weighted --weights 1 --out x "$model" "$model"
+exits 2 '1 number for 2 models' average --method weighted --weights 1 --out x "$model" "$model"
 if [ -f "$model/tokenizer.json" ]; then
     exits 0 . sample --model "$model" --prompt 'Once upon a time' --max-tokens 8 --n 2 --seed 3 --json
     cp out first

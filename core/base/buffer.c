@@ -49,6 +49,17 @@ int sl_buffer_printf(sl_buffer *b, const char *format, ...)
     return rc;
 }
 
+void *sl_items_grow(void *items, size_t count, size_t *room, size_t size)
+{
+    if (count < *room)
+        return items;
+    const size_t more = *room > 0 ? 2 * *room : 16;
+    void *grown = more <= SIZE_MAX / size ? realloc(items, more * size) : NULL;
+    if (grown)
+        *room = more;
+    return grown;
+}
+
 void sl_buffer_free(sl_buffer *b)
 {
     free(b->data);

@@ -16,6 +16,10 @@ int sl_buffer_append(sl_buffer *, const void *bytes, size_t count);
 int sl_buffer_printf(sl_buffer *, const char *format, ...) SLUICE_PRINTF(2, 3);
 void sl_buffer_free(sl_buffer *);
 
+/* Items of `size` bytes (malloc'ed, or NULL) with room for one beyond `count`; *room is how many fit. NULL when out of
+ * memory: then they are as they were. */
+void *sl_items_grow(void *items, size_t count, size_t *room, size_t size);
+
 /* Allocations that live and die together. 16-byte aligned. NULL when out of memory. */
 typedef struct sl_arena sl_arena;
 sl_arena *sl_arena_new(void);

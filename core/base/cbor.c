@@ -48,11 +48,6 @@ void sl_cbor_put_bool(sl_cbor_writer *w, bool value)
     sl_cbor_put_raw(w, value ? "\xf5" : "\xf4", 1);
 }
 
-void sl_cbor_put_null(sl_cbor_writer *w)
-{
-    sl_cbor_put_raw(w, "\xf6", 1);
-}
-
 /* The half-precision bits of a float, when it has any without loss. */
 static bool half_of(float value, uint16_t *half)
 {

@@ -40,7 +40,6 @@ typedef struct sl_cbor_writer {
 void sl_cbor_put_head(sl_cbor_writer *, enum sl_cbor_major, uint64_t value);
 void sl_cbor_put_int(sl_cbor_writer *, int64_t);
 void sl_cbor_put_bool(sl_cbor_writer *, bool);
-void sl_cbor_put_null(sl_cbor_writer *);
 void sl_cbor_put_double(sl_cbor_writer *, double);
 void sl_cbor_put_text(sl_cbor_writer *, const char *, size_t size);
 /* size = bytes of the whole array. */

@@ -6,11 +6,10 @@
 #include <string.h>
 #include <unistd.h>
 
-void sl_program_folder(char folder[PATH_MAX])
+bool sl_program_build_folder(char folder[PATH_MAX])
 {
     char exe[PATH_MAX - 64], mark[PATH_MAX];
-    const char *given = getenv("SLUICE_LIBEXEC");
-    ssize_t length = given ? -1 : readlink("/proc/self/exe", exe, sizeof exe - 1);
+    ssize_t length = readlink("/proc/self/exe", exe, sizeof exe - 1);
     for (int up = 0; length > 0 && up < 2; up++) {
         exe[length] = '\0';
         char *slash = strrchr(exe, '/');
@@ -21,10 +20,17 @@ void sl_program_folder(char folder[PATH_MAX])
         snprintf(mark, sizeof mark, "%s/config.status", exe);
         if (access(mark, F_OK) == 0) {
             snprintf(folder, PATH_MAX, "%s", exe);
-            return;
+            return true;
         }
     }
-    snprintf(folder, PATH_MAX, "%s", given ? given : SLUICE_LIBEXECDIR);
+    return false;
+}
+
+void sl_program_folder(char folder[PATH_MAX])
+{
+    const char *given = getenv("SLUICE_LIBEXEC");
+    if (given || !sl_program_build_folder(folder))
+        snprintf(folder, PATH_MAX, "%s", given ? given : SLUICE_LIBEXECDIR);
 }
 
 bool sl_program_find(const char *name, char path[PATH_MAX])

@@ -6,6 +6,8 @@
 #include <limits.h>
 #include <stdbool.h>
 
+/* The folder with config.status that this program, or a test beside it, runs from; false when it is installed. */
+bool sl_program_build_folder(char folder[PATH_MAX]);
 /* The folder that holds them: SLUICE_LIBEXEC where that is set; the build folder (with its config.status) when the
  * program, or a test beside it, runs from there; the installation's. */
 void sl_program_folder(char folder[PATH_MAX]);

@@ -64,7 +64,8 @@ static int command_average(const sl_command *command, int argc, char **argv)
     if (code < 0 && method == SLUICE_MERGE_MEAN && count > 0)
         code = sl_usage(command, "--weights goes with weighted and running");
     if (code < 0 && method == SLUICE_MERGE_WEIGHTED && (size_t)count != folders.count)
-        code = sl_usage(command, "--weights has %ld numbers for %zu models", count, folders.count);
+        code = sl_usage(command, "--weights has %ld number%s for %zu model%s", count, count == 1 ? "" : "s",
+                        folders.count, folders.count == 1 ? "" : "s");
     if (code < 0 && method == SLUICE_MERGE_RUNNING && (count != 1 || weights[0] > 1))
         code = sl_usage(command, "running wants one number from 0 to 1 in --weights");
     if (code < 0) {

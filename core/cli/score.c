@@ -116,14 +116,10 @@ static int read_member(const scoring *s, sl_cbor_reader *r, item *it, fields *ou
 
 static int append_id(sluice_ids *ids, uint32_t id)
 {
-    if (ids->count == ids->capacity) {
-        const size_t capacity = ids->capacity ? ids->capacity * 2 : 64;
-        uint32_t *items = realloc(ids->items, capacity * sizeof *items);
-        if (!items)
-            return SLUICE_NO_MEMORY;
-        ids->items = items;
-        ids->capacity = capacity;
-    }
+    uint32_t *items = sl_items_grow(ids->items, ids->count, &ids->capacity, sizeof *items);
+    if (!items)
+        return SLUICE_NO_MEMORY;
+    ids->items = items;
     ids->items[ids->count++] = id;
     return SLUICE_OK;
 }

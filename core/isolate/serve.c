@@ -28,14 +28,10 @@ int sl_isolate_reply(sl_isolate *x, int rc, sl_message *reply)
 /* A record was given and has not come back. */
 static int hold(sl_isolate *x, sl_record *record)
 {
-    if (x->hand_count == x->hand_room) {
-        const size_t room = 2 * x->hand_room + 64;
-        sl_record **more = realloc(x->hand, room * sizeof *more);
-        if (more == NULL)
-            return SLUICE_NO_MEMORY;
-        x->hand = more;
-        x->hand_room = room;
-    }
+    sl_record **more = sl_items_grow(x->hand, x->hand_count, &x->hand_room, sizeof *more);
+    if (more == NULL)
+        return SLUICE_NO_MEMORY;
+    x->hand = more;
     x->hand[x->hand_count++] = record;
     return SLUICE_OK;
 }

@@ -39,14 +39,10 @@ static void add(sl_mistakes *m, int line, const char *set, const char *stage, co
         snprintf(where, sizeof where, ":%d", line);
     if (stage)
         snprintf(of, sizeof of, " stage '%s':", stage);
-    if (m->count == m->capacity) {
-        size_t capacity = m->capacity ? m->capacity * 2 : 16;
-        mistake *items = realloc(m->items, capacity * sizeof *items);
-        if (!items)
-            return;
-        m->items = items;
-        m->capacity = capacity;
-    }
+    mistake *items = sl_items_grow(m->items, m->count, &m->capacity, sizeof *items);
+    if (!items)
+        return;
+    m->items = items;
     char *text =
         set ? sl_arena_printf(m->arena, "--set %s:%s%s %s", set, mark, of, what)
             : sl_arena_printf(m->arena, "%s%s:%s%s%s%s%s %s", m->file, where, mark, m->variant ? " variant '" : "",

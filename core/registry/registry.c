@@ -1,5 +1,6 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 #include "core/registry/registry.h"
+#include "core/base/program.h"
 #include "core/base/near.h"
 #include "core/registry/trial.h"
 #include "core/registry/validate.h"
@@ -46,16 +47,12 @@ typedef struct object {
 
 static void *list_add(sl_registry *r, list *l, size_t item)
 {
-    if (l->count == l->capacity) {
-        size_t capacity = l->capacity ? l->capacity * 2 : 16;
-        void *items = realloc(l->items, capacity * item);
-        if (!items) {
-            r->no_memory = true;
-            return NULL;
-        }
-        l->items = items;
-        l->capacity = capacity;
+    void *items = sl_items_grow(l->items, l->count, &l->capacity, item);
+    if (!items) {
+        r->no_memory = true;
+        return NULL;
     }
+    l->items = items;
     return (char *)l->items + l->count++ * item;
 }
 
@@ -237,23 +234,10 @@ static void search(sl_registry *r, const char *folder, bool asked)
 /* The plugins that belong to this program: its build folder's when it (or a test beside it) runs from there. */
 static void search_own(sl_registry *r)
 {
-    char exe[PATH_MAX], path[PATH_MAX + 32];
-    ssize_t length = readlink("/proc/self/exe", exe, sizeof exe - 1);
-    for (int up = 0; length > 0 && up < 2; up++) {
-        exe[length] = '\0';
-        char *slash = strrchr(exe, '/');
-        if (!slash)
-            break;
-        *slash = '\0';
-        length = slash - exe;
-        snprintf(path, sizeof path, "%s/config.status", exe);
-        if (access(path, F_OK) == 0) {
-            snprintf(path, sizeof path, "%s/plugins", exe);
-            search(r, path, false);
-            return;
-        }
-    }
-    search(r, SLUICE_PLUGINDIR, false);
+    char folder[PATH_MAX], path[PATH_MAX + 16] = SLUICE_PLUGINDIR;
+    if (sl_program_build_folder(folder))
+        snprintf(path, sizeof path, "%s/plugins", folder);
+    search(r, path, false);
 }
 
 static sl_registry *registry_new(void)

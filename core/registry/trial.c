@@ -58,14 +58,10 @@ static bool cache_path(char path[PATH_MAX])
 
 static verdict *add(sl_trials *t)
 {
-    if (t->count == t->room) {
-        const size_t room = t->room ? t->room * 2 : 64;
-        verdict *items = realloc(t->items, room * sizeof *items);
-        if (!items)
-            return NULL;
-        t->items = items;
-        t->room = room;
-    }
+    verdict *items = sl_items_grow(t->items, t->count, &t->room, sizeof *items);
+    if (!items)
+        return NULL;
+    t->items = items;
     return &t->items[t->count++];
 }
 

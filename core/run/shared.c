@@ -201,14 +201,10 @@ struct put {
 static int add_file(struct put *p, const char *name, const char *path)
 {
     struct stat s;
-    if (p->count == p->room) {
-        const size_t room = p->room > 0 ? 2 * p->room : 16;
-        sl_store_file *more = realloc(p->files, room * sizeof *more);
-        if (more == NULL)
-            return SLUICE_NO_MEMORY;
-        p->files = more;
-        p->room = room;
-    }
+    sl_store_file *more = sl_items_grow(p->files, p->count, &p->room, sizeof *more);
+    if (more == NULL)
+        return SLUICE_NO_MEMORY;
+    p->files = more;
     if (name == NULL || path == NULL)
         return SLUICE_NO_MEMORY;
     p->bytes += stat(path, &s) == 0 ? s.st_size : 0;

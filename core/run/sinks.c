@@ -78,14 +78,10 @@ static int take_member(void *context, const char *name, const char *text, double
         r->step = (int64_t)value;
         return SLUICE_OK;
     }
-    if (r->count == r->capacity) {
-        const size_t capacity = r->capacity > 0 ? 2 * r->capacity : 32;
-        sluice_number *numbers = realloc(r->numbers, capacity * sizeof *numbers);
-        if (numbers == NULL)
-            return SLUICE_NO_MEMORY;
-        r->numbers = numbers;
-        r->capacity = capacity;
-    }
+    sluice_number *numbers = sl_items_grow(r->numbers, r->count, &r->capacity, sizeof *numbers);
+    if (numbers == NULL)
+        return SLUICE_NO_MEMORY;
+    r->numbers = numbers;
     const char *kept = sl_arena_strdup(r->arena, name);
     if (kept == NULL)
         return SLUICE_NO_MEMORY;

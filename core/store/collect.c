@@ -126,14 +126,10 @@ struct listing {
 static int note(void *context, const sl_store_entry *entry)
 {
     struct listing *l = context;
-    if (l->count == l->room) {
-        const size_t room = l->room > 0 ? 2 * l->room : 64;
-        sl_store_entry *more = realloc(l->items, room * sizeof *more);
-        if (more == NULL)
-            return SLUICE_NO_MEMORY;
-        l->items = more;
-        l->room = room;
-    }
+    sl_store_entry *more = sl_items_grow(l->items, l->count, &l->room, sizeof *more);
+    if (more == NULL)
+        return SLUICE_NO_MEMORY;
+    l->items = more;
     l->items[l->count++] = *entry;
     return SLUICE_OK;
 }

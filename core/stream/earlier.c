@@ -74,14 +74,10 @@ static int by_number(const void *a, const void *b)
 static int note_waiting(void *context, uint64_t number, uint64_t offset)
 {
     sl_earlier *e = context;
-    if (e->count == e->room) {
-        const size_t room = e->room ? e->room * 2 : 64;
-        early *more = realloc(e->waiting, room * sizeof *more);
-        if (!more)
-            return SLUICE_NO_MEMORY;
-        e->waiting = more;
-        e->room = room;
-    }
+    early *more = sl_items_grow(e->waiting, e->count, &e->room, sizeof *more);
+    if (!more)
+        return SLUICE_NO_MEMORY;
+    e->waiting = more;
     e->waiting[e->count++] = (early){number, offset};
     return SLUICE_OK;
 }

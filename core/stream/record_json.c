@@ -156,6 +156,20 @@ static void segments(json_printer *p, const sl_candidate *c)
     close(p, "]");
 }
 
+/* "scores": {"judge": [ … ]}; nothing where there are none. */
+static void named_floats(json_printer *p, const char *name, const sl_named *named, size_t count)
+{
+    if (named->count == 0)
+        return;
+    key(p, name);
+    open(p, "{");
+    for (size_t i = 0; i < named->count; i++) {
+        key(p, named->names[i]);
+        floats(p, named->values[i], count);
+    }
+    close(p, "}");
+}
+
 static void candidate(json_printer *p, const sl_candidate *c)
 {
     const sluice_candidate *s = &c->public;
@@ -181,15 +195,7 @@ static void candidate(json_printer *p, const sl_candidate *c)
         key(p, "logprobs");
         floats(p, s->logprobs, s->token_count);
     }
-    if (c->logps.count) {
-        key(p, "logps");
-        open(p, "{");
-        for (size_t i = 0; i < c->logps.count; i++) {
-            key(p, c->logps.names[i]);
-            floats(p, c->logps.values[i], s->token_count);
-        }
-        close(p, "}");
-    }
+    named_floats(p, "logps", &c->logps, s->token_count);
     if (c->segment_count)
         segments(p, c);
     unknowns(p, &c->unknown);
@@ -198,15 +204,7 @@ static void candidate(json_printer *p, const sl_candidate *c)
 
 static void opinions(json_printer *p, const sl_record *r)
 {
-    if (r->scores.count) {
-        key(p, "scores");
-        open(p, "{");
-        for (size_t i = 0; i < r->scores.count; i++) {
-            key(p, r->scores.names[i]);
-            floats(p, r->scores.values[i], r->candidate_count);
-        }
-        close(p, "}");
-    }
+    named_floats(p, "scores", &r->scores, r->candidate_count);
     if (r->rankings.count) {
         key(p, "rankings");
         open(p, "{");

@@ -48,8 +48,9 @@ static int init(void *self, const sluice_host *host)
                                            "\"weighted\"",
                                            methods[averager->method]);
     if (weights != count)
-        return sluice_error(host, SLUICE_BAD_PARAMETER, "there are %zu models and %zu weights; give one weight a model",
-                            count, weights);
+        return sluice_error(host, SLUICE_BAD_PARAMETER,
+                            "there are %zu models and %zu weight%s; give one weight a model", count, weights,
+                            weights == 1 ? "" : "s");
     for (size_t i = 0; i < weights; i++)
         sum += averager->weights.items[i];
     return sum != 0 ? SLUICE_OK : sluice_error(host, SLUICE_BAD_PARAMETER, "the weights sum to 0");

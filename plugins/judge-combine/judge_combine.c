@@ -65,8 +65,9 @@ static int init(void *self, const sluice_host *host)
         return sluice_error(host, SLUICE_BAD_PARAMETER, "weights are given, but method is \"%s\"; set method = \"%s\"",
                             methods[c->method], methods[COMBINE_SUM]);
     if (c->weights.count > 0 && c->weights.count != count)
-        return sluice_error(host, SLUICE_BAD_PARAMETER, "there are %zu judges and %zu weights; give one weight a judge",
-                            count, c->weights.count);
+        return sluice_error(host, SLUICE_BAD_PARAMETER,
+                            "there are %zu judge%s and %zu weight%s; give one weight a judge", count,
+                            count == 1 ? "" : "s", c->weights.count, c->weights.count == 1 ? "" : "s");
     c->ones = malloc(count * sizeof *c->ones);
     c->given = calloc(count, sizeof *c->given);
     if (!c->ones || !c->given)
