@@ -15,13 +15,14 @@
 #include <unistd.h>
 
 static const char help[] =
-    "sluice new-plugin KIND NAME [--dir FOLDER]\n\n"
+    "sluice new-plugin KIND NAME [--dir FOLDER] [--cuda]\n\n"
     "Writes a folder with a small working plugin: its source, a Makefile that needs pkg-config and sluice's headers\n"
     "alone, a pipeline file that runs, a test (make check) and a README. KIND is one of\n"
     "  source, sink, sampler, judge, ranker, regularizer, loss, trainer, averager, evaluator, transform\n"
     "NAME is VENDOR/NAME, the id pipeline files will use, or NAME alone for my/NAME: lower-case letters, digits\n"
     "and -, a letter first.\n\n"
-    "  --dir FOLDER  the folder to make; it must not exist (default: NAME)\n\n"
+    "  --dir FOLDER  the folder to make; it must not exist (default: NAME)\n"
+    "  --cuda        with CUDA kernels of its own, built by nvcc (a judge or a regularizer)\n\n"
     "Exit codes: 0 done, 1 failed (the folder exists, cannot write), 2 wrong usage.\n\n"
     "Example:\n"
     "  sluice new-plugin judge ann/brevity && cd brevity && make && make check\n";
@@ -30,22 +31,24 @@ static const sl_command command = {"new-plugin", "", help, NULL};
 
 static const char *const kinds[] = {"source", "sink",    "sampler",  "judge",     "ranker",   "regularizer",
                                     "loss",   "trainer", "averager", "evaluator", "transform"};
+/* What plugins with kernels have in common lies elsewhere. */
+static const char COMMON[] = "common";
+
 enum { KINDS = sizeof kinds / sizeof *kinds, MOST_NAME = 63 /* of an id: as the registry has it */ };
 
 /* A file to write: a template of the folder `part` (NULL = the kind's own). */
 typedef struct output {
     const char *part, *template;
-    const char *name; /* NULL = the plugin's name and .c */
+    const char *name; /* one that begins with a point follows the plugin's name */
     bool optional;
 } output;
 
-static const output outputs[] = {{NULL, "plugin.c", NULL, false},
-                                 {NULL, "pipeline.cfg", "pipeline.cfg", false},
-                                 {NULL, "data.jsonl", "data.jsonl", true},
-                                 {NULL, "data.txt", "data.txt", true},
-                                 {"common", "Makefile", "Makefile", false},
-                                 {"common", "check.sh", "check.sh", false},
-                                 {"common", "README.md", "README.md", false}};
+static const output outputs[] = {
+    {NULL, "plugin.c", ".c", false},          {NULL, "plugin.h", ".h", true},
+    {NULL, "plugin.cu", ".cu", true},         {NULL, "pipeline.cfg", "pipeline.cfg", false},
+    {NULL, "data.jsonl", "data.jsonl", true}, {NULL, "data.txt", "data.txt", true},
+    {COMMON, "Makefile", "Makefile", false},  {"common", "check.sh", "check.sh", false},
+    {COMMON, "README.md", "README.md", false}};
 
 static int check_kind(const char *kind)
 {
@@ -100,15 +103,14 @@ static int write_output(const np_names *names, const output *file, const char *f
 {
     char path[PATH_MAX + 2 * NAME_MAX];
     sl_buffer text = {0};
-    const char *part = file->part ? file->part : names->kind;
+    const char *part = file->part ? file->part : names->own;
+    if (part == COMMON && strcmp(names->own, names->kind) != 0)
+        part = "cuda";
     snprintf(path, sizeof path, "%s/%s/%s", names->folder, part, file->template);
     if (file->optional && !sl_path_exists(path))
         return SLUICE_OK;
     int rc = np_template_fill(names, part, file->template, &text, error, SL_ERROR_SIZE);
-    if (file->name)
-        snprintf(path, sizeof path, "%s/%s", folder, file->name);
-    else
-        snprintf(path, sizeof path, "%s/%s.c", folder, names->name);
+    snprintf(path, sizeof path, "%s/%s%s", folder, file->name[0] == '.' ? names->name : "", file->name);
     if (rc >= 0)
         rc = sl_file_write(path, text.data, text.size, error);
     sl_buffer_free(&text);
@@ -145,7 +147,7 @@ static int write_folder(const np_names *names, const char *folder, char *error)
     return rc;
 }
 
-static int new_plugin(const char *kind, const char *id, const char *dir)
+static int new_plugin(const char *kind, const char *id, const char *dir, bool cuda)
 {
     char data[PATH_MAX - 128], folder[PATH_MAX], templates[PATH_MAX], models[2 * PATH_MAX], error[SL_ERROR_SIZE] = "";
     const char *name = strchr(id, '/') + 1;
@@ -158,8 +160,14 @@ static int new_plugin(const char *kind, const char *id, const char *dir)
         return sl_fail(&command, SL_EXIT_FAILED, "the folder of sluice's files cannot be told: %s", strerror(errno));
     snprintf(templates, sizeof templates, "%s/tools/new-plugin/templates", data);
     snprintf(found, sizeof found, "%s/models", data);
-    const np_names names = {
-        .kind = kind, .id = id, .name = name, .folder = templates, .models = quoted(found, models, sizeof models)};
+    char own[64];
+    snprintf(own, sizeof own, "%s%s", cuda ? "cuda-" : "", kind);
+    const np_names names = {.kind = kind,
+                            .own = own,
+                            .id = id,
+                            .name = name,
+                            .folder = templates,
+                            .models = quoted(found, models, sizeof models)};
     if (!names.models)
         return sl_fail(&command, SL_EXIT_FAILED, "sluice lies in a folder that no pipeline file can name: %s", found);
     /* Ctrl-C waits until the folder is there or gone: that takes milliseconds. */
@@ -182,18 +190,22 @@ int main(int argc, char **argv)
     sl_words rest = {0};
     const char *dir = NULL;
     char id[MOST_NAME + 1];
-    const sl_option options[] = {{.name = "dir", .kind = SL_WORD, .to = &dir}, {0}};
+    bool cuda = false;
+    const sl_option options[] = {
+        {.name = "dir", .kind = SL_WORD, .to = &dir}, {.name = "cuda", .kind = SL_FLAG, .to = &cuda}, {0}};
     int code = sl_options_read(&command, argc - 1, argv + 1, options, &rest);
     if (code < 0 && rest.count != 2)
         code = sl_usage(&command, "a kind and a name are wanted");
     if (code < 0)
         code = check_kind(rest.items[0]);
+    if (code < 0 && cuda && strcmp(rest.items[0], "judge") != 0 && strcmp(rest.items[0], "regularizer") != 0)
+        code = sl_usage(&command, "--cuda writes a judge or a regularizer, no %s", rest.items[0]);
     if (code < 0)
         code = check_name(rest.items[1], id);
     if (code < 0 && dir && dir[0] == '\0')
         code = sl_usage(&command, "--dir is empty; name a folder");
     if (code < 0)
-        code = new_plugin(rest.items[0], id, dir);
+        code = new_plugin(rest.items[0], id, dir, cuda);
     sl_words_free(&rest);
     if ((fflush(stdout) != 0 || ferror(stdout)) && code == SL_EXIT_OK)
         code = sl_fail(&command, SL_EXIT_FAILED, "writing to standard output failed: %s", strerror(errno));

@@ -48,7 +48,7 @@ static int fill(const np_names *names, const char *text, sl_buffer *out, char *e
         length += text[length] == '\n';
         if (strncmp(text, include, sizeof include - 1) == 0 &&
             sscanf(text + sizeof include - 1, "%63[A-Za-z.]@", file) == 1)
-            rc = np_template_fill(names, names->kind, file, out, error, size);
+            rc = np_template_fill(names, names->own, file, out, error, size);
         else if ((rc = fill_line(names, text, length, out)) < 0)
             snprintf(error, size, "out of memory");
     }

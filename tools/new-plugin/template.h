@@ -10,6 +10,7 @@
 
 typedef struct np_names {
     const char *kind;   /* "judge" */
+    const char *own;    /* the kind's folder of templates: "judge", "cuda-judge" */
     const char *id;     /* "vendor/name" */
     const char *name;   /* "name" */
     const char *models; /* folder of the models that come with sluice, as it stands between quotes in a pipeline file */

@@ -10,21 +10,19 @@
  *     rc = sluice_cuda_enter(cuda, gpu, &stream);                                     // in process
  *     if (rc == SLUICE_OK) {
  *         kernel<<<grid, block, 0, stream>>>(...);
- *         rc = sluice_cuda_leave(cuda, gpu);
+ *         rc = sluice_cuda_leave(cuda, gpu, cudaGetLastError());
  *     }
  *
  *     cuda->close(gpu);                                                               // in fini
  *
  * Between enter and leave the calling thread's current device is the run's, and the stage's stream stands after all
  * that models computed so far. leave makes what models compute from then on stand after the stage's work, waits for
- * nothing, and takes an error that is left pending (a launch with a block too large) as this stage's. The memory of the
- * device, its stream and its handles are used between the two only; alloc, free, write and read may be called outside
- * too.
+ * nothing, and takes the error it is given (a launch with a block too large) as this stage's. The stream and the
+ * handles of cuBLAS are used between the two only; alloc, free, write and read outside too.
  *
  * Rules. Never cudaDeviceReset, cudaSetDevice, or a context of your own. Memory comes from alloc, so that it is counted
- * and others are asked to make room; none from cudaMalloc. Use the shared CUDA runtime (nvcc -cudart shared). A class
- * that uses this service sets the traits SLUICE_USES_DEVICE and SLUICE_IN_PROCESS, and `check` refuses `isolate` for
- * it.
+ * and others are asked to make room; none from cudaMalloc. CUDA's runtime may be linked in statically. A class that
+ * uses this service sets the traits SLUICE_USES_DEVICE and SLUICE_IN_PROCESS: `check` then refuses `isolate` for it.
  *
  * A handle belongs to one stage and is used from its thread. Errors: NULL or a negative sluice_result, the reason
  * already reported through the `host` given to open. SLUICE_NO_MEMORY changed nothing: work in smaller turns. After an
@@ -70,9 +68,9 @@ typedef struct sluice_cuda_service {
     int (*info)(sluice_cuda *, sluice_cuda_info *);
     int (*memory)(sluice_cuda *, sluice_device_memory *);
 
-    /* Use sluice_cuda_enter and sluice_cuda_leave. `pending` is the cudaError_t that the plugin's runtime had. */
     int (*enter)(sluice_cuda *, struct CUstream_st **stream);
-    int (*leave)(sluice_cuda *, int pending);
+    /* error: the plugin's own cudaGetLastError, a cudaError_t; 0 = none. */
+    int (*leave)(sluice_cuda *, int error);
 
     /* Memory of the device from the run's pool, aligned to 256 bytes, not cleared; good for what is asked of the
      * stage's stream from now on, until free, which waits for nothing. */
@@ -95,14 +93,10 @@ static inline int sluice_cuda_enter(const sluice_cuda_service *service, sluice_c
     return service->enter(gpu, stream);
 }
 
-/* Include cuda_runtime.h before this header (nvcc does) for the errors of launches to be seen. */
-static inline int sluice_cuda_leave(const sluice_cuda_service *service, sluice_cuda *gpu)
+/* `error` is what cudaGetLastError gave after the launches. */
+static inline int sluice_cuda_leave(const sluice_cuda_service *service, sluice_cuda *gpu, int error)
 {
-#ifdef CUDART_VERSION
-    return service->leave(gpu, (int)cudaGetLastError());
-#else
-    return service->leave(gpu, 0);
-#endif
+    return service->leave(gpu, error);
 }
 
 #ifdef __cplusplus
