@@ -8,7 +8,9 @@ enum {
     OWNED = 16,    /* columns of a thread, backward: their share of dw stays in registers; */
     OWNED_ONE = 8, /* that many where it takes them one by one */
     MOST_BACK = 512,
-    STRIPS = 512,   /* of rows, backward: fixed, so that dw has the same bits on any device */
+    STRIPS = 512, /* of rows, backward, twice as many of short ones: a matter of the shape alone, so that dw has the
+                   * same bits on any device */
+    SHORT = 2048,
     STRIP_ROWS = 4, /* at least */
 };
 
@@ -228,7 +230,8 @@ template <class E, int N>
 static void ask_backward(kn_cuda *c, E *dx, float *dw, const E *dy, const E *x, const float *w, const float *rstd,
                          size_t T, size_t d)
 {
-    size_t strip = (T + STRIPS - 1) / STRIPS;
+    const size_t most = d < SHORT ? 2 * STRIPS : STRIPS;
+    size_t strip = (T + most - 1) / most;
     if (strip < STRIP_ROWS)
         strip = STRIP_ROWS;
     const unsigned strips = row_ceil(T, strip);
