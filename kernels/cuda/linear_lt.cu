@@ -47,6 +47,8 @@ typedef struct choice {
     cublasLtMatmulDesc_t op;
     cublasLtMatrixLayout_t a, b, y; /* as cuBLASLt sees them: a is our b */
     cublasLtMatmulAlgo_t algo;
+    uint64_t exact_rows; /* the last number of rows that `algo` was not possible for; 0 = none */
+    cublasLtMatmulAlgo_t exact;
 } choice;
 
 struct kn_cuda_products {
@@ -67,6 +69,12 @@ static size_t class_of(size_t rows)
     return (rows + step - 1) / step * step; /* 4 · step < rows ≤ 8 · step: four classes an octave */
 }
 
+/* How many token rows. */
+static size_t rows_of(const kn_product *p)
+{
+    return p->layout == KN_TN ? p->k : p->m;
+}
+
 static uint32_t alignment_of(const void *p, size_t ld, kn_dtype type)
 {
     const uintptr_t bits = (uintptr_t)p | (uintptr_t)(ld * kn_size_of(type)) | MOST_ALIGNMENT;
@@ -78,7 +86,7 @@ static shape_key key_of(const kn_cuda_products *t, const kn_product *p)
     shape_key key;
     memset(&key, 0, sizeof(key));
     const bool each_row = p->layout != KN_TN && (p->each_row || t->invariant);
-    const size_t rows = p->layout == KN_TN ? p->k : p->m, class_rows = each_row ? (size_t)FIXED_ROWS : class_of(rows);
+    const size_t class_rows = each_row ? (size_t)FIXED_ROWS : class_of(rows_of(p));
     key.m = p->layout == KN_TN ? p->m : class_rows;
     key.n = p->n;
     key.k = p->layout == KN_TN ? class_rows : p->k;
@@ -159,7 +167,7 @@ static cublasStatus_t describe(choice *e)
 /* Sets the number of token rows of the product at hand. */
 static cublasStatus_t set_rows(choice *e, const kn_product *p)
 {
-    const uint64_t rows = p->layout == KN_TN ? p->k : p->m;
+    const uint64_t rows = rows_of(p);
     cublasStatus_t status = cublasLtMatrixLayoutSetAttribute(e->b, CUBLASLT_MATRIX_LAYOUT_COLS, &rows, sizeof(rows));
     if (status == CUBLAS_STATUS_SUCCESS)
         status = cublasLtMatrixLayoutSetAttribute(p->layout == KN_TN ? e->a : e->y, CUBLASLT_MATRIX_LAYOUT_COLS, &rows,
@@ -381,13 +389,16 @@ static cudaError_t run_lt(const void *with, cudaStream_t stream)
     if (status == CUBLAS_STATUS_SUCCESS)
         status = set_bias(e, call->bias);
     if (status == CUBLAS_STATUS_SUCCESS)
-        status = multiply(c, e, &e->algo, p, p->y, stream);
+        status = multiply(c, e, e->exact_rows == rows_of(p) ? &e->exact : &e->algo, p, p->y, stream);
     /* Chosen for the class and not possible for this number of rows: asked for exactly this one. Where a row may not
      * depend on the others, there is no other choice. */
     cublasLtMatmulHeuristicResult_t exact;
     if (status != CUBLAS_STATUS_SUCCESS && status != CUBLAS_STATUS_EXECUTION_FAILED && !e->own && !e->key.each_row &&
-        propose(c, e, &exact, 1) == 1)
-        status = multiply(c, e, &exact.algo, p, p->y, stream);
+        propose(c, e, &exact, 1) == 1) {
+        e->exact_rows = rows_of(p);
+        e->exact = exact.algo;
+        status = multiply(c, e, &e->exact, p, p->y, stream);
+    }
     if (status == CUBLAS_STATUS_SUCCESS)
         return cudaSuccess;
     if (status == CUBLAS_STATUS_EXECUTION_FAILED) {

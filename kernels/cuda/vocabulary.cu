@@ -7,7 +7,7 @@
  *
  * The backward pass makes a chunk's logits again and turns them in place into the gradient (softmax - target) ·
  * dlogprob, in the table's type, for the two products that take it. dw sums over chunks in order; how many rows a chunk
- * has follows from V alone, so the same call gives the same bits.
+ * has follows from V and the device alone, so the same call gives the same bits.
  */
 #include "linear.cuh"
 #include "softmax.cuh"
@@ -20,18 +20,25 @@ enum {
     EVEN_ROWS = 128,   /* a chunk's rows are a multiple, if it has more */
 };
 
-/* Bytes of logits at a time, at most. SLUICE_CUDA_LOGITS_BYTES says another number; it changes the order in which dw is
- * summed, and nothing else. */
-static size_t chunk_bytes(void)
+/* Bytes of logits at a time, at most: for 2,000 rows of 150,000 tokens where the device has room for it, else a share
+ * of its memory, or of what SLUICE_CUDA_MEMORY allows (not of what is free: dw is summed chunk by chunk, and the same
+ * device is to give the same bits). SLUICE_CUDA_LOGITS_BYTES says another number. */
+static size_t chunk_bytes(kn_cuda *c)
 {
     const char *wish = getenv("SLUICE_CUDA_LOGITS_BYTES");
     const unsigned long long n = wish != NULL ? strtoull(wish, NULL, 10) : 0;
-    return n > 0 ? (size_t)n : (size_t)512 << 20;
+    if (n > 0)
+        return (size_t)n;
+    const size_t most = (size_t)1280 << 20;
+    kn_memory_use use = {};
+    c->f32.memory(&c->base, &use);
+    const size_t share = (use.limit > 0 && use.limit < use.total ? use.limit : use.total) / 32;
+    return share < most ? share : most;
 }
 
-static size_t chunk_rows(size_t vocab, size_t T)
+static size_t chunk_rows(kn_cuda *c, size_t vocab, size_t T)
 {
-    size_t rows = chunk_bytes() / (vocab * sizeof(float));
+    size_t rows = chunk_bytes(c) / (vocab * sizeof(float));
     rows = rows > EVEN_ROWS ? rows / EVEN_ROWS * EVEN_ROWS : rows;
     rows = rows > 0 ? rows : 1;
     return rows < T ? rows : T;
@@ -116,7 +123,7 @@ static int logprob(kn_device *device, float *logprob, float *lse, float *entropy
         return KN_DEVICE_FAILED;
     if (T == 0)
         return kn_cuda_end(c);
-    size_t most = chunk_rows(m->out, T);
+    size_t most = chunk_rows(c, m->out, T);
     float *chunk = chunk_of(c, &most, m->out);
     const uint32_t *targets = (const uint32_t *)kn_cuda_upload(c, target, T * sizeof(*target));
     for (size_t t = 0; t < T && c->status == KN_OK; t += most) {
@@ -202,7 +209,7 @@ static int logprob_backward(kn_device *device, void *dh, float *dw, const float 
         return KN_DEVICE_FAILED;
     if (T == 0)
         return kn_cuda_end(c);
-    const size_t most = chunk_rows(m->out, T);
+    const size_t most = chunk_rows(c, m->out, T);
     float *chunk = (float *)kn_cuda_scratch(c, most * m->out * sizeof(float));
     const uint32_t *targets = (const uint32_t *)kn_cuda_upload(c, target, T * sizeof(*target));
     for (size_t t = 0; t < T && c->status == KN_OK; t += most) {
