@@ -44,7 +44,7 @@ int kn_cuda_note(kn_cuda *c, cudaError_t error, const char *what)
     if (error == cudaErrorMemoryAllocation)
         return kn_cuda_refuse(c, KN_NO_MEMORY);
     if (!c->failed) {
-        const size_t call = strcspn(what, "("); /* KN_CUDA gives whole expressions */
+        const size_t call = *what == '(' ? strlen(what) : strcspn(what, "("); /* KN_CUDA gives whole expressions */
         snprintf(c->error, sizeof(c->error), "GPU %d (%s) failed in %.*s: %s", c->ordinal, c->name, (int)call, what,
                  cudaGetErrorString(error));
         add_asked(c, c->error, sizeof(c->error));
