@@ -5,6 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
+static atomic_uint living; /* edges of this process */
+
 sl_edge *sl_edge_new(const char *path, int fd, const sl_stream_info *info, size_t most)
 {
     sl_edge *edge = calloc(1, sizeof *edge);
@@ -18,6 +20,7 @@ sl_edge *sl_edge_new(const char *path, int fd, const sl_stream_info *info, size_
     edge->open = sl_block_new(most);
     if (!edge->path || !edge->info.schema || !edge->info.stage || !edge->open)
         goto failed;
+    atomic_fetch_add(&living, 1);
     atomic_init(&edge->references, 1);
     atomic_init(&edge->cancelled, false);
     pthread_condattr_t clock;
@@ -49,6 +52,7 @@ void sl_edge_release(sl_edge *edge)
 {
     if (!edge || atomic_fetch_sub(&edge->references, 1) != 1)
         return;
+    atomic_fetch_sub(&living, 1);
     for (int i = 0; i < SL_WINDOW; i++)
         sl_block_release(edge->recent[i]);
     sl_block_release(edge->open);
@@ -95,25 +99,43 @@ void sl_edge_publish(sl_edge *edge, size_t size)
     pthread_mutex_unlock(&edge->lock);
 }
 
-/* A block for the next chunk: the one that leaves the window, when nobody reads it any more. Under the lock. */
-static sl_block *next_block(sl_edge *edge, sl_block *leaving)
+/* Takes what is older out of the window, unless it is still to be sealed: one of them, to be used again, or NULL. Under
+ * the lock. */
+static sl_block *leave_window(sl_edge *edge)
 {
-    if (leaving && leaving->capacity == edge->most && atomic_load(&leaving->references) == 1) {
-        leaving->size = 0;
-        leaving->records = 0;
-        return leaving;
+    const unsigned each = SL_WINDOWS / atomic_load(&living);
+    const size_t window = each > SL_WINDOW ? SL_WINDOW : each > 0 ? each : 1;
+    sl_block *left = NULL;
+    for (int i = 0; i < SL_WINDOW; i++) {
+        sl_block *b = edge->recent[i];
+        if (!b || b->sequence + window > edge->full_count || b->sequence >= edge->chunk_count)
+            continue;
+        sl_block_release(left);
+        left = b;
+        edge->recent[i] = NULL;
     }
-    sl_block_release(leaving);
+    return left;
+}
+
+/* A block for the next chunk: the one that leaves the window, when nobody reads it any more. Under the lock. */
+static sl_block *next_block(sl_edge *edge)
+{
+    sl_block *left = leave_window(edge);
+    if (left && left->capacity == edge->most && atomic_load(&left->references) == 1) {
+        left->size = 0;
+        left->records = 0;
+        return left;
+    }
+    sl_block_release(left);
     return sl_block_new(edge->most);
 }
 
 int sl_edge_hand(sl_edge *edge, sl_block **full)
 {
     pthread_mutex_lock(&edge->lock);
-    sl_block **slot = &edge->recent[edge->full_count % SL_WINDOW], *fresh = next_block(edge, *slot);
-    *slot = NULL;
+    sl_block *fresh = next_block(edge);
     if (fresh) {
-        *slot = edge->open;
+        edge->recent[edge->full_count % SL_WINDOW] = edge->open;
         *full = sl_block_share(edge->open);
         fresh->sequence = ++edge->full_count;
         fresh->first = edge->records;

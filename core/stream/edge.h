@@ -12,8 +12,9 @@ typedef struct sl_limits {
     size_t least, most, ids;
 } sl_limits;
 
-/* Blocks kept in memory behind the open one: 8 MiB for those who read a little later than it is written. */
-enum { SL_WINDOW = 8 };
+/* Blocks kept in memory behind the open one, for those who read a little later than it is written: 8 an edge, and of
+ * many edges together no more than SL_WINDOWS, but one each. */
+enum { SL_WINDOW = 8, SL_WINDOWS = 64 };
 
 typedef struct sl_edge {
     atomic_uint references;

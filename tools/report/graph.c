@@ -177,6 +177,8 @@ static void write_box(const drawing *d, const sl_stage *stage, const placed *at)
     for (size_t i = 0; i < stage->part_count && used < sizeof id; i++)
         if (stage->parts[i].type != NULL)
             used += (size_t)snprintf(id + used, sizeof id - used, " (%s)", stage->parts[i].type->type->id);
+    if (stage->in_memory && used < sizeof id)
+        snprintf(id + used, sizeof id - used, ", in memory");
     fprintf(d->out, "<g><rect class=\"box\" x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" rx=\"6\"/>", at->x, at->y,
             BOX_W, BOX_H);
     fprintf(d->out, "<text class=\"name\" x=\"%d\" y=\"%d\">", at->x + 10, at->y + 17);
