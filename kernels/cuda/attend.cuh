@@ -293,21 +293,24 @@ KDEV void attend_soften(float (&s)[MT][BN / 8][4], float (&o)[MT][D / 8][4], att
         }
 }
 
-/* Keys that a row does not see get no weight. at: the positions of the lane's rows. */
+/* Keys that a row does not see get no weight. m0: the first of the warp's rows of count · group, m1: the first that is
+ * no row of the sequence. Positions are computed here, for few tiles need them. */
 template <int MT, int BN>
-KDEV void attend_hide(float (&s)[MT][BN / 8][4], const int (&at)[MT][2], int j0, const attend_shape &a, int lane)
+KDEV void attend_hide(float (&s)[MT][BN / 8][4], uint32_t before, uint32_t m0, uint32_t m1, int j0,
+                      const attend_shape &a, int lane)
 {
 #pragma unroll
     for (int m = 0; m < MT; m++)
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            const int first = attend_first_key(a, at[m][i]);
+            const uint32_t row = m0 + (uint32_t)(m * 16 + (lane >> 2) + 8 * i);
+            const int at = (int)(before + (row < m1 ? row : m1 - 1) / a.group), first = attend_first_key(a, at);
 #pragma unroll
             for (int n = 0; n < BN / 8; n++)
 #pragma unroll
                 for (int e = 0; e < 2; e++) {
                     const int j = j0 + n * 8 + (lane & 3) * 2 + e;
-                    if (j < first || j > at[m][i])
+                    if (j < first || j > at)
                         s[m][n][2 * i + e] = -INFINITY;
                 }
         }

@@ -59,6 +59,7 @@ __global__ void __launch_bounds__(THREADS)
     const attend_tile tile = tiles[blockIdx.x / a.kv_heads];
     const attend_rows s = all[tile.rows];
     const uint32_t rows = s.count * a.group, m1 = tile.first + BM < rows ? tile.first + BM : rows;
+    const uint32_t m0 = tile.first + (uint32_t)(warp * MT * 16);
     const attend_span span = attend_span_of(a, s, tile.first, m1);
     const attend_bf16 *const k = (const attend_bf16 *)keys.first + kv * a.head_dim, *const v = k + keys.values;
     const int at_first = (int)(s.before + tile.first / a.group), at_last = (int)span.end - 1;
@@ -72,17 +73,15 @@ __global__ void __launch_bounds__(THREADS)
     attend_load_keys<BN, D, THREADS>(tile_v, v, keys, s, j0, span.end, a.head_dim, thread);
     cp_async_commit();
 
-    int at[MT][2];
     float low[MT][2], dot[MT][2], dq[MT][D / 8][4];
     attend_zero(dq);
 #pragma unroll
     for (int m = 0; m < MT; m++)
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            uint32_t row = tile.first + (uint32_t)(warp * MT * 16 + m * 16 + (lane >> 2) + 8 * i);
+            uint32_t row = m0 + (uint32_t)(m * 16 + (lane >> 2) + 8 * i);
             row = row < m1 ? row : m1 - 1; /* beyond the end: q and dout are 0, and nothing is stored */
             const size_t stat = (size_t)(s.row + row / a.group) * a.heads + head + row % a.group;
-            at[m][i] = (int)(s.before + row / a.group);
             low[m][i] = lse[stat] * ATTEND_LOG2E;
             dot[m][i] = dots[stat];
         }
@@ -106,7 +105,7 @@ __global__ void __launch_bounds__(THREADS)
         cp_async_commit();
         attend_change_all(p, a);
         if ((int)j0 + BN - 1 > at_first || (int)j0 < attend_first_key(a, at_last))
-            attend_hide<MT, BN>(p, at, (int)j0, a, lane);
+            attend_hide<MT, BN>(p, s.before, m0, m1, (int)j0, a, lane);
 #pragma unroll
         for (int m = 0; m < MT; m++)
 #pragma unroll
@@ -126,7 +125,6 @@ __global__ void __launch_bounds__(THREADS)
     for (int m = 0; m < MT; m++)
         by[m][0] = by[m][1] = a.scale;
     attend_bf16 *const mine = tile_q + warp * MT * 16 * PITCH;
-    const uint32_t m0 = tile.first + (uint32_t)(warp * MT * 16);
     __syncwarp();
     attend_stage<MT, D, D>(mine, dq, by, lane);
     __syncwarp();
@@ -316,7 +314,7 @@ void attend_bf16_backward(kn_cuda *c, attend_bf16 *dqkv, const attend_bf16 *dout
     if (a.head_dim <= 16)
         run<16, 2, 64, 1, 2, 64>(c, dqkv, dout, qkv, lse, dots, keys, segment, segments, a);
     else if (a.head_dim <= 32)
-        run<32, 2, 64, 1, 2, 64>(c, dqkv, dout, qkv, lse, dots, keys, segment, segments, a);
+        run<32, 2, 64, 1, 2, 32>(c, dqkv, dout, qkv, lse, dots, keys, segment, segments, a);
     else if (a.head_dim <= 64)
         run<64, 2, 32, 1, 2, 32>(c, dqkv, dout, qkv, lse, dots, keys, segment, segments, a);
     else if (a.head_dim <= 80)
@@ -324,7 +322,7 @@ void attend_bf16_backward(kn_cuda *c, attend_bf16 *dqkv, const attend_bf16 *dout
     else if (a.head_dim <= 96)
         run<96, 2, 32, 1, 1, 64>(c, dqkv, dout, qkv, lse, dots, keys, segment, segments, a);
     else if (a.head_dim <= 128)
-        run<128, 1, 64, 1, 1, 64>(c, dqkv, dout, qkv, lse, dots, keys, segment, segments, a);
+        run<128, 1, 64, 1, 1, 48>(c, dqkv, dout, qkv, lse, dots, keys, segment, segments, a);
     else if (a.head_dim <= 192)
         run<192, 1, 32, 2, 1, 32>(c, dqkv, dout, qkv, lse, dots, keys, segment, segments, a);
     else

@@ -76,7 +76,6 @@ __global__ void __launch_bounds__(WARPS * 32)
     r.sum[0][0] = r.sum[0][1] = 0;
     float o[1][D / 8][4];
     attend_zero(o);
-    const int ats[1][2] = {{at, at}};
     for (int round = 0; page * KN_PAGE < end; page += WARPS, round++) {
         const attend_bf16 *const now = stages + (round & 1) * STAGE;
         const int next = page + WARPS;
@@ -91,7 +90,7 @@ __global__ void __launch_bounds__(WARPS * 32)
         attend_product<1, 16, D>(p, tile_q, now, lane);
         attend_change_all(p, a);
         if (page * KN_PAGE < first || (page + 1) * KN_PAGE > end)
-            attend_hide<1, 16>(p, ats, page * KN_PAGE, a, lane);
+            attend_hide<1, 16>(p, s.before, 0, 1, page * KN_PAGE, a, lane);
         attend_soften<1, 16, D>(p, o, r, a.factor);
         attend_gather<1, 16, D, D>(o, p, now + KN_PAGE * PITCH, lane);
         __syncwarp(); /* it is no longer read */

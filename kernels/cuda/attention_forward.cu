@@ -30,6 +30,7 @@ __global__ void __launch_bounds__(THREADS)
     const attend_tile tile = tiles[blockIdx.x / a.kv_heads];
     const attend_rows s = all[tile.rows];
     const uint32_t rows = s.count * a.group, m1 = tile.first + BM < rows ? tile.first + BM : rows;
+    const uint32_t m0 = tile.first + (uint32_t)(warp * MT * 16);
     const attend_span span = attend_span_of(a, s, tile.first, m1);
     const attend_bf16 *const k = (const attend_bf16 *)keys.first + kv * a.head_dim, *const v = k + keys.values;
     const int at_first = (int)(s.before + tile.first / a.group), at_last = (int)span.end - 1;
@@ -40,7 +41,6 @@ __global__ void __launch_bounds__(THREADS)
     attend_load_keys<BN, D, THREADS>(tile_k, k, keys, s, j0, span.end, a.head_dim, thread);
     cp_async_commit();
 
-    int at[MT][2];
     attend_softmax<MT> r;
     float o[MT][D / 8][4];
     attend_zero(o);
@@ -48,8 +48,6 @@ __global__ void __launch_bounds__(THREADS)
     for (int m = 0; m < MT; m++)
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            const uint32_t row = tile.first + (uint32_t)(warp * MT * 16 + m * 16 + (lane >> 2) + 8 * i);
-            at[m][i] = (int)(s.before + (row < m1 ? row : m1 - 1) / a.group);
             r.max[m][i] = -INFINITY;
             r.sum[m][i] = 0;
         }
@@ -69,7 +67,7 @@ __global__ void __launch_bounds__(THREADS)
         cp_async_commit();
         attend_change_all(p, a);
         if ((int)j0 + BN - 1 > at_first || (int)j0 < attend_first_key(a, at_last))
-            attend_hide<MT, BN>(p, at, (int)j0, a, lane);
+            attend_hide<MT, BN>(p, s.before, m0, m1, (int)j0, a, lane);
         attend_soften<MT, BN, D>(p, o, r, a.factor);
         attend_gather<MT, BN, D, D>(o, p, tile_v, lane);
     }
@@ -77,7 +75,6 @@ __global__ void __launch_bounds__(THREADS)
     /* Each warp's own queries are no longer read: their place takes its results. */
     float by[MT][2];
     attend_bf16 *const mine = tile_q + warp * MT * 16 * PITCH;
-    const uint32_t m0 = tile.first + (uint32_t)(warp * MT * 16);
 #pragma unroll
     for (int m = 0; m < MT; m++)
 #pragma unroll
