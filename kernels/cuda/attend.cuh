@@ -63,7 +63,7 @@ KDEV void attend_load_keys(attend_bf16 *tile, const attend_bf16 *from, const att
     const int column = thread % (D / 8) * 8;
     if (thread >= lanes::WORKING)
         return;
-#pragma unroll
+#pragma unroll 4 /* all addresses at once would take too many registers */
     for (int n = 0; n < (ROWS + lanes::PASS - 1) / lanes::PASS; n++) {
         const int r = thread / (D / 8) + n * lanes::PASS;
         if (ROWS % lanes::PASS != 0 && r >= ROWS)
