@@ -216,7 +216,7 @@ static void test_packed(bool narrow)
         if (!quick)
             check_packed(&small[i], narrow, packed, PACKED, PACKED_ROWS, 4); /* sharp probabilities */
     }
-    for (size_t i = 0; i < sizeof(large) / sizeof(*large); i++)
+    for (size_t i = 0; i < sizeof(large) / sizeof(*large); i += quick && !narrow ? 4 : 1) /* float32 has three sizes */
         check_packed(&large[i], narrow, packed, PACKED, PACKED_ROWS, 1);
 }
 
