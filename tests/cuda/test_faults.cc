@@ -130,7 +130,7 @@ static __global__ void writes_behind_shared(float *o)
 template <bool WAIT> static __global__ void copies(float *o)
 {
     SHARED(float4, s, [32]);
-    cp_async16(&s[threadIdx.x], o + threadIdx.x * 4, true);
+    cp_async16(&s[threadIdx.x], o + 128 + threadIdx.x * 4, true);
     cp_async_commit();
     if (WAIT) {
         cp_async_wait<0>();
@@ -174,9 +174,22 @@ static __global__ void recurses(float *o)
 static __global__ void follows_null(float *o)
 {
     __syncthreads();
-    if (o[0] == 1 && threadIdx.x == 5) {
-        *(volatile int *)(uintptr_t)(uint32_t)(o[1] - 1) = 1;
+    if (threadIdx.x == 5) {
+        *(volatile int *)(uintptr_t)(uint32_t)(o[0] * 4096) = 1; /* a member of something that is not there */
     }
+}
+
+static __global__ void shuffle_for_a_barrier(float *o)
+{
+    SHARED(float, s, [32]);
+    s[threadIdx.x] = (float)threadIdx.x;
+    const float v = __shfl_xor_sync(~0u, 1.0f, 1);
+    o[threadIdx.x] = v * s[threadIdx.x ^ 1];
+}
+
+static __global__ void blocks_meet(float *o)
+{
+    o[threadIdx.x] += 1;
 }
 
 static void meetings()
@@ -188,7 +201,7 @@ static void meetings()
     CHECK(found_in(SEEDS, [] { return wrong(reads_absent_lane, 32, one) && fault_says("not in mask"); }) == SEEDS);
 }
 
-#ifndef EMULATE_TSAN /* which ends the program at a race */
+#ifndef EMULATE_TSAN /* which says more of a race; see below */
 static void missing_barriers()
 {
     CHECK(found_in(SEEDS, [] { return wrong(sum<true>, 64, sum_of_ones); }) == 0);
@@ -244,11 +257,38 @@ static void wild_pointers()
 }
 #endif
 
+#ifdef EMULATE_TSAN
+static void races()
+{
+    for (uint64_t seed = 0; seed < 4; seed++) {
+        const auto within = [seed](const std::function<void()> &act) {
+            return [seed, act] {
+                emulate()->seed = seed;
+                emulate()->threads = 2;
+                act();
+            };
+        };
+        dies("data race", within([] { wrong(sum<false>, 64, sum_of_ones); }));
+        dies("data race", within([] { wrong(no_syncwarp, 32, neighbour); }));
+        dies("data race", within([] { wrong(shuffle_for_a_barrier, 32, neighbour); }));
+        dies("data race", within([] {
+                 float *p;
+                 DONE(cudaMalloc(&p, 1024));
+                 DONE(kn_launch(blocks_meet, 16, 64, 0, nullptr, p));
+                 cudaDeviceSynchronize();
+             }));
+    }
+}
+#endif
+
 const Case fault_cases[] = {
     {"barriers and warps that diverge", meetings},
 #ifndef EMULATE_TSAN
     {"missing barriers", missing_barriers},
     {"wild pointers in kernels", wild_pointers},
+#endif
+#ifdef EMULATE_TSAN
+    {"races", races},
 #endif
     {"missing waits for copies", missing_waits},
     {"shared memory beyond its end", shared_memory},
