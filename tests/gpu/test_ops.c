@@ -84,9 +84,6 @@ int main(int argc, char **argv)
 {
     const char *name = "cuda", *type = NULL, *why = NULL;
     static compare c;
-#ifdef GPU_TESTS_QUICK
-    c.quick = true;
-#endif
     bool usage = false;
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : NULL;
