@@ -179,19 +179,6 @@ static __global__ void follows_null(float *o)
     }
 }
 
-static __global__ void shuffle_for_a_barrier(float *o)
-{
-    SHARED(float, s, [32]);
-    s[threadIdx.x] = (float)threadIdx.x;
-    const float v = __shfl_xor_sync(~0u, 1.0f, 1);
-    o[threadIdx.x] = v * s[threadIdx.x ^ 1];
-}
-
-static __global__ void blocks_meet(float *o)
-{
-    o[threadIdx.x] += 1;
-}
-
 static void meetings()
 {
     CHECK(found_in(SEEDS, [] { return wrong(leaves_early, 64, one) && fault_says("took different ways"); }) == SEEDS);
@@ -258,6 +245,19 @@ static void wild_pointers()
 #endif
 
 #ifdef EMULATE_TSAN
+static __global__ void shuffle_for_a_barrier(float *o)
+{
+    SHARED(float, s, [32]);
+    s[threadIdx.x] = (float)threadIdx.x;
+    const float v = __shfl_xor_sync(~0u, 1.0f, 1);
+    o[threadIdx.x] = v * s[threadIdx.x ^ 1];
+}
+
+static __global__ void blocks_meet(float *o)
+{
+    o[threadIdx.x] += 1;
+}
+
 static void races()
 {
     for (uint64_t seed = 0; seed < 4; seed++) {
