@@ -124,6 +124,32 @@ static int score_and_sample(job *j)
     return rc;
 }
 
+/* A network of a flat array, which changes. */
+static int score_what_changes(job *j)
+{
+    const golden *g = j->g;
+    const size_t count = g->checkpoint->layout.count;
+    float *params = malloc(count * sizeof(*params));
+    assert_non_null(params);
+    memcpy(params, g->checkpoint->params, count * sizeof(*params));
+    const sm_numbers numbers = {.params = params};
+    sm_network *network;
+    int rc = sm_network_new(&network, j->device, j->dtype, &g->checkpoint->layout, &numbers, false, &j->error);
+    sm_workspace *w = rc == SM_OK ? sm_workspace_new(network, SM_KEEP_NOTHING) : NULL;
+    for (int i = 0; rc == SM_OK && i < 2; i++) {
+        rc = sm_score(network, w, g->groups, g->group_count, g->logps, NULL, &j->error);
+        note(&j->made, g->logps[0], g->groups[0].completions[0].count * sizeof(float));
+        for (size_t k = 0; k < count; k++)
+            params[k] *= 1.125f;
+        if (rc == SM_OK)
+            rc = sm_network_refresh(network, &j->error);
+    }
+    sm_workspace_free(w);
+    sm_network_free(network);
+    free(params);
+    return rc;
+}
+
 /* --- training --- */
 
 static int slopes(void *context, const float *const *logps, float *const *d_logps)
@@ -294,6 +320,8 @@ static int train_reward(job *j, bool frozen)
 static int everything(job *j)
 {
     int rc = score_and_sample(j);
+    if (rc == SM_OK)
+        rc = score_what_changes(j);
     if (rc == SM_OK)
         rc = train(j);
     for (int frozen = 0; rc == SM_OK && frozen < 2; frozen++)
