@@ -10,4 +10,12 @@ for seed in ${SEEDS:-5}; do
         exit 1
     }
     echo "seed $seed: $(tail -n 1 "$log")"
+    for products in own timed; do # the other ways of multiplying matrices
+        EMULATED_CUDA="seed=$seed${EMULATED_CUDA:+,$EMULATED_CUDA}" SLUICE_CUDA_PRODUCTS=$products \
+            tests/cuda/test_ops --quick --only products >"$log" 2>&1 || {
+            cat "$log"
+            echo "FAIL with seed $seed, SLUICE_CUDA_PRODUCTS=$products"
+            exit 1
+        }
+    done
 done
