@@ -56,7 +56,9 @@ static void write_best_of(FILE *out, const rp_run *run)
                  (long long)line->iteration);
         snprintf(cells[0], sizeof cells[0], "%lld", (long long)line->step);
         snprintf(cells[1], sizeof cells[1], "%.1f", 100 * right);
-        snprintf(cells[2], sizeof cells[2], isnan(oracle) ? "" : "%.1f", 100 * oracle);
+        cells[2][0] = '\0';
+        if (!isnan(oracle))
+            snprintf(cells[2], sizeof cells[2], "%.1f", 100 * oracle);
         snprintf(cells[3], sizeof cells[3], "%.3f", rp_number(line, "kl", ""));
         if (rows++ == 0)
             begin_table(out, sizeof titles / sizeof *titles, titles, NULL);
