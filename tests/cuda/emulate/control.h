@@ -1,7 +1,8 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0
  *
  * What a test can ask of the emulated device, and see of it. The same settings are read from the environment when the
- * first call is made: EMULATED_CUDA="seed=3,memory=64M,fail_launch=12,launch_error=700". */
+ * first call is made: EMULATED_CUDA="seed=3,memory=64M,fail_launch=12,launch_error=700".
+ * EMULATED_CUDA_COUNTS=FILE: when the program ends, a line with the counts is appended. */
 #ifndef EMULATE_CONTROL_H
 #define EMULATE_CONTROL_H
 

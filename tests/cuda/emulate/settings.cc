@@ -70,6 +70,25 @@ static void read_environment()
     }
 }
 
+/* EMULATED_CUDA_COUNTS=FILE: what is left of a program that used a device, when it ends. */
+static struct Counts {
+    ~Counts()
+    {
+        const char *name = getenv("EMULATED_CUDA_COUNTS");
+        FILE *file = name != nullptr && rt.begun ? fopen(name, "a") : nullptr;
+        if (file == nullptr) {
+            return;
+        }
+        const emulate_counts c = emulate_count();
+        fprintf(
+            file,
+            "contexts %d streams %d events %d allocations %d pinned %d bytes %zu most %zu launches %llu graphs %llu\n",
+            c.contexts, c.streams, c.events, c.allocations, c.pinned, c.bytes, c.most, (unsigned long long)c.launches,
+            (unsigned long long)c.graph_launches);
+        fclose(file);
+    }
+} counts;
+
 Call::Call()
 {
     pthread_mutex_lock(&lock);

@@ -1,0 +1,104 @@
+#!/bin/sh
+# Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0
+# Plugins with CUDA kernels of their own, as `sluice new-plugin --cuda` writes them, built for the emulated runtime (and by
+# nvcc where it is): two of them, models and a trainer in one run share one context and leave nothing behind; what goes
+# wrong is said with the stage's name, and the run can be resumed.
+set -u
+[ -f "$SLUICE_BUILD/tests/cuda/plugins/cuda.so" ] || { echo "skipped: there is no emulated device (no C++ compiler)"; exit 77; }
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+passed=0 failed=0
+ok() { passed=$((passed + 1)); echo "ok: $*"; }
+bad() { failed=$((failed + 1)); echo "not ok: $*"; tail -n 15 log err 2>/dev/null; }
+unset MAKEFLAGS MFLAGS MAKELEVEL EMULATED_CUDA SLUICE_CUDA_WAIT SLUICE_CUDA_MEMORY
+PKG_CONFIG_PATH=$SLUICE_BUILD
+SLUICE_STORE=off
+export PKG_CONFIG_PATH SLUICE_BUILD SLUICE_STORE
+sluice=$SLUICE_BUILD/sluice
+nvcc=$SLUICE_SOURCE/tests/cuda/nvcc
+cd "$work" || exit 1
+
+for kind in judge regularizer; do
+    "$sluice" new-plugin --cuda $kind ann/my-$kind >out 2>err || { bad "new-plugin --cuda $kind"; continue; }
+    grep -rn '@[A-Z]*@' my-$kind >log && bad "$kind: a mark is left in what was written"
+    (cd my-$kind && make -s NVCC=no-such-nvcc) >log 2>&1
+    grep -q 'install the CUDA toolkit' log && ok "$kind: what is missing is said" || bad "$kind: what is missing is said"
+    (cd my-$kind && make -s NVCC="$nvcc" CFLAGS=-Wall,-Wextra,-Werror) >log 2>&1 && ok "$kind is built for the emulated runtime" ||
+        bad "$kind is built for the emulated runtime"
+done
+"$sluice" new-plugin --cuda loss ann/x >out 2>err && bad "no kernels for a loss" || grep -q 'a judge or a regularizer' err && ok "no kernels for a loss"
+
+# Without the backend: the plugin is there, and says what is missing.
+(cd my-judge && SLUICE_PLUGIN_PATH=$PWD "$sluice" run pipeline.cfg --out ../none --set runtime.device=cpu) >log 2>err
+if [ -f "$SLUICE_BUILD/plugins/cuda.so" ]; then
+    grep -q "no GPU" err && ok "without a GPU" || ok "without a GPU (there is one)"
+else
+    grep -q "stage 'mine'.*built without CUDA" err && ok "without CUDA" || bad "without CUDA"
+fi
+
+SLUICE_PLUGIN_PATH=$work/my-judge:$work/my-regularizer:$SLUICE_BUILD/tests/cuda/plugins
+export SLUICE_PLUGIN_PATH
+(cd my-judge && make -s check NVCC="$nvcc" SLUICE="$sluice") >log 2>&1 && ok "judge: make check" || bad "judge: make check"
+
+# --- one run: a sampler, two plugins with kernels, models that judge, a trainer ----------------------------------------
+cat >both.cfg <<END
+sluice = 1;
+name   = "both";
+seed   = 1;
+models = { policy = { path = "$SLUICE_SOURCE/models/embedded"; }; other = { path = "$SLUICE_SOURCE/models/embedded-judge"; }; };
+phases = (
+  { name = "first"; stages = (
+      { name = "questions"; use = "tasks";   count = 4; },
+      { name = "answers";   use = "sampler"; from = "questions"; model = "policy"; n = 3; max_tokens = 12; },
+      { name = "copied";    use = "ann/my-judge"; from = "answers"; n = 1; } ); },
+  { name = "second"; stages = (
+      { name = "preferences"; use = "tasks"; count = 8; form = "preference"; },
+      { name = "overlap"; use = "ann/my-judge"; from = "preferences"; n = 1; },
+      { name = "own";     use = "judge-implicit"; from = "overlap"; model = "policy"; reference = "other"; },
+      { name = "trust";   use = "ann/my-regularizer"; from = "own"; by = "own"; },
+      { name = "train";   use = "trainer"; from = "trust"; model = "policy"; loss = "dpo"; lr = 1e-5; batch = 8; } ); } );
+END
+count() { sed -n "\$s/.*\\b$1 \\([0-9]*\\).*/\\1/p" counts; }
+EMULATED_CUDA_COUNTS=$work/counts "$sluice" run both.cfg --out both --quiet >log 2>err && ok "two plugins, models and a trainer in one run" ||
+    bad "two plugins, models and a trainer in one run"
+if [ "$(count contexts)" = 1 ]; then ok "one context"; else bad "contexts: $(cat counts)"; fi
+if [ "$(count allocations)$(count pinned)$(count streams)$(count events)" = 0000 ]; then ok "nothing is left behind"; else bad "left behind: $(cat counts)"; fi
+if [ "$(count graphs)" -gt 0 ]; then ok "decoding steps were graphs"; else bad "no graphs: $(cat counts)"; fi
+grep -q '"stage":"trust".*"pairs":8' both/metrics.jsonl && ok "all pairs were weighed" || bad "all pairs were weighed"
+grep -q 'were not freed' both/log.txt && bad "memory was not freed" || ok "memory was freed"
+
+sed 's/use = "ann\/my-judge"; from = "answers"; n = 1;/& isolate = true;/' both.cfg >isolated.cfg
+"$sluice" check isolated.cfg >log 2>err && bad "isolate is refused" || grep -q 'cannot run in a process of its own' err && ok "isolate is refused"
+
+# --- what goes wrong ----------------------------------------------------------------------------------------------------
+# A launch with a block too large is told of with the stage that made it.
+mkdir wrong && cp my-judge/* wrong && rm -f wrong/*.so
+sed -i 's/<<<count, 128/<<<count, 4096/' wrong/my-judge.cu
+(cd wrong && make -s NVCC="$nvcc") >log 2>&1 || bad "the wrong judge is built"
+SLUICE_PLUGIN_PATH=$work/wrong:$work/my-regularizer:$SLUICE_BUILD/tests/cuda/plugins "$sluice" run both.cfg --out wrong-run --quiet >log 2>err &&
+    bad "a refused launch ends the run"
+grep -q "stage 'copied'.*CUDA error pending" err && ok "a refused launch is told of with its stage" || bad "a refused launch is told of with its stage"
+
+# An illegal address in the middle: the stage is named, and the run goes on where it was.
+EMULATED_CUDA=fail_launch=100 SLUICE_CUDA_WAIT=1 "$sluice" run both.cfg --out broken --quiet >log 2>err && bad "a device that fails ends the run"
+grep -q "stage '.*illegal memory access" err && ok "a device that fails is told of with a stage" || bad "a device that fails is told of with a stage"
+if [ "$(wc -l <err)" = 1 ]; then ok "in one line"; else bad "in one line"; fi
+"$sluice" run both.cfg --out broken --quiet >log 2>err && ok "the run is resumed" || bad "the run is resumed"
+cmp -s both/metrics.jsonl broken/metrics.jsonl && ok "and ends with the same numbers" || bad "and ends with the same numbers"
+
+# Little memory: the sampler makes do with less, or says the numbers; then nothing is lost.
+SLUICE_CUDA_MEMORY=8M "$sluice" run both.cfg --out little --quiet >log 2>err
+grep -q 'out of memory.*asked for.*in use by this run.*SLUICE_CUDA_MEMORY allows 8.0 MiB' err && ok "out of memory: the numbers" || bad "out of memory: the numbers"
+"$sluice" run both.cfg --out little --quiet >log 2>err && ok "with more memory it goes on" || bad "with more memory it goes on"
+
+# --- nvcc ---------------------------------------------------------------------------------------------------------------
+real=$(PATH=$PATH:/usr/local/cuda/bin command -v nvcc 2>/dev/null) || real=
+if [ -n "$real" ]; then
+    for kind in judge regularizer; do
+        (cd my-$kind && make -s clean && make -s NVCC="$real" NVCCFLAGS='-O1 -arch=sm_80 --Werror all-warnings' CFLAGS=-Wall,-Wextra,-Werror) >log 2>&1 &&
+            ok "$kind is built by nvcc" || bad "$kind is built by nvcc"
+        [ "$(nm -D --defined-only my-$kind/my-$kind.so | awk '{ print $3 }')" = sluice_plugin_entry ] && ok "$kind exports its entry alone" || { nm -D --defined-only my-$kind/my-$kind.so >log; bad "$kind exports more than its entry"; }
+    done
+fi
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]
