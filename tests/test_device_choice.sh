@@ -1,7 +1,7 @@
 #!/bin/sh
 # Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0
 # runtime.device: which device computes, what is said where there is none, and a run whose device breaks. In place of a
-# GPU stands tests/plugins/far_backend.c, which a folder of plugins brings.
+# GPU stands tests/plugins/far_backend.c.
 set -u
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -9,8 +9,14 @@ passed=0 failed=0
 ok() { passed=$((passed + 1)); echo "ok: $*"; }
 bad() { failed=$((failed + 1)); echo "not ok: $*"; }
 cd "$work" || exit 1
-mkdir plugins
-cp "$SLUICE_BUILD/tests/plugins/far_backend.so" plugins/
+# The program away from its plugins, and two folders of them: all but CUDA's, and with the test's in its place.
+cp "$SLUICE_BUILD/sluice" .
+for folder in without with; do
+    mkdir $folder
+    ln -s "$SLUICE_BUILD"/plugins/*.so $folder/
+    rm -f $folder/cuda.so
+done
+ln -s "$SLUICE_BUILD/tests/plugins/far_backend.so" with/
 cat >small.cfg <<END
 sluice = 1; name = "small"; seed = 5;
 models = { policy = { path = "$SLUICE_SOURCE/models/embedded"; dtype = "float32"; }; };
@@ -25,8 +31,8 @@ phases = ( { name = "p"; stages = (
 ); } );
 END
 # sluice with the backend, and without.
-with() { SLUICE_PLUGIN_PATH="$work/plugins" "$SLUICE_BUILD/sluice" "$@"; }
-without() { "$SLUICE_BUILD/sluice" "$@"; }
+with() { SLUICE_PLUGIN_PATH="$work/with" ./sluice "$@"; }
+without() { SLUICE_PLUGIN_PATH="$work/without" ./sluice "$@"; }
 # says TEXT: what the last command wrote has it.
 says() { grep -qF -- "$1" out && ok "$2" || bad "$2: $(cat out)"; }
 
@@ -38,7 +44,7 @@ cmp cpu/models/policy@1/model.safetensors far/models/policy@1/model.safetensors 
 for stage in answers own pairs again; do
     # what a stage made, without what its header says of the run
     for run in cpu far; do
-        "$SLUICE_BUILD/sluice" cat "$run/streams/p-1/$stage.zst" >"$run.$stage" 2>&1 || bad "cat: $(cat "$run.$stage")"
+        without cat "$run/streams/p-1/$stage.zst" >"$run.$stage" 2>&1 || bad "cat: $(cat "$run.$stage")"
     done
     cmp -s "cpu.$stage" "far.$stage" && ok "the same records of '$stage'" || bad "other records of '$stage'"
 done
