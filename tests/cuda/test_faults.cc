@@ -6,6 +6,9 @@
 
 #include "kernels/cuda/ptx.cuh"
 
+/* A sanitizer ends the process before some of these could say anything. */
+#pragma GCC diagnostic ignored "-Wunused-function"
+
 enum { SEEDS = 8 };
 
 /* Runs a kernel of one block over 256 floats, all 1; says whether it was refused, or its result is not what wanted
@@ -38,6 +41,11 @@ static float one(int)
 static float neighbour(int i)
 {
     return (float)(i ^ 1);
+}
+
+static float sum_of_sums(int)
+{
+    return 256 * 256;
 }
 
 static float sum_of_ones(int)
@@ -109,6 +117,28 @@ template <bool BARRIER> static __global__ void sum(float *o)
         __syncthreads();
     }
     o[threadIdx.x] = part[0] + part[1];
+}
+
+/* Sums twice in the same memory; without the barrier a warp may write its second part while another reads the first. */
+template <bool BARRIER> static __global__ void sums_again(float *o)
+{
+    SHARED(float, part, [8]);
+    float v = 1;
+    for (int i = 0; i < 2; i++) {
+        v = warp_sum(v);
+        if (BARRIER) {
+            __syncthreads();
+        }
+        if (threadIdx.x % 32 == 0) {
+            part[threadIdx.x / 32] = v;
+        }
+        __syncthreads();
+        v = 0;
+        for (int k = 0; k < 8; k++) {
+            v += part[k];
+        }
+    }
+    o[threadIdx.x] = v;
 }
 
 static __global__ void reads_what_nobody_wrote(float *o)
@@ -193,6 +223,8 @@ static void missing_barriers()
 {
     CHECK(found_in(SEEDS, [] { return wrong(sum<true>, 64, sum_of_ones); }) == 0);
     CHECK(found_in(SEEDS, [] { return wrong(sum<false>, 64, sum_of_ones); }) >= 4);
+    CHECK(found_in(SEEDS, [] { return wrong(sums_again<true>, 256, sum_of_sums); }) == 0);
+    CHECK(found_in(SEEDS, [] { return wrong(sums_again<false>, 256, sum_of_sums); }) >= 4);
     CHECK(found_in(SEEDS, [] { return wrong(no_syncwarp, 32, neighbour); }) == SEEDS);
     CHECK(found_in(SEEDS, [] { return wrong(reads_what_nobody_wrote, 64, one); }) == SEEDS);
 }

@@ -16,7 +16,8 @@ extern "C" {
 
 typedef struct emulate_settings {
     /* The order of threads, blocks and streams, and when copies land. 0: threads in rising order, everything as late as
-     * it may happen; 1: falling order, work done at once where it may be; others at random. */
+     * it may happen; 1: one warp far ahead of the others, work done at once where it may be; others at random, even
+     * ones with changing warps far ahead. */
     uint64_t seed;
     int threads;    /* of the processor, that run blocks; more than one finds races between blocks (TSan) */
     bool fatal;     /* a fault found in a kernel ends the process (the default), or else the call that waits fails */

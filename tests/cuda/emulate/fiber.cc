@@ -157,6 +157,13 @@ QUIET static void deadlock(Worker *w)
     fail("deadlock, the threads took different ways%s", where);
 }
 
+QUIET static void swap(int *ready, unsigned i, unsigned j)
+{
+    const int t = ready[i % MAX_THREADS];
+    ready[i % MAX_THREADS] = ready[j % MAX_THREADS];
+    ready[j % MAX_THREADS] = t;
+}
+
 /* The fiber that runs next, taken from the queue; nullptr when all have ended. */
 QUIET static Fiber *choose(Worker *w)
 {
@@ -168,15 +175,17 @@ QUIET static Fiber *choose(Worker *w)
         }
         return nullptr;
     }
-    if (w->seed == 1) {
-        return &w->fiber[ready[--w->tail % MAX_THREADS]];
+    if (w->seed % 2 == 1 ? w->seed == 1 : w->seed > 1) {
+        /* The latest first, so that one warp runs far ahead of the others; even seeds now and then change the warp. */
+        const unsigned last = --w->tail;
+        if (w->seed > 1 && random_bits() % 16 == 0) {
+            swap(ready, last, w->head + (unsigned)(random_bits() % count));
+        }
+        return &w->fiber[ready[last % MAX_THREADS]];
     }
     const unsigned h = w->head++;
     if (w->seed > 1) {
-        const unsigned j = h + (unsigned)(random_bits() % count);
-        const int t = ready[h % MAX_THREADS];
-        ready[h % MAX_THREADS] = ready[j % MAX_THREADS];
-        ready[j % MAX_THREADS] = t;
+        swap(ready, h, h + (unsigned)(random_bits() % count));
     }
     return &w->fiber[ready[h % MAX_THREADS]];
 }
