@@ -42,28 +42,31 @@ static double now(void)
 
 /* --- memory --- */
 
+/* A block of random numbers, over and over. */
 static area area_new(roofline *r, size_t n, size_t element)
 {
     const kn_ops *o = r->ops;
+    const size_t block = n < (size_t)1 << 20 ? n : (size_t)1 << 20;
     area a = {.bytes = (n * element + 255) / 256 * 256};
     a.slots = r->spread / a.bytes + 1;
     a.at = o->alloc(r->device, a.bytes * a.slots);
-    float *x = malloc((n ? n : 1) * sizeof(*x));
-    void *wide = element == sizeof(float) ? a.at : o->alloc(r->device, n * sizeof(float) + 1);
+    float *x = malloc((block ? block : 1) * sizeof(*x)), *wide = o->alloc(r->device, (block + 1) * sizeof(*wide));
     if (!a.at || !x || !wide)
         fail("out of memory");
     uint32_t state = (uint32_t)n;
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < block; i++) {
         state = state * 1664525u + 1013904223u;
         x[i] = (float)(state >> 8) * 0x1p-23f - 1.0f;
     }
-    int status = o->write(r->device, wide, x, n * sizeof(float));
-    if (status == KN_OK && wide != a.at)
-        status = o->to_bf16(r->device, (uint16_t *)(void *)a.at, wide, n);
-    for (size_t i = 1; i < a.slots && status == KN_OK; i++)
-        status = o->copy(r->device, a.at + i * a.bytes, a.at, n * element);
-    if (wide != a.at)
-        o->free(r->device, wide);
+    int status = o->write(r->device, wide, x, block * sizeof(float));
+    if (status == KN_OK && element == sizeof(float))
+        status = o->copy(r->device, a.at, wide, block * sizeof(float));
+    else if (status == KN_OK)
+        status = o->to_bf16(r->device, (uint16_t *)(void *)a.at, wide, block);
+    const size_t all = a.bytes * a.slots;
+    for (size_t done = block * element; done > 0 && done < all && status == KN_OK; done *= 2)
+        status = o->copy(r->device, a.at + done, a.at, done < all - done ? done : all - done);
+    o->free(r->device, wide);
     free(x);
     if (status != KN_OK)
         fail("cannot fill memory of the device");
