@@ -36,7 +36,14 @@ static void host_log(const sluice_host *host, int level, const char *format, va_
     log_lines++;
 }
 
-static const sluice_host_api host_api = {.size = sizeof(host_api), .verror = host_error, .vlog = host_log};
+/* No other service: no backend but the processor's. */
+static const void *host_service(const sluice_host *host, const char *id)
+{
+    return NULL;
+}
+
+static const sluice_host_api host_api = {
+    .size = sizeof(host_api), .verror = host_error, .vlog = host_log, .service = host_service};
 static const sluice_host host = {&host_api};
 
 /* --- the service ----------------------------------------------------------------------------------------------------
