@@ -31,7 +31,16 @@ static void host_log(const sluice_host *host, int level, const char *format, va_
     (void)host, (void)level, (void)format, (void)args;
 }
 
-static const sluice_host_api host_api = {.size = sizeof host_api, .verror = host_error, .vlog = host_log};
+/* No backend: the processor computes. */
+static const void *host_service(const sluice_host *host, const char *id)
+{
+    (void)host;
+    (void)id;
+    return NULL;
+}
+
+static const sluice_host_api host_api = {
+    .size = sizeof host_api, .verror = host_error, .vlog = host_log, .service = host_service};
 static const sluice_host host = {&host_api};
 static const sluice_model_service *service;
 static void *state_of_service;
