@@ -1,6 +1,6 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * How fast streams are written and read, beside libzstd on the same bytes in the same run: one thread each, best of
+ * How fast streams are written and read, beside libzstd on the same bytes in the same run: processor time, best of
  * some rounds. doc/results/streams.md has figures.
  *
  *     bench-stream [FOLDER [MEGABYTES]]
@@ -43,7 +43,7 @@ static void need(bool good, const char *what)
 static double now(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 

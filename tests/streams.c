@@ -3,7 +3,7 @@
 
 #include <unistd.h>
 
-const sl_limits small_chunks = {400, 1000};
+const sl_limits small_chunks = {.least = 400, .most = 1000};
 const sl_stream_info test_info = {SL_STREAM_SCHEMA, "sampler", {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}};
 
 static char folder[64];

@@ -11,9 +11,9 @@
  * reads the file, and records that came too early wait in the journal. What grows: 48 bytes a chunk (a tenth of a byte
  * for a record of 1 KB), and 24 bytes for each record that waits for an earlier one.
  *
- * What survives: a record is in the journal a hundredth of a second after sl_stream_append, or in the file, so the end of
- * the process (kill -9) loses what came in that time at most. The disk is waited for (fsync) only by sl_stream_close, before the file gets its name: after a power failure
- * there is the whole stream or none.
+ * What survives: a record is in the journal a hundredth of a second after sl_stream_append, or in the file, so the end
+ * of the process (kill -9) loses what came in that time at most. The disk is waited for (fsync) only by
+ * sl_stream_close, before the file gets its name: after a power failure there is the whole stream or none.
  */
 #ifndef SL_STREAM_H
 #define SL_STREAM_H

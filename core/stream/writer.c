@@ -86,7 +86,7 @@ static int open_part(const char *part, char *error, size_t error_size)
 int sl_stream_create(const char *path, const sl_stream_info *info, sl_stream_writer **out, char *error,
                      size_t error_size)
 {
-    static const sl_limits limits = {SL_CHUNK_LEAST, SL_CHUNK_MOST};
+    static const sl_limits limits = {.least = SL_CHUNK_LEAST, .most = SL_CHUNK_MOST};
     return sl_stream_create_limited(path, info, &limits, out, error, error_size);
 }
 
