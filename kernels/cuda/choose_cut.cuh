@@ -64,7 +64,7 @@ template <class F> KDEV void each_of(const choose_view &v, const choose_part &pa
         });
 }
 
-/* Sums over the threads before this one, of two numbers. */
+/* Sums over the threads before this one, of two numbers. A barrier follows before it is called again. */
 KDEV void scan_block(mass_t &a, unsigned &b)
 {
     SHARED(mass_t, part, [CHOOSE_THREADS / 32]);
@@ -81,7 +81,6 @@ KDEV void scan_block(mass_t &a, unsigned &b)
             b += other_count;
         }
     }
-    __syncthreads(); /* an earlier call may still be reading */
     if (lane == 31) {
         part[warp] = a;
         part_count[warp] = b;
@@ -95,11 +94,10 @@ KDEV void scan_block(mass_t &a, unsigned &b)
     }
 }
 
-/* --- the histogram --- */
+/* --- the histogram; who reads it ends with a barrier, so that it may be cleared at once --- */
 
 KDEV void clear_bins(choose_room *room)
 {
-    __syncthreads(); /* who still reads it */
     for (unsigned b = threadIdx.x; b < BINS; b += CHOOSE_THREADS)
         room->count[b] = room->low[b] = room->high[b] = 0;
     __syncthreads();
@@ -185,7 +183,6 @@ KDEV unsigned count_bins(const choose_room *room, unsigned last, mass_t &mass)
 /* Lists the part's tokens, at most LIST, the first rank first; returns how many. */
 KDEV unsigned list_part(choose_room *room, choose_found *found, const choose_view &v, const choose_part &part)
 {
-    __syncthreads(); /* who still reads `found` */
     if (threadIdx.x == 0)
         found->listed = 0;
     __syncthreads();
