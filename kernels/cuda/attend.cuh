@@ -63,7 +63,7 @@ KDEV void attend_load_keys(attend_bf16 *tile, const attend_bf16 *from, const att
     const int column = thread % (D / 8) * 8;
     if (thread >= lanes::WORKING)
         return;
-#pragma unroll 4 /* all addresses at once would take too many registers */
+#pragma unroll
     for (int n = 0; n < (ROWS + lanes::PASS - 1) / lanes::PASS; n++) {
         const int r = thread / (D / 8) + n * lanes::PASS;
         if (ROWS % lanes::PASS != 0 && r >= ROWS)
@@ -111,7 +111,7 @@ KDEV void attend_product(float (&s)[MT][N / 8][4], const attend_bf16 *a, const a
 {
     const attend_bf16 *const at_a = a + (lane & 15) * attend_pitch<D>() + (lane >> 4) * 8;
     const attend_bf16 *const at_b = b + ((lane & 7) + (lane >> 4) * 8) * attend_pitch<D>() + ((lane >> 3) & 1) * 8;
-#pragma unroll
+#pragma unroll 2 /* more fragments on the way would take too many registers */
     for (int k = 0; k < D / 16; k++) {
         uint32_t fa[MT][4];
 #pragma unroll
@@ -293,24 +293,21 @@ KDEV void attend_soften(float (&s)[MT][BN / 8][4], float (&o)[MT][D / 8][4], att
         }
 }
 
-/* Keys that a row does not see get no weight. m0: the first of the warp's rows of count · group, m1: the first that is
- * no row of the sequence. Positions are computed here, for few tiles need them. */
-template <int MT, int BN>
-KDEV void attend_hide(float (&s)[MT][BN / 8][4], uint32_t before, uint32_t m0, uint32_t m1, int j0,
-                      const attend_shape &a, int lane)
+/* Keys that a row does not see get no weight. at(r): the position of the warp's row r. */
+template <int MT, int BN, class P>
+KDEV void attend_hide(float (&s)[MT][BN / 8][4], P at, int j0, const attend_shape &a, int lane)
 {
 #pragma unroll
     for (int m = 0; m < MT; m++)
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            const uint32_t row = m0 + (uint32_t)(m * 16 + (lane >> 2) + 8 * i);
-            const int at = (int)(before + (row < m1 ? row : m1 - 1) / a.group), first = attend_first_key(a, at);
+            const int last = at(m * 16 + (lane >> 2) + 8 * i), first = attend_first_key(a, last);
 #pragma unroll
             for (int n = 0; n < BN / 8; n++)
 #pragma unroll
                 for (int e = 0; e < 2; e++) {
                     const int j = j0 + n * 8 + (lane & 3) * 2 + e;
-                    if (j < first || j > at)
+                    if (j < first || j > last)
                         s[m][n][2 * i + e] = -INFINITY;
                 }
         }

@@ -51,6 +51,7 @@ __global__ void __launch_bounds__(THREADS)
                         attend_shape a)
 {
     constexpr int BM = WARPS * MT * 16, PITCH = D + 8;
+    SHARED(int, position, [BM]); /* of each row: not in registers, for few tiles of keys need it */
     DYN_SHARED(attend_bf16, memory);
     attend_bf16 *const tile_q = memory, *const tile_d = tile_q + BM * PITCH, *const tile_v = tile_d + BM * PITCH,
                        *const tile_k = tile_v + BN * PITCH;
@@ -63,6 +64,9 @@ __global__ void __launch_bounds__(THREADS)
     const attend_span span = attend_span_of(a, s, tile.first, m1);
     const attend_bf16 *const k = (const attend_bf16 *)keys.first + kv * a.head_dim, *const v = k + keys.values;
     const int at_first = (int)(s.before + tile.first / a.group), at_last = (int)span.end - 1;
+    static_assert(BM <= THREADS, "a thread fills in one position");
+    if (thread < BM)
+        position[thread] = (int)(s.before + (tile.first + (uint32_t)thread) / a.group);
 
     uint32_t j0 = span.first / BN * BN;
     attend_load_queries<BM, D, THREADS>(tile_q, qkv + head * a.head_dim, a.width, s, a.group, tile.first, rows,
@@ -105,7 +109,8 @@ __global__ void __launch_bounds__(THREADS)
         cp_async_commit();
         attend_change_all(p, a);
         if ((int)j0 + BN - 1 > at_first || (int)j0 < attend_first_key(a, at_last))
-            attend_hide<MT, BN>(p, s.before, m0, m1, (int)j0, a, lane);
+            attend_hide<MT, BN>(
+                p, [&](int row) { return position[warp * MT * 16 + row]; }, (int)j0, a, lane);
 #pragma unroll
         for (int m = 0; m < MT; m++)
 #pragma unroll
@@ -140,14 +145,23 @@ __global__ void __launch_bounds__(THREADS)
 template <int BM> struct query_figures {
     float lse[BM], dot[BM];
     int at[BM];
+    int first, limit, masked; /* of attend_walk; whether some query does not see some key of the block */
 };
 
-template <int BM>
+template <int BM, int BN>
 KDEV void load_figures(query_figures<BM> *to, const float *lse, const float *dots, const attend_walk &w, uint32_t head,
                        const attend_shape &a, int thread)
 {
     if (thread >= BM)
         return;
+    if (thread == 0) {
+        const uint32_t last = (w.m + BM < w.end ? w.m + BM : w.end) - 1;
+        const int at_first = (int)(w.s.before + w.m / a.group), at_last = (int)(w.s.before + last / a.group);
+        const int high = w.first + BN - 1;
+        to->first = w.first;
+        to->limit = w.limit;
+        to->masked = w.first < 0 || high > w.limit || high > at_first || w.first < attend_first_key(a, at_last);
+    }
     const uint32_t m = w.m + (uint32_t)thread, i = m / a.group;
     const size_t from = (size_t)(w.s.row + i) * a.heads + head + m % a.group;
     const bool in = m < w.end;
@@ -156,11 +170,13 @@ KDEV void load_figures(query_figures<BM> *to, const float *lse, const float *dot
     to->at[thread] = (int)(w.s.before + i);
 }
 
-/* Scores of keys (rows) and queries (columns): those that a query does not see become -infinity. */
+/* Scores of keys (rows, from key0 of the block on) and queries (columns): those that a query does not see become
+ * -infinity. */
 template <int MT, int BM>
-KDEV void hide_transposed(float (&s)[MT][BM / 8][4], const query_figures<BM> &q, int first, int limit,
-                          const attend_shape &a, int lane)
+KDEV void hide_transposed(float (&s)[MT][BM / 8][4], const query_figures<BM> &q, int key0, const attend_shape &a,
+                          int lane)
 {
+    const int first = q.first + key0, limit = q.limit;
 #pragma unroll
     for (int n = 0; n < BM / 8; n++)
 #pragma unroll
@@ -209,7 +225,7 @@ __global__ void __launch_bounds__(THREADS *PARTS)
         attend_load_queries<BM, D, ALL>(tile_q, q, a.width, now.s, a.group, now.m, now.end, a.head_dim, thread);
         attend_load_queries<BM, D, ALL>(tile_d, d, a.heads * a.head_dim, now.s, a.group, now.m, now.end, a.head_dim,
                                         thread);
-        load_figures<BM>(&figures[0], lse, dots, now, head, a, thread);
+        load_figures<BM, BN>(&figures[0], lse, dots, now, head, a, thread);
     }
     cp_async_commit();
 
@@ -219,9 +235,6 @@ __global__ void __launch_bounds__(THREADS *PARTS)
     for (int round = 0; more; round++) {
         const attend_bf16 *const now_q = tile_q + (round & 1) * BM * PITCH;
         const query_figures<BM> &figure = figures[round & 1];
-        const int first = now.first, limit = now.limit;
-        const uint32_t last = (now.m + BM < now.end ? now.m + BM : now.end) - 1;
-        const int at_first = (int)(now.s.before + now.m / a.group), at_last = (int)(now.s.before + last / a.group);
         now.m += BM;
         more = now.m < now.end || attend_next_viewer(now, b, viewers, all, a);
         cp_async_wait<0>();
@@ -229,7 +242,7 @@ __global__ void __launch_bounds__(THREADS *PARTS)
         if (more) {
             attend_load_queries<BM, D, ALL>(tile_q + (~round & 1) * BM * PITCH, q, a.width, now.s, a.group, now.m,
                                             now.end, a.head_dim, thread);
-            load_figures<BM>(&figures[~round & 1], lse, dots, now, head, a, thread);
+            load_figures<BM, BN>(&figures[~round & 1], lse, dots, now, head, a, thread);
         }
         cp_async_commit();
         float p[MT][BM / 8][4], ds[MT][BM / 8][4];
@@ -238,8 +251,8 @@ __global__ void __launch_bounds__(THREADS *PARTS)
         attend_product<MT, BM, D>(p, tile_k + key0 * PITCH, now_q, lane);
         attend_product<MT, BM, D>(ds, tile_v + key0 * PITCH, tile_d, lane);
         attend_change_all(p, a);
-        if (first < 0 || first + BN - 1 > limit || first + BN - 1 > at_first || first < attend_first_key(a, at_last))
-            hide_transposed<MT, BM>(p, figure, first + key0, limit, a, lane);
+        if (figure.masked)
+            hide_transposed<MT, BM>(p, figure, key0, a, lane);
 #pragma unroll
         for (int n = 0; n < BM / 8; n++)
 #pragma unroll

@@ -90,7 +90,8 @@ __global__ void __launch_bounds__(WARPS * 32)
         attend_product<1, 16, D>(p, tile_q, now, lane);
         attend_change_all(p, a);
         if (page * KN_PAGE < first || (page + 1) * KN_PAGE > end)
-            attend_hide<1, 16>(p, s.before, 0, 1, page * KN_PAGE, a, lane);
+            attend_hide<1, 16>(
+                p, [&](int) { return at; }, page * KN_PAGE, a, lane);
         attend_soften<1, 16, D>(p, o, r, a.factor);
         attend_gather<1, 16, D, D>(o, p, now + KN_PAGE * PITCH, lane);
         __syncwarp(); /* it is no longer read */

@@ -7,7 +7,7 @@
  * Keys and values have one buffer each. While scores are computed the values fly in; while the values are gathered, the
  * next keys do. Two barriers a tile.
  *
- * Registers and shared memory of the instances: doc/gpu-attention.md.
+ * Registers and shared memory of the instances: at the end of attention.cuh.
  */
 #include "attend.cuh"
 
@@ -23,6 +23,7 @@ __global__ void __launch_bounds__(THREADS)
                  const attend_tile *tiles, attend_shape a)
 {
     constexpr int BM = WARPS * MT * 16, PITCH = D + 8;
+    SHARED(int, position, [BM]); /* of each row: not in registers, for few tiles of keys need it */
     DYN_SHARED(attend_bf16, memory);
     attend_bf16 *const tile_q = memory, *const tile_k = tile_q + BM * PITCH, *const tile_v = tile_k + BN * PITCH;
     const int thread = (int)threadIdx.x, lane = thread & 31, warp = thread >> 5;
@@ -34,6 +35,9 @@ __global__ void __launch_bounds__(THREADS)
     const attend_span span = attend_span_of(a, s, tile.first, m1);
     const attend_bf16 *const k = (const attend_bf16 *)keys.first + kv * a.head_dim, *const v = k + keys.values;
     const int at_first = (int)(s.before + tile.first / a.group), at_last = (int)span.end - 1;
+    static_assert(BM <= THREADS, "a thread fills in one position");
+    if (thread < BM)
+        position[thread] = (int)(s.before + (tile.first + (uint32_t)thread) / a.group);
 
     attend_load_queries<BM, D, THREADS>(tile_q, qkv + kv * a.group * a.head_dim, a.width, s, a.group, tile.first, rows,
                                         a.head_dim, thread);
@@ -67,7 +71,8 @@ __global__ void __launch_bounds__(THREADS)
         cp_async_commit();
         attend_change_all(p, a);
         if ((int)j0 + BN - 1 > at_first || (int)j0 < attend_first_key(a, at_last))
-            attend_hide<MT, BN>(p, s.before, m0, m1, (int)j0, a, lane);
+            attend_hide<MT, BN>(
+                p, [&](int row) { return position[warp * MT * 16 + row]; }, (int)j0, a, lane);
         attend_soften<MT, BN, D>(p, o, r, a.factor);
         attend_gather<MT, BN, D, D>(o, p, tile_v, lane);
     }
