@@ -17,11 +17,15 @@ typedef struct test_device {
     const char *name;   /* "far", "cuda"; NULL when the variable is unset */
     double tolerance;   /* of what an op computes in float32, by the largest element */
     double tolerance16; /* likewise in bfloat16 */
-    bool exact; /* results do not depend on neighbours, cuts and threads; bfloat16 is float32 rounded once */
+    bool exact;         /* results do not depend on neighbours, cuts and threads; bfloat16 is float32 rounded once */
 } test_device;
 
 /* What was asked for. Ends the program where there is no such device. */
 const test_device *test_device_asked(void);
+/* Whether the tests' devices give one answer whatever the neighbours, cuts and threads (CUDA's where
+ * SLUICE_CUDA_INVARIANT asks for it), and whether bfloat16 is float32 rounded once. */
+bool test_device_one_answer(void);
+bool test_device_exact(void);
 /* The one asked for; each is freed. */
 kn_device *test_device_new(int threads);
 void test_device_free(kn_device *);

@@ -250,6 +250,8 @@ static void one_rounding(kn_device *wide, const char *isa)
 
 static void test_one_rounding(void **state)
 {
+    if (!test_device_exact())
+        skip();
     each_isa(2, one_rounding);
 }
 
@@ -340,6 +342,8 @@ static void shared(kn_device *cpu, const char *isa)
 
 static void test_shared(void **state)
 {
+    if (!test_device_exact())
+        skip();
     each_isa(1, shared);
 }
 

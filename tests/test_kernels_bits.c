@@ -206,6 +206,8 @@ static void bits_isa(kn_device *device, const char *isa)
 
 static void test_one_answer(void **state)
 {
+    if (!test_device_one_answer())
+        skip();
     each_isa(1, bits_isa);
 }
 
@@ -306,6 +308,8 @@ static void pinned_isa(kn_device *device, const char *isa)
 
 static void test_pinned(void **state)
 {
+    if (!test_device_exact())
+        skip();
     setenv("SLUICE_CPU_BF16", "widened", 1);
     each_isa(1, pinned_isa);
     unsetenv("SLUICE_CPU_BF16");
@@ -371,6 +375,8 @@ static void cached_isa(kn_device *device, const char *isa)
 
 static void test_cached(void **state)
 {
+    if (!test_device_one_answer())
+        skip();
     each_isa(2, cached_isa);
     kn_device *reference = kn_reference_new();
     cached_isa(reference, "reference");
@@ -427,6 +433,8 @@ static void recorded_isa(kn_device *device, const char *isa)
 
 static void test_recorded(void **state)
 {
+    if (!test_device_one_answer())
+        skip();
     each_isa(2, recorded_isa);
     kn_device *reference = kn_reference_new();
     recorded_isa(reference, "reference");
