@@ -512,6 +512,72 @@ static void prompts_are_fed_as_the_record_has_them(void **state)
     service->close(model);
 }
 
+/* --- sluice.device/1 ------------------------------------------------------------------------------------------------
+ */
+
+static const void *host_with_models(const sluice_host *from, const char *id)
+{
+    return strcmp(id, SLUICE_MODEL_SERVICE) == 0 ? service : NULL;
+}
+
+/* y[m, n] by its definition. */
+static void multiply(int layout, float *y, const float *a, const float *b, size_t m, size_t n, size_t k)
+{
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < n; j++)
+            for (size_t l = 0; l < k; l++)
+                y[i * n + j] += (layout == SLUICE_TN ? a[l * m + i] : a[i * k + l]) *
+                                (layout == SLUICE_NT ? b[j * k + l] : b[l * n + j]);
+}
+
+static void the_device_multiplies_for_plugins(void **state)
+{
+    (void)state;
+    enum { M = 5, N = 7, K = 3 };
+    const sluice_service_class *class = (const sluice_service_class *)(const void *)sluice_plugin_entry.classes[1];
+    assert_string_equal(class->service, SLUICE_DEVICE_SERVICE);
+    sluice_host_api api = host_api;
+    api.service = host_with_models;
+    const sluice_host with = {&api};
+    void *self = calloc(1, class->base.state_size);
+    assert_int_equal(class->base.init(self, &with), SLUICE_OK);
+    const sluice_device_service *devices = class->get(self);
+    sluice_device *d;
+    assert_int_equal(devices->open(devices, &with, &d), SLUICE_OK);
+    sluice_device_info info = {.size = sizeof info};
+    assert_int_equal(devices->info(d, &info), SLUICE_OK);
+    assert_string_equal(info.kind, "cpu");
+    float a[M * K], b[K * N], got[M * N], wanted[M * N];
+    for (size_t i = 0; i < M * K; i++)
+        a[i] = (float)(i % 5) - 2;
+    for (size_t i = 0; i < K * N; i++)
+        b[i] = (float)(i % 4) - 1;
+    float *x = devices->alloc(d, sizeof a), *w = devices->alloc(d, sizeof b), *y = devices->alloc(d, sizeof got);
+    assert_int_equal(devices->write(d, x, a, sizeof a), SLUICE_OK);
+    assert_int_equal(devices->write(d, w, b, sizeof b), SLUICE_OK);
+    for (int layout = SLUICE_NT; layout <= SLUICE_TN; layout++) {
+        memset(wanted, 0, sizeof wanted);
+        for (int times = 0; times < 2; times++) {
+            assert_int_equal(devices->product(d, layout, y, x, w, M, N, K, times > 0), SLUICE_OK);
+            multiply(layout, wanted, a, b, M, N, K);
+            assert_int_equal(devices->read(d, got, y, sizeof got), SLUICE_OK);
+            assert_memory_equal(got, wanted, sizeof got);
+        }
+    }
+    double sum;
+    assert_int_equal(devices->unit_rows(d, x, x, M, K), SLUICE_OK);
+    assert_int_equal(devices->sum_squares(d, &sum, x, M * K), SLUICE_OK);
+    assert_true(sum > M - 1e-5 && sum < M + 1e-5);
+    assert_int_equal(devices->product(d, 9, y, x, w, M, N, K, false), SLUICE_FAILED);
+    sluice_device_memory memory = {.size = sizeof memory};
+    assert_int_equal(devices->memory(d, &memory), SLUICE_OK);
+    assert_int_equal(memory.used, sizeof a + sizeof b + sizeof got);
+    devices->free(d, x);
+    devices->free(d, y);
+    devices->close(d); /* frees the rest */
+    free(self);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -526,6 +592,7 @@ int main(void)
         cmocka_unit_test(errors_come_back_as_they_are),
         cmocka_unit_test(text_becomes_ids_and_back),
         cmocka_unit_test(prompts_are_fed_as_the_record_has_them),
+        cmocka_unit_test(the_device_multiplies_for_plugins),
     };
     return cmocka_run_group_tests(tests, start, stop);
 }
