@@ -187,4 +187,22 @@ int attend_cache_copy_page(kn_device *, kn_cache *, uint32_t to, uint32_t from, 
 void attend_cache_write(kn_cuda *, void *layer, const void *qkv, const attend_planned &, const attend_shape &,
                         size_t element);
 
+/*
+ * What the kernels on tensor cores take: rows of a tile and what they walk over, registers (the least and the most over
+ * sm_80 to sm_120, nvcc 13.0), KiB of dynamic shared memory (with up to 2 more: 99 at most, for an sm_86, sm_89 or
+ * sm_120 has no more).
+ *
+ *  size   forward                     dq                          dk, dv
+ *    16   128 x 64  127-167    12    128 x 64  206-211    21    128 x 64  224-255    21
+ *    32   128 x 64      167    20    128 x 64  218-255    35    128 x 32  179-190    28
+ *    64   128 x 64  207-219    36    128 x 32  167-206    50    128 x 32  253-255    50
+ *    80   128 x 64  214-233    44    128 x 32  203-217    60     64 x 64  202-225    55
+ *    96   128 x 64      255    52    128 x 32  219-235    72     64 x 64  236-253    65
+ *   128   128 x 64      255    68     64 x 64  167-179    85     64 x 48  243-255    72
+ *   192    64 x 64  181-223    75     64 x 32  167-168    88     64 x 32  178-210    88
+ *   256    64 x 48  231-255    83     64 x 16  166-230    91     64 x 16  195-208    91
+ *
+ * Spilled: up to 16 bytes in the forward of 128; all others nothing.
+ */
+
 #endif

@@ -141,5 +141,5 @@ void attend_bf16_tiles(kn_cuda *c, attend_bf16 *out, float *lse, const attend_bf
     else if (a.head_dim <= 192)
         launch<192, 1, 64>(c, out, lse, qkv, keys, q, a);
     else
-        launch<256, 1, 64>(c, out, lse, qkv, keys, q, a);
+        launch<256, 1, 48>(c, out, lse, qkv, keys, q, a);
 }

@@ -247,6 +247,62 @@ static void test_bits(bool narrow)
     free(dout);
 }
 
+/* Of elements [from, from + n) of each row. */
+static double mean_off(const float *x, const float *y, size_t T, size_t width, size_t from, size_t n)
+{
+    double off = 0, square = 1e-60;
+    for (size_t t = 0; t < T; t++)
+        for (size_t i = t * width + from; i < t * width + from + n; i++) {
+            off += ((double)x[i] - y[i]) * ((double)x[i] - y[i]);
+            square += (double)y[i] * y[i];
+        }
+    return sqrt(off / square);
+}
+
+/* In bf16 no further from the exact result than PyTorch's own attention: tests/golden/attention_bf16.txt. */
+static void test_golden(void)
+{
+    static const char *const part[] = {"out", "dq", "dk", "dv"};
+    char path[4096], line[256];
+    const char *data = getenv("SLUICE_TEST_DATA");
+    snprintf(path, sizeof(path), "%s/golden/attention_bf16.txt", data ? data : "tests");
+    FILE *file = fopen(path, "r");
+    if (!file) {
+        printf("PyTorch's errors not compared: no %s\n", path);
+        return;
+    }
+    unsigned cases = 0;
+    while (fgets(line, sizeof(line), file)) {
+        kn_attention a = {0};
+        size_t T;
+        double theirs[4];
+        if (sscanf(line, "%zu %u %u %u %lf %lf %lf %lf", &T, &a.heads, &a.kv_heads, &a.head_dim, &theirs[0], &theirs[1],
+                   &theirs[2], &theirs[3]) != 8)
+            continue;
+        a.scale = 1 / sqrtf((float)a.head_dim);
+        const size_t q = a.heads * a.head_dim, kv = a.kv_heads * a.head_dim, width = q + 2 * kv;
+        const kn_segment whole = {0, T, 0, 0};
+        float *qkv = numbers(T * width, 1, 1), *dout = numbers(T * q, 1, 2);
+        results mine = run(device, true, qkv, dout, &whole, 1, T, &a);
+        results right = run(reference, false, qkv, dout, &whole, 1, T, &a);
+        const double off[] = {
+            mean_off(mine.out, right.out, T, q, 0, q), mean_off(mine.dqkv, right.dqkv, T, width, 0, q),
+            mean_off(mine.dqkv, right.dqkv, T, width, q, kv), mean_off(mine.dqkv, right.dqkv, T, width, q + kv, kv)};
+        for (int i = 0; i < 4; i++) {
+            printf("%zu x %u of %u, %s: off by %.3e, PyTorch by %.3e\n", T, a.heads, a.head_dim, part[i], off[i],
+                   theirs[i]);
+            CHECK(off[i] <= 1.05 * theirs[i], "%s of %s", part[i], shape_text(&a));
+        }
+        cases++;
+        results_free(&mine);
+        results_free(&right);
+        free(qkv);
+        free(dout);
+    }
+    CHECK(cases > 0, "no case in %s", path);
+    fclose(file);
+}
+
 /* --- pages ----------------------------------------------------------------------------------------------------------
  */
 
@@ -377,6 +433,7 @@ int main(int argc, char **argv)
             return 77;
         }
         reference = kn_reference_new();
+        test_golden();
         for (int narrow = 0; narrow < 2; narrow++) {
             test_packed(narrow);
             test_bits(narrow);
