@@ -25,8 +25,8 @@ typedef struct kn_backend {
     const char *(*name)(const kn_device *);
 } kn_backend;
 
-/* For programs without a host (timing, tests): a plugin's backend, which stays as long as the program. NULL and one line
- * in *why. One thread. */
+/* For programs without a host (timing, tests): a plugin's backend, which stays as long as the program. NULL and one
+ * line in *why. One thread. */
 const kn_backend *kn_backend_load(const char *path, const char **why);
 
 /* Whether both were built with the same op table. */

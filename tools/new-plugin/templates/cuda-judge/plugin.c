@@ -52,7 +52,8 @@ static void fini(void *self)
     free(judge->overlap);
 }
 
-/* --- texts become numbers ------------------------------------------------------------------------------------------ */
+/* --- texts become numbers ------------------------------------------------------------------------------------------
+ */
 
 /* Appends the hashes of the text's words; false when out of memory. */
 static bool split(struct judge *judge, const char *text)
@@ -114,7 +115,8 @@ static int add_record(struct judge *judge, const sluice_record *record)
     return SLUICE_OK;
 }
 
-/* --- the GPU --------------------------------------------------------------------------------------------------------- */
+/* --- the GPU ---------------------------------------------------------------------------------------------------------
+ */
 
 static int score(struct judge *judge)
 {
@@ -135,7 +137,8 @@ static int score(struct judge *judge)
     if (rc == SLUICE_OK)
         rc = sluice_cuda_enter(cuda, gpu, &stream);
     if (rc == SLUICE_OK) {
-        const int error = launch_overlap(overlap, texts, (uint32_t)judge->text_count, words, (uint32_t)judge->n, stream);
+        const int error =
+            launch_overlap(overlap, texts, (uint32_t)judge->text_count, words, (uint32_t)judge->n, stream);
         rc = sluice_cuda_leave(cuda, gpu, error);
     }
     if (rc == SLUICE_OK)
@@ -184,9 +187,9 @@ static const sluice_stage_class judge_class = {
     .base.reads = SLUICE_FIELD_CANDIDATES,
     .base.adds = SLUICE_FIELD_SCORES,
     .base.traits = SLUICE_STATELESS | SLUICE_USES_DEVICE | SLUICE_IN_PROCESS,
-    .base.doc =
-        "The score is the share of the answer's n-grams of words that stand in the record's reference, or in its prompt "
-        "where it has none. Answers of fewer than n words get no score.",
+    .base.doc = "The score is the share of the answer's n-grams of words that stand in the record's reference, or in "
+                "its prompt "
+                "where it has none. Answers of fewer than n words get no score.",
     .base.metrics = metrics,
     .base.init = init,
     .base.fini = fini,

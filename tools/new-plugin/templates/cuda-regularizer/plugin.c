@@ -1,5 +1,5 @@
-/* @ID@: clear pairs weigh more. A pair's weight is the logistic function of how many standard deviations the gap between
- * its scores lies above the mean gap of all pairs, worked out on the GPU. */
+/* @ID@: clear pairs weigh more. A pair's weight is the logistic function of how many standard deviations the gap
+ * between its scores lies above the mean gap of all pairs, worked out on the GPU. */
 #include <math.h>
 #include <stdlib.h>
 #include <sluice/cuda.h>
@@ -22,9 +22,8 @@ static const sluice_param params[] = {
     SLUICE_STAGE(struct regularizer, by, .required = true, .doc = "The judge whose scores say how clear a pair is."),
     SLUICE_PARAMS_END};
 
-static const sluice_metric_info metrics[] = {{"weight", NULL, "Mean weight given to a pair."},
-                                             {"pairs", "pairs", "Pairs seen."},
-                                             {NULL, NULL, NULL}};
+static const sluice_metric_info metrics[] = {
+    {"weight", NULL, "Mean weight given to a pair."}, {"pairs", "pairs", "Pairs seen."}, {NULL, NULL, NULL}};
 
 static int init(void *self, const sluice_host *host)
 {
@@ -132,13 +131,14 @@ static int finish(void *self)
 }
 
 static const sluice_stage_class regularizer_class = {
-    SLUICE_STAGE_CLASS(SLUICE_REGULARIZER, "@ID@", "Clear pairs weigh more, worked out on the GPU", struct regularizer, params),
+    SLUICE_STAGE_CLASS(SLUICE_REGULARIZER, "@ID@", "Clear pairs weigh more, worked out on the GPU", struct regularizer,
+                       params),
     .base.reads = SLUICE_FIELD_SCORES | SLUICE_FIELD_PAIRS,
     .base.adds = SLUICE_FIELD_TRUST,
     .base.traits = SLUICE_WHOLE_STREAM | SLUICE_USES_DEVICE | SLUICE_IN_PROCESS,
-    .base.doc =
-        "A pair's weight is the logistic function of how many standard deviations the gap between the scores of chosen and "
-        "rejected lies above the mean gap of all pairs.",
+    .base.doc = "A pair's weight is the logistic function of how many standard deviations the gap between the scores "
+                "of chosen and "
+                "rejected lies above the mean gap of all pairs.",
     .base.metrics = metrics,
     .base.init = init,
     .base.fini = fini,

@@ -13,7 +13,8 @@ extern "C" {
  * order of the sums is fixed, so that they are the same in every run. Returns the launches' cudaError_t. */
 enum { PARTS = 256 };
 int launch_sums(double *sums, double *parts, const float *x, size_t n, void *stream);
-/* weight[i] = 1 / (1 + exp(-(x[i] - mean) / deviation)), with mean and deviation from `sums`; 1/2 where all x are equal.
+/* weight[i] = 1 / (1 + exp(-(x[i] - mean) / deviation)), with mean and deviation from `sums`; 1/2 where all x are
+ * equal.
  */
 int launch_weights(float *weight, const float *x, const double *sums, size_t n, void *stream);
 
