@@ -60,8 +60,7 @@ AC_DEFUN([SLUICE_CUDA_ARCHITECTURES], [
   AC_MSG_CHECKING([what $NVCC makes code for])
   sluice_cuda_known=`"$NVCC" --list-gpu-arch 2>/dev/null | tr '\n' ' '`
   sluice_cuda_list= sluice_cuda_last=
-  for arch in ${with_cuda_arch:-80 86 89 90 100 120}; do
-    arch=`echo "$arch" | sed 's/^sm_//; s/,//g'`
+  for arch in `echo "${with_cuda_arch:-80 86 89 90 100 120}" | sed 's/sm_//g; s/,/ /g'`; do
     AS_CASE([" $sluice_cuda_known "],
       [*" compute_$arch "*], [
         sluice_cuda_list="$sluice_cuda_list sm_$arch" sluice_cuda_last=$arch
