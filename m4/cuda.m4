@@ -40,7 +40,8 @@ AC_DEFUN([SLUICE_CUDA], [
         [AC_CHECK_LIB([cublasLt], [cublasLtMatmul], [], [sluice_cuda_why="no libcublasLt"])
          AC_CHECK_LIB([cublas], [cublasCreate_v2], [], [sluice_cuda_why="no libcublas"])])
       CPPFLAGS="$sluice_save_CPPFLAGS" LIBS="$sluice_save_LIBS" LDFLAGS="$sluice_save_LDFLAGS"
-      CUDA_LIBS="$CUDA_LIBS -lcublasLt -lcublas $sluice_cuda_runtime"
+      # cuBLAS is opened when it is needed (kernels/cuda/cublas.c).
+      CUDA_LIBS="$CUDA_LIBS $sluice_cuda_runtime -ldl"
       AS_IF([test -z "$sluice_cuda_why"], [SLUICE_CUDA_ARCHITECTURES])
     ])
     AS_IF([test -z "$sluice_cuda_why"], [sluice_cuda="for $sluice_cuda_list, by $NVCC"], [

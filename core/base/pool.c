@@ -17,6 +17,12 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static magazine *full; /* under the lock */
 static size_t full_count;
 
+#ifdef __SANITIZE_ADDRESS__ /* which finds more when each block is malloc's */
+static bool off = true;
+#else
+static bool off;
+#endif
+
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t key;
 static __thread magazine *mine;
@@ -89,28 +95,29 @@ static magazine *exchange_full(magazine *m)
     return mine;
 }
 
+void sl_pool_off(void)
+{
+    off = true;
+}
+
 void *sl_pool_take(void)
 {
-#ifndef __SANITIZE_ADDRESS__ /* which finds more when each block is malloc's */
-    magazine *m = my_magazine();
+    magazine *m = off ? NULL : my_magazine();
     if (m && m->count == 0)
         m = exchange_empty(m);
     if (m && m->count > 0)
         return m->blocks[--m->count];
-#endif
     return malloc(SL_POOL_SIZE);
 }
 
 void sl_pool_give(void *block)
 {
-#ifndef __SANITIZE_ADDRESS__
-    magazine *m = my_magazine();
+    magazine *m = off ? NULL : my_magazine();
     if (m && m->count == MAGAZINE)
         m = exchange_full(m);
     if (m && m->count < MAGAZINE) {
         m->blocks[m->count++] = block;
         return;
     }
-#endif
     free(block);
 }

@@ -15,4 +15,8 @@ enum { SL_POOL_SIZE = 4096 };
 void *sl_pool_take(void);
 void sl_pool_give(void *);
 
+/* From now on each block is malloc's and goes back to it, for a program that watches what becomes of memory. Before any
+ * other thread. */
+void sl_pool_off(void);
+
 #endif

@@ -290,7 +290,8 @@ static const char *open_rest(kn_cuda *c)
     if (!kn_cuda_memory_new(c, &why) || !kn_cuda_uploads_new(c, &why) || !kn_cuda_graphs_new(c, &why))
         return why;
     if (cublasLtCreate(&c->lt) != CUBLAS_STATUS_SUCCESS)
-        return kn_cuda_say("cuBLAS cannot start on GPU %d (%s): no memory, or a library of another CUDA version",
+        return kn_cuda_say("cuBLAS cannot start on GPU %d (%s): no memory, or its libraries, of the CUDA that this "
+                           "backend was built with, are not found",
                            c->ordinal, c->name);
     return NULL;
 }

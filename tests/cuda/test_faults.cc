@@ -152,7 +152,8 @@ static __global__ void reads_what_nobody_wrote(float *o)
 static __global__ void writes_behind_shared(float *o)
 {
     SHARED(float, s, [32]);
-    s[threadIdx.x + 1] = 1; /* ASan stops here, by itself */
+    float *behind = s + 1; /* UBSan knows the size of s */
+    behind[threadIdx.x] = 1; /* ASan stops here, by itself */
     __syncthreads();
     o[threadIdx.x] = 1;
 }

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "core/base/json.h"
+#include "core/base/pool.h"
 #include "core/cli/cli.h"
 #include "core/run/internal.h"
 #include "tools/test-plugin/process.h"
@@ -208,6 +209,7 @@ int main(int argc, char **argv)
         {.name = "seed", .kind = SL_OPTION_INTEGER, .to = &seed, .min = 0, .max = 0x1p62},
         {.name = "timeout", .kind = SL_OPTION_NUMBER, .to = &timeout, .min = 0.1, .max = 86400},
         {0}};
+    sl_pool_off(); /* so that a record's memory is seen to go */
     int code = sl_options_read(&command, argc - 1, argv + 1, options, &files);
     if (code < 0 && show)
         code = list();

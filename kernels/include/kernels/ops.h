@@ -36,7 +36,8 @@
  * Weight gradients accumulate row by row in row order onto what the buffer already holds, so cutting a batch into
  * several calls does not change them either. In the bfloat16 table the rows of a call are taken in groups of
  * row_group(), so there a cut falls after a multiple of it (the runtime starts every record at one). Softmax sums run
- * by absolute key index, so packed and cached attention agree to the bit.
+ * by absolute key index, so packed and cached attention agree to the bit. This is the CPU's promise. A GPU promises
+ * less: the same calls give the same bits; another number of rows, or packed against cached, may round differently.
  *
  * Threads. A device may be used from several threads; calls are serialized or share its one pool. Functions return
  * KN_OK or a negative kn_status, and never print or exit.

@@ -5,6 +5,7 @@
  * message. The emulator's own accesses go through the second. What nobody owns is full of 0xff, a NaN in every type:
  * so is new memory, freed memory, and the zones between blocks, which are looked at after each kernel. */
 #include "runtime.h"
+#include "sanitizer.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -239,8 +240,14 @@ bool usable(const void *p, size_t size, const Stream *by, std::string *why)
 
 bool host_pointer(uint64_t word)
 {
+    /* Two small numbers side by side may look like an address in the shadow that ASan keeps below here. */
+#ifdef EMULATE_ASAN
+    const uint64_t lowest = 0x10007fff8000;
+#else
+    const uint64_t lowest = 65536;
+#endif
     int device;
-    if (word < 65536 || word >> 47 != 0 || where(reinterpret_cast<void *>(word), &device) != PAGEABLE) {
+    if (word < lowest || word >> 47 != 0 || where(reinterpret_cast<void *>(word), &device) != PAGEABLE) {
         return false;
     }
     const size_t page = (size_t)sysconf(_SC_PAGESIZE);

@@ -93,7 +93,7 @@ struct Runtime {
     std::vector<std::weak_ptr<Capture>> captures;
 };
 
-extern Runtime rt;
+extern Runtime &rt; /* never destroyed: what the card still holds at the end is no leak */
 extern emulate_settings settings;
 
 /* Every public function begins with one: takes the lock, reads the settings at the first call, and knows a pending
