@@ -23,7 +23,7 @@ of() { sed -n 's/.*"stage":"'"$2"'",.*"'"$3"'":\([-0-9.e]*\).*/\1/p' "$1/metrics
 # kept NAME VERSION AS: that version was published as AS.
 kept() {
     if [ "$(of "$1" best kept_version)" = "$2.0" ] && cmp -s "$1/models/policy@$2/model.safetensors" "$1/models/policy@$3/model.safetensors" &&
-        diff -rq "$1/models/policy@$2" "$1/models/policy@$3" >difference; then ok "$1: policy@$2 is kept as policy@$3"; else bad "$1: policy@$(of "$1" best kept_version) is kept, not policy@$2"; fi
+        diff -rq -x .key "$1/models/policy@$2" "$1/models/policy@$3" >difference; then ok "$1: policy@$2 is kept as policy@$3"; else bad "$1: policy@$(of "$1" best kept_version) is kept, not policy@$2"; fi
 }
 most() { awk '{ if (NR == 1 || $1 > most) { most = $1; at = NR } } END { print at }'; }
 least() { awk '{ if (NR == 1 || $1 < least) { least = $1; at = NR } } END { print at }'; }
@@ -49,6 +49,16 @@ run marks --set best.by=train/train_loss --set best.better=lower
 : >marks/timing.jsonl
 run marks --set 'best.by=[marked/accuracy,train/rewards/accuracies]' --set phases.align.repeat=4 2>/dev/null
 [ "$(grep -c '"reused":true' marks/timing.jsonl)" = 25 ] && ok 'one more iteration: the earlier are reused' || bad "with one more iteration $(grep -c '"reused":true' marks/timing.jsonl) were reused"
+# With fewer iterations the chosen version is the third: with three again it must be the trainer's, and what is chosen too.
+run fewer
+cp fewer/metrics.jsonl numbers
+run fewer --set phases.align.repeat=2
+cmp -s fewer/models/policy@3/model.safetensors marks/models/policy@3/model.safetensors && bad 'the chosen version is the one trained third'
+rm fewer/streams/align-3/marked.done fewer/streams/align-3/tried.done
+run fewer
+cmp -s fewer/models/policy@3/model.safetensors marks/models/policy@3/model.safetensors && cmp -s fewer/metrics.jsonl numbers &&
+    ok 'fewer iterations and as many again' || bad "after fewer iterations and as many again policy@3 is another stage's"
+kept fewer "$best" 4
 # Versions that nothing else reads stay until the choice is made.
 run pruned --set models.policy.keep_versions=1
 [ "$(of pruned best kept_version)" = "$best.0" ] && cmp -s pruned/models/policy@4/model.safetensors marks/models/policy@"$best"/model.safetensors &&

@@ -134,8 +134,11 @@ int sl_version_begin(sl_job *, const sluice_model_ref *, const char **dir);
 int sl_version_commit(sl_job *, const sluice_model_ref *);
 /* Where a version is written before it gets its name. */
 char *sl_version_hidden(const sl_execution *, size_t slot, int64_t version, sl_arena *);
-/* Gives a folder that is whole its name, in the place of what had it; all of it is on the disk then. -1 with errno. */
-int sl_version_name(const char *hidden, const char *final, sl_arena *);
+/* Gives a folder that is whole its name, in the place of what had it; all of it is on the disk then, with the job's
+ * key. -1 with errno. */
+int sl_version_name(const sl_job *, const char *hidden, const char *final, sl_arena *);
+/* Whether a version's folder was published by a job of this key. */
+bool sl_version_is_of(const sl_job *, const char *folder, sl_arena *);
 /* After the stage's end: every slot was published, nothing half-written is left. */
 int sl_version_finish(sl_job *);
 void sl_version_discard(sl_job *);

@@ -345,7 +345,7 @@ struct listing {
     bool gone;
 };
 
-/* Names and sizes alone: that a version's files are whole can be seen without reading gigabytes again. */
+/* Whose it is, names and sizes alone: that a version's files are whole can be seen without reading gigabytes again. */
 static int add_listing(void *context, const sl_model_use *use)
 {
     struct listing *l = context;
@@ -355,6 +355,8 @@ static int add_listing(void *context, const sl_model_use *use)
     const char *path = arena != NULL ? sl_version_path(l->job->run, use->slot, use->next, arena) : NULL;
     const int count = path != NULL ? scandir(path, &entries, is_needed, by_name) : -1;
     l->gone = l->gone || count < 0;
+    if (count >= 0 && !sl_version_is_of(l->job, path, arena) && sl_buffer_printf(&l->text, "of another stage\n") < 0)
+        l->gone = true;
     for (int i = 0; i < count; i++) {
         const char *file = sl_arena_printf(arena, "%s/%s", path, entries[i]->d_name);
         const long long size = file != NULL && stat(file, &s) == 0 ? (long long)s.st_size : -1;

@@ -108,7 +108,7 @@ static int name_version(void *context, const sl_model_use *use)
     struct fetch *f = context;
     const char *hidden = sl_version_hidden(f->job->run, use->slot, use->next, f->arena);
     const char *final = sl_version_path(f->job->run, use->slot, use->next, f->arena);
-    if (hidden != NULL && final != NULL && sl_version_name(hidden, final, f->arena) == 0)
+    if (hidden != NULL && final != NULL && sl_version_name(f->job, hidden, final, f->arena) == 0)
         return SLUICE_OK;
     snprintf(f->error, sizeof f->error, "cannot write %s: %s", final != NULL ? final : "a model", strerror(errno));
     return SLUICE_IO;

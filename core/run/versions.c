@@ -2,7 +2,8 @@
 /*
  * Model versions on disk. Version 0 is the user's folder, read where it lies; a published one is
  * models/<slot>@<version>. A stage writes into models/.<slot>@<version>.tmp-…, and commit gives that its name once all
- * of it is on the disk.
+ * of it is on the disk. In it then lies .key, the key of the job that published it: after a change of the file, or of
+ * how often a phase runs, the same version may be another stage's.
  */
 #include "core/run/internal.h"
 
@@ -34,13 +35,36 @@ char *sl_version_hidden(const sl_execution *run, size_t slot, int64_t version, s
                            (long long)version, (long)getpid());
 }
 
-int sl_version_name(const char *hidden, const char *final, sl_arena *arena)
+static int write_key(const sl_job *job, const char *path)
 {
-    const char *old = sl_arena_printf(arena, "%s-old", hidden);
-    if (old == NULL) {
+    char hex[SL_HEX_SIZE];
+    FILE *file = fopen(path, "we");
+    sl_hex(job->key, sizeof job->key, hex);
+    const bool written = file != NULL && fprintf(file, "%s\n", hex) > 0;
+    return file != NULL && fclose(file) == 0 && written ? 0 : -1;
+}
+
+bool sl_version_is_of(const sl_job *job, const char *folder, sl_arena *arena)
+{
+    char hex[SL_HEX_SIZE];
+    sl_buffer text = {0};
+    const char *path = sl_arena_printf(arena, "%s/.key", folder);
+    sl_hex(job->key, sizeof job->key, hex);
+    const bool same = path != NULL && sl_file_read(path, &text) == SLUICE_OK && text.size == sizeof hex &&
+                      memcmp(text.data, hex, sizeof hex - 1) == 0;
+    sl_buffer_free(&text);
+    return same;
+}
+
+int sl_version_name(const sl_job *job, const char *hidden, const char *final, sl_arena *arena)
+{
+    const char *old = sl_arena_printf(arena, "%s-old", hidden), *key = sl_arena_printf(arena, "%s/.key", hidden);
+    if (old == NULL || key == NULL) {
         errno = ENOMEM;
         return -1;
     }
+    if (write_key(job, key) != 0)
+        return -1;
     const bool replaced = rename(final, old) == 0; /* of an earlier run with other settings */
     if (sl_folder_sync(hidden) < 0 || rename(hidden, final) != 0 || sl_parent_sync(final) < 0)
         return -1;
@@ -192,7 +216,7 @@ int sl_version_commit(sl_job *job, const sluice_model_ref *ref)
     const char *final = sl_version_path(job->run, p->slot, p->version, job->arena);
     if (final == NULL)
         return sluice_error(host, SLUICE_NO_MEMORY, "out of memory");
-    if (sl_version_name(p->folder, final, job->arena) != 0)
+    if (sl_version_name(job, p->folder, final, job->arena) != 0)
         return sluice_error(host, SLUICE_IO, "cannot publish %s: %m", final);
     p->folder = NULL;
     sl_console_line(job->host.console, SLUICE_LOG_INFO, "stage '%s' published %s@%lld", job->stage->name, ref->slot,
