@@ -367,8 +367,12 @@ static bool memory_falls(const char *call, const void *caller)
     trace t = {0};
     bool it = false;
     inside = true;
-    const bool ours = dladdr(caller, &info) && info.dli_fname && strncmp(info.dli_fname, "/lib", 4) != 0 &&
-                      strncmp(info.dli_fname, "/usr/lib", 8) != 0;
+    bool ours = dladdr(caller, &info) && info.dli_fname && strncmp(info.dli_fname, "/lib", 4) != 0 &&
+                strncmp(info.dli_fname, "/usr/lib", 8) != 0;
+    if (ours) { /* most of that plugin is the CUDA runtime */
+        const char *name = strrchr(info.dli_fname, '/');
+        ours = strcmp(name ? name + 1 : info.dli_fname, "cuda.so") != 0;
+    }
     if (ours) {
         _Unwind_Backtrace(step, &t);
         it = (is_new(t.hash | 1) || (stays && atomic_load(&calls) >= wanted)) &&
