@@ -25,7 +25,8 @@ static int open_cpu(service_device *d, const sluice_host *host, int threads)
 static void open_cuda(service_device *d, const sluice_host *host, int threads, const char **why)
 {
     d->backend = sluice_service(host, KN_BACKEND_CUDA);
-    *why = "no CUDA backend is installed (it is built where configure finds the CUDA toolkit)";
+    *why = "no CUDA backend is installed (it is built where configure finds the CUDA toolkit; `sluice plugins` says "
+           "whether one was refused)";
     if (!d->backend)
         return;
     *why = "the CUDA backend is of another version of sluice; build both anew";

@@ -62,7 +62,7 @@ says 'far: of a test' 'env names the device'
 without run small.cfg --quiet --out none --set runtime.device=cuda >out 2>&1
 code=$?
 [ $code -eq 1 ] && [ "$(wc -l <out)" -eq 1 ] && ok 'cuda without a backend: a line' || bad "exit $code: $(cat out)"
-says 'no CUDA backend is installed' 'which says why'
+says "no CUDA backend is installed (it is built where configure finds the CUDA toolkit; \`sluice plugins\` says" "which says why"
 without check small.cfg --set runtime.device=gpu >out 2>&1
 [ $? -eq 2 ] && ok 'a device that does not exist is a mistake in the file' || bad "gpu: $(cat out)"
 
