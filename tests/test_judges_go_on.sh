@@ -83,7 +83,9 @@ EOF
 sed -i "s/RECORDS/${RECORDS:-4500}/" counts.cfg
 run() { exec "$SLUICE_BUILD/sluice" run counts.cfg --quiet --out "$1"; }
 (run whole-counts) >out 2>&1 && ok 'an undisturbed run' || bad "an undisturbed run: $(cat out)"
-# kill_at NAME GLOB: a run is killed once such a checkpoint is there.
+# kill_at CHECKPOINT: a run is killed once that is there. A machine may be so fast that the stage is done by then: only what
+# was left unfinished beside a checkpoint must go on.
+unfinished=0
 kill_at() {
     run killed-counts >out 2>&1 &
     child=$!
@@ -91,13 +93,16 @@ kill_at() {
     until ls $1 >/dev/null 2>&1 || ! kill -0 $child 2>/dev/null; do sleep 0.05; done
     kill -9 $child 2>/dev/null
     wait $child 2>/dev/null
+    stage=${1%.checkpoint-*}
+    [ -e "$stage.done" ] || ! ls "$stage".checkpoint-* >/dev/null 2>&1 || unfinished=$((unfinished + 1))
 }
 kill_at 'killed-counts/streams/p-1/score.checkpoint-1'
 kill_at 'killed-counts/streams/p-1/score.checkpoint-2'
 kill_at 'killed-counts/streams/p-1/eval.checkpoint-1'
 kill_at 'killed-counts/streams/p-1/eval.checkpoint-2'
 (run killed-counts) >out 2>&1 && ok 'went on after four kills' || bad "after four kills: $(cat out)"
-[ "$(grep -c 'goes on after record' killed-counts/log.txt)" -ge 2 ] && ok 'from what had been counted' || bad "goes on $(grep -c 'goes on after record' killed-counts/log.txt) times"
+went=$(grep -c 'goes on after record' killed-counts/log.txt)
+[ "$went" -ge "$unfinished" ] && ok "from what had been counted, $went times of $unfinished" || bad "goes on $went times of $unfinished"
 if diff -rq -x .lock -x log.txt -x timing.jsonl -x environment.txt whole-counts killed-counts >difference; then
     ok 'the same scores and numbers'
 else
