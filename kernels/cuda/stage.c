@@ -362,7 +362,7 @@ static int init(void *self, const sluice_host *host)
     service *s = self;
     s->backend = sluice_service(host, KN_BACKEND_CUDA);
     if (!s->backend)
-        return sluice_error(host, SLUICE_FAILED, "the CUDA backend cannot start");
+        return sluice_error(host, SLUICE_FAILED, "the CUDA backend cannot start; 'sluice env' says why");
     s->table = (sluice_cuda_service){.size = sizeof(sluice_cuda_service),
                                      .open = stage_open,
                                      .close = stage_close,
