@@ -1,5 +1,5 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
-#include "model/average.h"
+#include "model/average_parts.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -9,7 +9,6 @@
 
 #include "model/publish.h"
 #include "model/same_model.h"
-#include "model/weight_files.h"
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC optimize("O3")
@@ -24,6 +23,12 @@ static int check_request(const sm_average *average, sm_error *error)
     }
     if (average->method == SM_AVERAGE_RUNNING && !(average->mu >= 0 && average->mu <= 1)) {
         return sm_fail(error, SM_BAD_ARGUMENT, "mu is %g; a running average needs a number from 0 to 1", average->mu);
+    }
+    if (average->method == SM_AVERAGE_SLERP && average->count < 2) {
+        return sm_fail(error, SM_BAD_ARGUMENT, "slerp needs a base and at least one model");
+    }
+    if (average->method == SM_AVERAGE_SLERP && !(average->mu >= 0 && average->mu <= 1)) {
+        return sm_fail(error, SM_BAD_ARGUMENT, "eta is %g; slerp needs a number from 0 to 1", average->mu);
     }
     if (average->method != SM_AVERAGE_WEIGHTED) {
         return SM_OK;
@@ -209,11 +214,8 @@ static int average_all(struct work *work, sm_safetensors_writer *writer, sm_erro
     return status;
 }
 
-/* Opens every folder and makes sure that they belong together, before anything is written. */
-static int open_models(struct work *work, sm_error *error)
+int sm_average_open(const sm_average *average, sm_layout *layout, sm_weight_files *files, sm_error *error)
 {
-    const sm_average *average = work->average;
-    sm_layout *layout = &work->layout;
     sm_config first, config;
     int status = sm_config_read(&first, average->dir[0], error);
     if (status || (status = sm_layout_init(layout, &first, error))) {
@@ -223,13 +225,13 @@ static int open_models(struct work *work, sm_error *error)
         if ((status = sm_config_read(&config, average->dir[i], error)) ||
             (status = sm_same_config(average->dir[0], &first, average->dir[i], &config, error)) ||
             (i > 0 && (status = sm_same_tokenizer(average->dir[0], average->dir[i], error))) ||
-            (status = sm_weight_files_open(&work->files[i], average->dir[i], error))) {
+            (status = sm_weight_files_open(&files[i], average->dir[i], error))) {
             return status;
         }
         for (size_t t = 0; t < layout->tensors; t++) {
             sm_safetensors *file;
             const sm_stored_tensor *stored;
-            if ((status = sm_weight_files_locate(&work->files[i], layout, &layout->tensor[t], &file, &stored, error))) {
+            if ((status = sm_weight_files_locate(&files[i], layout, &layout->tensor[t], &file, &stored, error))) {
                 return status;
             }
         }
@@ -245,6 +247,9 @@ int sm_average_write(const char *to, const sm_average *average, sm_error *error)
     if (status) {
         return status;
     }
+    if (average->method == SM_AVERAGE_SLERP) {
+        return sm_average_slerp(to, average, error);
+    }
     work.files = calloc(average->count, sizeof *work.files);
     if (!work.files) {
         return sm_fail(error, SM_NO_MEMORY, "%s: no memory to average models", to);
@@ -252,7 +257,7 @@ int sm_average_write(const char *to, const sm_average *average, sm_error *error)
     for (size_t i = 0; average->method == SM_AVERAGE_WEIGHTED && i < average->count; i++) {
         work.total += average->weight[i];
     }
-    status = open_models(&work, error);
+    status = sm_average_open(average, &work.layout, work.files, error);
     if (!status) {
         const kn_dtype dtype = average->original_dtype ? work.layout.config.original : average->dtype;
         status = sm_publish_begin(&publication, to, average->dir[0], &work.layout, dtype, error);

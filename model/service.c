@@ -404,15 +404,17 @@ static int model_merge(const sluice_model_service *service, const sluice_host *h
 {
     static const sm_average_method methods[] = {[SLUICE_MERGE_MEAN] = SM_AVERAGE_MEAN,
                                                 [SLUICE_MERGE_WEIGHTED] = SM_AVERAGE_WEIGHTED,
-                                                [SLUICE_MERGE_RUNNING] = SM_AVERAGE_RUNNING};
+                                                [SLUICE_MERGE_RUNNING] = SM_AVERAGE_RUNNING,
+                                                [SLUICE_MERGE_SLERP] = SM_AVERAGE_SLERP};
     if (method < 0 || (size_t)method >= sizeof(methods) / sizeof(*methods))
         return sluice_error(host, SLUICE_BAD_PARAMETER, "merge method %d is unknown", method);
     sm_average average = {.method = methods[method],
                           .dir = folders,
                           .count = count,
                           .weight = weights,
-                          .threads = (int)runtime_of(service)->threads};
-    if (method == SLUICE_MERGE_RUNNING && weights)
+                          .threads = (int)runtime_of(service)->threads,
+                          .device = runtime_of(service)->device.kn};
+    if ((method == SLUICE_MERGE_RUNNING || method == SLUICE_MERGE_SLERP) && weights)
         average.mu = weights[0];
     if (dtype && strcmp(dtype, "original") == 0)
         average.original_dtype = true;

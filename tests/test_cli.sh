@@ -147,7 +147,10 @@ exits 1 'no folder' sample --model nowhere --prompt x
 exits 2 '--temperature is -1' sample --model "$model" --prompt x --temperature -1
 exits 3 'UTF-8' sample --model "$model" --prompt "$(printf 'a\377')"
 exits 2 '--out is missing' average "$model"
-exits 2 'choose mean, weighted or running' average --method median --out x "$model"
+exits 2 'choose mean, weighted, running or slerp' average --method median --out x "$model"
+exits 2 'slerp wants --base' average --method slerp --out x "$model"
+exits 2 "eta is '2'" average --method slerp --base "$model" --eta 2 --out x "$model"
+exits 2 'base goes with slerp' average --base "$model" --out x "$model"
 exits 2 '1 number for 2 models' average --method weighted --weights 1 --out x "$model" "$model"
 if [ -f "$model/tokenizer.json" ]; then
     exits 0 . sample --model "$model" --prompt 'Once upon a time' --max-tokens 8 --n 2 --seed 3 --json
@@ -185,6 +188,8 @@ if [ -f "$model/tokenizer.json" ]; then
     exits 0 . sample --model mean --prompt 'Once upon a time' --max-tokens 8 --json --raw
     grep -qF "$recorded" out && ok || bad "the mean of a model and itself is another model"
     exits 1 'mean' average --out mean "$model"
+    "$sluice" average --method slerp --base "$model" --eta 0.5 --out turned "$model" "$model" >out 2>err || bad "average by slerp"
+    cmp -s mean/model.safetensors turned/model.safetensors && ok || bad "models that are their base merge to another"
     "$sluice" export --model "$model" --dtype bf16 --out half >out 2>err || bad "export"
     grep -q '"torch_dtype": "bfloat16"\|"dtype": "bfloat16"' half/config.json && ok || bad "an exported model says its dtype"
     "$sluice" average --out whole half >out 2>err || bad "average of one"

@@ -78,6 +78,17 @@ else
     failed=$((failed + 1))
 fi
 run sft "$pipelines/sft.cfg" policy@1 --set seeds.limit=48 --set held-out.limit=16 --set tune.epochs=1
+run sft-bf16 "$pipelines/sft.cfg" policy@1 --set seeds.limit=48 --set held-out.limit=16 --set tune.epochs=1 --set tune.moments=bf16 &&
+    differ sft-bf16/models/policy@1 sft/models/policy@1
+# Moments in bfloat16 train as those in float32 do.
+losses() { sed -n 's/.*"stage":"tune".*"train_loss":\([0-9.e-]*\).*/\1/p' "$work/$1/metrics.jsonl"; }
+if [ "$(losses sft | wc -l)" = 1 ] && echo "$(losses sft) $(losses sft-bf16)" | awk '{ d = $1 / $2 - 1; exit !(NF == 2 && d * d < 1e-6) }'; then
+    echo "ok: sft with moments in bfloat16"
+    passed=$((passed + 1))
+else
+    echo "not ok: sft: the loss is $(losses sft), with moments in bfloat16 $(losses sft-bf16)"
+    failed=$((failed + 1))
+fi
 run reward-model "$pipelines/reward-model.cfg" reward@2 --set first-questions.count=48 --set questions.count=48 --set held-out.count=32 &&
     differ reward-model/models/reward@1 reward-model/models/reward@2
 run dpo "$pipelines/dpo.cfg" policy@1 --set preferences.limit=48 --set held-out.limit=16
@@ -92,6 +103,8 @@ run best-of-n "$pipelines/best-of-n.cfg" policy@1 --set questions.count=48 --set
 run best-version "$pipelines/best-version.cfg" policy@5 --set prompts.count=96 --set questions.count=32 --set exam.count=16
 run warm "$pipelines/warm.cfg" average@1 --set seeds.count=24 --set made-up.count=24 --set made-up-held.count=24 \
     --set train-questions.count=24 --set held-questions.count=24 --set questions.count=6 --set answers.n=4 && differ warm/models/average@1 warm/models/first@1
+run warp "$pipelines/warp.cfg" policy@2 --set phases.warp.repeat=2 --set prompts.limit=48 --set first.limit=16 --set again.limit=16 &&
+    differ warp/models/left@1 warp/models/right@1
 # A reward function in Python, and the one that stands in the user guide.
 if command -v python3 >/dev/null; then
     run judge-command "$pipelines/judge-command.cfg" policy@1 --set questions.count=48 --set held-out.count=16

@@ -328,26 +328,38 @@ static void averages(void **state)
         const char *method;
         const sluice_models *models;
         const sluice_doubles *weights;
+        const sluice_model_ref *base;
+        double eta;
         int rc;
+        size_t merged;
         double weight;
-    } cases[] = {{"mean", &both, NULL, SLUICE_OK, NAN},
-                 {"weighted", &both, &two_weights, SLUICE_OK, 0.25},
-                 {"running", &both, NULL, SLUICE_OK, 0.5},
-                 {"mean", &one, NULL, SLUICE_BAD_PARAMETER, NAN},
-                 {"weighted", &both, &one_weight, SLUICE_BAD_PARAMETER, NAN},
-                 {"mean", &both, &two_weights, SLUICE_BAD_PARAMETER, NAN}};
+    } cases[] = {{"mean", &both, NULL, NULL, 1, SLUICE_OK, 2, NAN},
+                 {"weighted", &both, &two_weights, NULL, 1, SLUICE_OK, 2, 0.25},
+                 {"running", &both, NULL, NULL, 1, SLUICE_OK, 2, 0.5},
+                 {"slerp", &both, NULL, NULL, 0.3, SLUICE_OK, 3, 0.3}, /* the base is the slot's newest */
+                 {"slerp", &both, NULL, &refs[0], 1, SLUICE_OK, 3, 1},
+                 {"mean", &one, NULL, NULL, 1, SLUICE_BAD_PARAMETER, 0, NAN},
+                 {"slerp", &one, NULL, NULL, 1, SLUICE_BAD_PARAMETER, 0, NAN},
+                 {"weighted", &both, &one_weight, NULL, 1, SLUICE_BAD_PARAMETER, 0, NAN},
+                 {"slerp", &both, &two_weights, NULL, 1, SLUICE_BAD_PARAMETER, 0, NAN},
+                 {"mean", &both, NULL, &refs[0], 1, SLUICE_BAD_PARAMETER, 0, NAN},
+                 {"running", &both, NULL, NULL, 0.3, SLUICE_BAD_PARAMETER, 0, NAN},
+                 {"mean", &both, &two_weights, NULL, 1, SLUICE_BAD_PARAMETER, 0, NAN}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         fake_host *f = open_class("averager");
         fake_set_pointer(f, "model", &refs[2]);
         fake_set_text(f, "method", cases[i].method);
         fake_set_number(f, "rate", 0.5);
+        fake_set_number(f, "eta", cases[i].eta);
+        if (cases[i].base)
+            fake_set_pointer(f, "base", cases[i].base);
         fake_set_bytes(f, "models", cases[i].models, sizeof *cases[i].models);
         if (cases[i].weights)
             fake_set_bytes(f, "weights", cases[i].weights, sizeof *cases[i].weights);
         assert_int_equal(fake_run(f), cases[i].rc);
         assert_int_equal(f->publications, cases[i].rc == SLUICE_OK);
         if (cases[i].rc == SLUICE_OK && strcmp(cases[i].method, "mean") != 0)
-            assert_true(models->merged_weight == cases[i].weight && models->merged == 2);
+            assert_true(models->merged_weight == cases[i].weight && models->merged == cases[i].merged);
         fake_close(f);
     }
 }

@@ -352,6 +352,7 @@ static int child_merge(const sluice_model_service *service, const sluice_host *h
                        const char *dtype)
 {
     sl_message m = {.kind = SL_WIRE_MERGE}, reply;
+    const size_t given = weights == NULL ? 0 : method == SLUICE_MERGE_WEIGHTED ? count : 1;
     (void)service, (void)host;
     sl_put(&m, (uint64_t)method);
     sl_put_text(&m, dir);
@@ -359,7 +360,7 @@ static int child_merge(const sluice_model_service *service, const sluice_host *h
     sl_put(&m, count);
     for (size_t i = 0; i < count; i++) {
         sl_put_text(&m, folders[i]);
-        sl_put_double(&m, weights != NULL ? weights[i] : 0);
+        sl_put_double(&m, i < given ? weights[i] : 0);
         sl_put(&m, weights != NULL);
     }
     const int rc = sl_child_ask(&m, &reply);

@@ -353,6 +353,8 @@ static int model_merge(const sluice_model_service *service, const sluice_host *h
                        const char *dtype)
 {
     (void)service, (void)dtype;
+    if (method == SLUICE_MERGE_SLERP)
+        return sluice_error(host, SLUICE_UNSUPPORTED, "test-plugin's model has no layers to turn; use another method");
     struct tp_table *sum = calloc(1, sizeof *sum), *one = malloc(sizeof *one);
     double total = 0;
     int rc = sum != NULL && one != NULL ? SLUICE_OK : sluice_error(host, SLUICE_NO_MEMORY, "out of memory");

@@ -127,6 +127,8 @@ typedef struct sluice_optimizer {
     bool freeze_body;        /* only the head learns (linear probing); needs head_outputs */
     bool recompute;          /* keep one row a layer and compute the rest again in the backward pass: memory, never the
                                 result */
+    uint64_t moment_bits;    /* of AdamW's two moments: 16 = bfloat16, rounded at random by `seed` so that the expected
+                                value is the unrounded one; 0 or 32 = float32 */
 } sluice_optimizer;
 
 typedef struct sluice_step_info {
@@ -142,7 +144,12 @@ typedef struct sluice_tensor {
     float *data; /* writable only in a copy */
 } sluice_tensor;
 
-enum sluice_merge_method { SLUICE_MERGE_MEAN = 0, SLUICE_MERGE_WEIGHTED = 1, SLUICE_MERGE_RUNNING = 2 };
+enum sluice_merge_method {
+    SLUICE_MERGE_MEAN = 0,
+    SLUICE_MERGE_WEIGHTED = 1,
+    SLUICE_MERGE_RUNNING = 2,
+    SLUICE_MERGE_SLERP = 3
+};
 
 typedef struct sluice_model_service {
     uint32_t size;
@@ -192,7 +199,9 @@ typedef struct sluice_model_service {
     int (*copy)(sluice_model *, sluice_model **);
     int (*save)(sluice_model *, const char *dir);
     /* Streams several folders of one architecture into their average, tensor by tensor, float32 sums in the order
-     * given. WEIGHTED: Σ w_i θ_i / Σ w_i. RUNNING: ema ← (1 - weights[0])·ema + weights[0]·θ along the list.
+     * given. WEIGHTED: Σ w_i θ_i / Σ w_i. RUNNING: ema ← (1 - weights[0])·ema + weights[0]·θ along the list. SLERP:
+     * folders[0] is the base θ₀, the others become θ₀ + weights[0]·slerp of their differences from it, layer by layer,
+     * computed on the device of the run (WARP; for more than two by recursion with 1/k).
      * dtype: "float32" (NULL too), "bfloat16", "float16", or "original": what the first folder was trained from. */
     int (*merge)(const struct sluice_model_service *, const sluice_host *, int method, const char *const *folders,
                  const double *weights, size_t count, const char *dir, const char *dtype);
