@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <sluice/random.h>
+
 #include "model/head.h"
 
 struct sm_training {
@@ -19,8 +21,10 @@ struct sm_training {
     sm_workspace *keeping, *scoring;
     sm_pack pack;
     /* memory of the device */
-    float *params;                     /* [layout->count] */
-    float *gradient, *moment, *square; /* [layout->count - first] */
+    float *params;         /* [layout->count] */
+    float *gradient;       /* [layout->count - first] */
+    void *moment, *square; /* the same of float, or of bfloat16 where moment_bytes is 2 */
+    size_t moment_bytes;
     float *head_gradient; /* of a tied model's output matrix, [vocab, hidden]; else its place in gradient */
     double *squares;      /* [1] Σ gradient² of the step at hand */
     float *scale;         /* [1] what its gradient is multiplied by; lies behind squares */
@@ -63,8 +67,8 @@ static bool allocate(sm_training *t)
     const size_t bytes = trained_count(t) * sizeof(float);
     t->params = ops->alloc(t->device, t->layout->count * sizeof(float));
     t->gradient = zeros(t, bytes);
-    t->moment = zeros(t, bytes);
-    t->square = zeros(t, bytes);
+    t->moment = zeros(t, trained_count(t) * t->moment_bytes);
+    t->square = zeros(t, trained_count(t) * t->moment_bytes);
     t->squares = zeros(t, sizeof(*t->squares) + sizeof(*t->scale));
     if (!t->params || !t->gradient || !t->moment || !t->square || !t->squares)
         return false;
@@ -122,6 +126,7 @@ static sm_training *training_new(kn_device *device, kn_dtype dtype, const sluice
         t->device = device;
         t->dtype = dtype;
         t->optimizer = *optimizer;
+        t->moment_bytes = optimizer->moment_bits == 16 ? sizeof(uint16_t) : sizeof(float);
     }
     return t;
 }
@@ -442,6 +447,28 @@ int sm_training_gather(sm_training *t, sm_error *error)
     return kn == KN_OK ? SM_OK : sm_device_fail(t->device, kn, "the sum of gradients", error);
 }
 
+/* AdamW over `count` parameters from `begin` on. What bfloat16 moments are rounded by hangs on seed, update and place
+ * alone, so a training that is resumed goes on to the bit. */
+static int update_run(sm_training *t, size_t begin, size_t count, const kn_adamw *a)
+{
+    const kn_ops *ops = t->device->ops;
+    const size_t at = begin - t->first, most = (size_t)1 << 31; /* the op counts elements in 32 bits */
+    if (t->moment_bytes == sizeof(float))
+        return ops->adamw(t->device, t->params + begin, (float *)t->moment + at, (float *)t->square + at,
+                          t->gradient + at, count, a);
+    int kn = KN_OK;
+    for (size_t i = 0; kn == KN_OK && i < count; i += most) {
+        const sluice_draw draw = {
+            .seed = t->optimizer.seed, .step = t->updates, .record = begin + i, .purpose = SLUICE_PURPOSE_MOMENTS};
+        uint64_t key[2], counter[2];
+        sluice_draw_place(&draw, key, counter);
+        kn = ops->adamw_bf16(t->device, t->params + begin + i, (uint16_t *)t->moment + at + i,
+                             (uint16_t *)t->square + at + i, t->gradient + at + i, count - i < most ? count - i : most,
+                             a, key, counter);
+    }
+    return kn;
+}
+
 /* AdamW over runs of neighbouring tensors that decay alike: matrices do, norms and biases do not. */
 static int update(sm_training *t, double lr)
 {
@@ -460,9 +487,7 @@ static int update(sm_training *t, double lr)
                             .step = t->updates,
                             .grad_scale = 1,
                             .scale_at = t->scale};
-        const size_t at = begin - t->first;
-        const int kn = t->device->ops->adamw(t->device, t->params + begin, t->moment + at, t->square + at,
-                                             t->gradient + at, end - begin, &a);
+        const int kn = update_run(t, begin, end - begin, &a);
         if (kn != KN_OK)
             return kn;
     }
@@ -517,6 +542,7 @@ sm_training_parts sm_training_take_apart(sm_training *t)
                                .params = t->params + t->first,
                                .moment = t->moment,
                                .square = t->square,
+                               .moment_bytes = t->moment_bytes,
                                .count = trained_count(t),
                                .first = t->first,
                                .updates = &t->updates,

@@ -1,7 +1,8 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Training: float32 masters, a gradient that accumulates over calls, AdamW. In bfloat16 the passes run on masters
- * rounded once a step; gradients of weights, moments and masters stay float32.
+ * rounded once a step; gradients of weights and masters stay float32, moments too unless the optimizer's moment_bits is
+ * 16.
  *
  * One object belongs to one thread at a time. It copies the parameters it starts from and borrows device and layout.
  */
@@ -57,8 +58,10 @@ int sm_training_gather(sm_training *training, sm_error *error);
 /* What a training is made of between two steps, for train_state.c. Borrowed; arrays are memory of the device. */
 typedef struct sm_training_parts {
     kn_device *device;
-    float *params, *moment, *square; /* of the parameters that are trained */
-    size_t count, first;             /* how many, and which is the first of params' layout */
+    float *params; /* those that are trained */
+    void *moment, *square;
+    size_t moment_bytes; /* of an element of these two */
+    size_t count, first; /* how many, and which is the first of params' layout */
     uint64_t *updates, *steps;
 } sm_training_parts;
 sm_training_parts sm_training_take_apart(sm_training *training);

@@ -12,38 +12,51 @@
 
 typedef struct state_head {
     char mark[16];
-    uint64_t count, first, updates, steps;
+    uint64_t count, first, updates, steps, moment_bytes;
     uint64_t sum; /* XXH3 of the arrays, seeded with that of what precedes it here */
 } state_head;
 
 static const char mark[16] = "sluice training";
 
 /* An array of the device as the host sees it, a piece at a time: where it lies, or read into the room. */
-enum { PIECE = 1 << 22 }; /* floats */
+enum { PIECE = 1 << 24 }; /* bytes */
 
 typedef struct walk {
     const sm_training_parts *parts;
-    float *room; /* NULL where the device's memory is host memory */
+    char *room; /* NULL where the device's memory is host memory */
     sm_error *error;
 } walk;
 
-static int see(const walk *w, const float *at, size_t count, const float **out)
+static int see(const walk *w, const char *at, size_t bytes, const char **out)
 {
     *out = w->room ? w->room : at;
-    return w->room ? sm_device_read(w->parts->device, w->room, at, count * sizeof(float), w->error) : SM_OK;
+    return w->room ? sm_device_read(w->parts->device, w->room, at, bytes, w->error) : SM_OK;
 }
 
-static size_t piece(size_t count, size_t from)
+static size_t piece(size_t bytes, size_t from)
 {
-    return count - from < PIECE ? count - from : PIECE;
+    return bytes - from < PIECE ? bytes - from : PIECE;
 }
 
-/* Of three arrays in host memory, one after the other. */
-static uint64_t sum_of(const state_head *head, const float *const arrays[3])
+/* Parameters and both moments, one after the other. */
+enum { ARRAYS = 3 };
+
+static size_t bytes_of(const sm_training_parts *p, int array)
+{
+    return p->count * (array == 0 ? sizeof(float) : p->moment_bytes);
+}
+
+static char *array_of(const sm_training_parts *p, int array)
+{
+    return array == 0 ? (char *)p->params : array == 1 ? (char *)p->moment : (char *)p->square;
+}
+
+/* Of the arrays in host memory. */
+static uint64_t sum_of(const state_head *head, const sm_training_parts *p, const char *arrays)
 {
     uint64_t sum = XXH3_64bits(head, offsetof(state_head, sum));
-    for (int i = 0; i < 3; i++)
-        sum = XXH3_64bits_withSeed(arrays[i], head->count * sizeof(float), sum);
+    for (int i = 0; i < ARRAYS; arrays += bytes_of(p, i), i++)
+        sum = XXH3_64bits_withSeed(arrays, bytes_of(p, i), sum);
     return sum;
 }
 
@@ -63,18 +76,18 @@ static bool write_all(int fd, const void *bytes, size_t size)
 /* Writes the arrays after the place of the head, and works out the head's sum. */
 static int write_arrays(const walk *w, int fd, state_head *head, XXH3_state_t *state)
 {
-    const float *const arrays[3] = {w->parts->params, w->parts->moment, w->parts->square};
     head->sum = XXH3_64bits(head, offsetof(state_head, sum));
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < ARRAYS; i++) {
+        const size_t size = bytes_of(w->parts, i);
         XXH3_64bits_reset_withSeed(state, head->sum);
-        for (size_t at = 0; at < head->count; at += PIECE) {
-            const size_t count = piece(head->count, at);
-            const float *bytes;
-            const int rc = see(w, arrays[i] + at, count, &bytes);
+        for (size_t at = 0; at < size; at += PIECE) {
+            const size_t count = piece(size, at);
+            const char *bytes;
+            const int rc = see(w, array_of(w->parts, i) + at, count, &bytes);
             if (rc != SM_OK)
                 return rc;
-            XXH3_64bits_update(state, bytes, count * sizeof(float));
-            if (!write_all(fd, bytes, count * sizeof(float)))
+            XXH3_64bits_update(state, bytes, count);
+            if (!write_all(fd, bytes, count))
                 return SM_IO;
         }
         head->sum = XXH3_64bits_digest(state);
@@ -86,9 +99,10 @@ int sm_training_suspend(sm_training *training, const char *path, sm_error *error
 {
     const sm_training_parts p = sm_training_take_apart(training);
     const bool here = p.device->host_memory;
-    state_head head = {.count = p.count, .first = p.first, .updates = *p.updates, .steps = *p.steps};
+    state_head head = {
+        .count = p.count, .first = p.first, .updates = *p.updates, .steps = *p.steps, .moment_bytes = p.moment_bytes};
     XXH3_state_t *state = XXH3_createState();
-    const walk w = {&p, here ? NULL : malloc(PIECE * sizeof(float)), error};
+    const walk w = {&p, here ? NULL : malloc(PIECE), error};
     int rc = state && (here || w.room) ? SM_OK : sm_fail(error, SM_NO_MEMORY, "out of memory to write %s", path);
     memcpy(head.mark, mark, sizeof(mark));
     const int fd = rc == SM_OK ? open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666) : -1;
@@ -109,20 +123,19 @@ int sm_training_suspend(sm_training *training, const char *path, sm_error *error
 }
 
 /* Takes the arrays over. */
-static int take(const sm_training_parts *p, const float *const arrays[3], sm_error *error)
+static int take(const sm_training_parts *p, const char *arrays, sm_error *error)
 {
-    float *const to[3] = {p->params, p->moment, p->square};
     int rc = SM_OK;
-    for (int i = 0; rc == SM_OK && i < 3; i++)
-        for (size_t at = 0; rc == SM_OK && at < p->count; at += PIECE)
-            rc = sm_device_write(p->device, to[i] + at, arrays[i] + at, piece(p->count, at) * sizeof(float), error);
+    for (int i = 0; i < ARRAYS; arrays += bytes_of(p, i), i++)
+        for (size_t at = 0; rc == SM_OK && at < bytes_of(p, i); at += PIECE)
+            rc = sm_device_write(p->device, array_of(p, i) + at, arrays + at, piece(bytes_of(p, i), at), error);
     return rc;
 }
 
 int sm_training_resume(sm_training *training, const char *path, sm_error *error)
 {
     const sm_training_parts p = sm_training_take_apart(training);
-    const size_t size = sizeof(state_head) + 3 * p.count * sizeof(float);
+    const size_t size = sizeof(state_head) + bytes_of(&p, 0) + bytes_of(&p, 1) + bytes_of(&p, 2);
     struct stat st;
     state_head head;
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -134,10 +147,9 @@ int sm_training_resume(sm_training *training, const char *path, sm_error *error)
     if (map == MAP_FAILED)
         return sm_fail(error, SM_FORMAT, "%s does not hold the state of this training", path);
     memcpy(&head, map, sizeof(head));
-    const float *from = (const float *)(const void *)((const char *)map + sizeof(head));
-    const float *const arrays[3] = {from, from + p.count, from + 2 * p.count};
+    const char *arrays = (const char *)map + sizeof(head);
     const bool fits = memcmp(head.mark, mark, sizeof(mark)) == 0 && head.count == p.count && head.first == p.first &&
-                      head.sum == sum_of(&head, arrays);
+                      head.moment_bytes == p.moment_bytes && head.sum == sum_of(&head, &p, arrays);
     int rc = fits ? take(&p, arrays, error)
                   : sm_fail(error, SM_FORMAT, "%s does not hold the state of this training, or is damaged", path);
     munmap(map, size);

@@ -27,7 +27,8 @@ enum sluice_purpose {
     SLUICE_PURPOSE_INIT = 4,    /* initial weights */
     SLUICE_PURPOSE_DATA = 5,    /* generated data */
     SLUICE_PURPOSE_LABEL = 6,   /* labels drawn at random */
-    SLUICE_PURPOSE_CHOICE = 7   /* any other choice of a stage */
+    SLUICE_PURPOSE_CHOICE = 7,  /* any other choice of a stage */
+    SLUICE_PURPOSE_MOMENTS = 8  /* which way an optimizer's bfloat16 moments are rounded */
 };
 
 /* The place of a draw. Fields that do not apply are 0. */
