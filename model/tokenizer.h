@@ -48,8 +48,10 @@ int sm_encode(const sm_tokenizer *tokenizer, const char *text, size_t length, un
               sm_error *error);
 
 /* The same for a text of mixed origin, such as a rendered chat: `guard` has one byte for each byte of text, and special
- * tokens are parsed only where it is 0. A special token that touches a guarded byte is text. Apart from that the text
- * is one text: merges cross the borders of what is guarded exactly as if nothing were. */
+ * tokens are parsed only where it is 0. A special token that touches a guarded byte is text; so is an added token
+ * spelled
+ * <|…|> or <｜…｜>, by which chats are structured, also where the file does not call it special. Apart from that the
+ * text is one text: merges cross the borders of what is guarded exactly as if nothing were. */
 int sm_encode_guarded(const sm_tokenizer *tokenizer, const char *text, size_t length, const uint8_t *guard,
                       unsigned flags, sm_tokens *out, sm_error *error);
 

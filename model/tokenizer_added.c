@@ -19,6 +19,21 @@ sm_added_token *sm_added_find(const sm_added *added, const char *content, size_t
     return NULL;
 }
 
+/* Many models have the marks of their turns, <|im_start|> or <｜User｜>, as added tokens that their files do not call
+ * special. */
+static bool is_control(const char *content, size_t length)
+{
+    static const char *const marks[][2] = {{"<|", "|>"}, {"<\xEF\xBD\x9C", "\xEF\xBD\x9C>"}};
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
+        const size_t size = strlen(marks[i][0]);
+        if (length > 2 * size && memcmp(content, marks[i][0], size) == 0 &&
+            memcmp(content + length - size, marks[i][1], size) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 int sm_added_add(sm_added *added, const sm_bpe *bpe, uint32_t *size, const char *content, size_t length,
                  sm_added_token flags, uint32_t declared, sm_error *error)
 {
@@ -56,7 +71,7 @@ int sm_added_add(sm_added *added, const sm_bpe *bpe, uint32_t *size, const char 
         memcpy(copy, content, length);
         copy[length] = '\0';
         token = &added->tokens[added->count++];
-        *token = (sm_added_token){.id = id, .content = copy, .length = length};
+        *token = (sm_added_token){.id = id, .content = copy, .length = length, .control = is_control(content, length)};
         *size += id == *size;
     }
     token->single_word = flags.single_word;
@@ -301,7 +316,8 @@ int sm_added_split(const sm_added *added, const sm_trie *trie, const char *text,
         size_t start = at;
         at = end;
         const sm_added_token *token = &added->tokens[index];
-        if (token->special && (guarded || (guard && memchr(guard + start, 1, end - start)))) {
+        if ((token->special && guarded) ||
+            ((token->special || token->control) && guard && memchr(guard + start, 1, end - start))) {
             /* A match that a guarded text makes alone is passed over whole, as the library does when told not to parse
              * special tokens. One that reaches over the border must not hide a token of the unguarded side. */
             bool whole = guarded || !memchr(guard + start, 0, end - start);

@@ -73,6 +73,7 @@ typedef struct sm_added_token {
     size_t length;
     sm_text normalized_content; /* what it is searched and decoded as, if normalizing changes it; else empty */
     bool single_word, lstrip, rstrip, normalized, special;
+    bool control; /* by its spelling it structures chats, whether it is called special or not */
 } sm_added_token;
 
 typedef struct sm_trie {
