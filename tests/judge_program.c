@@ -129,6 +129,10 @@ static int answer(const char *mode, long number, const char *line, long count)
         return printf("{\"id\": \"%s\", \"scores\": [\"1\", \"2\"]}\n", id);
     if (is(mode, "huge"))
         return printf("{\"id\": \"%s\", \"scores\": [1e300, 0]}\n", id);
+    if (is(mode, "big")) /* a whole number beyond 64 bits, as Python prints it */
+        return printf("{\"id\": \"%s\", \"scores\": [1000000000000000000000000000000, 0]}\n", id);
+    if (is(mode, "nulls"))
+        return printf("{\"id\": \"%s\", \"scores\": [null, null]}\n", id);
     if (is(mode, "few"))
         return printf("{\"id\": \"%s\", \"scores\": [1]}\n", id);
     if (is(mode, "nothing"))

@@ -187,9 +187,9 @@ static void nonsense_is_refused_with_its_words(void **state)
     stops("nan", "NaN and Infinity are no scores; write null");
     stops("string", "gave candidate 0 a score that is no number");
     stops("huge", "gave candidate 0 a score that is too large");
-    stops("few", "gave 1 score for 2 candidates");
+    stops("few", "gave 1 score for 2 candidates; write one number or null a candidate");
     stops("nothing", "which has neither \"scores\" nor \"error\"");
-    stops("nobody", "answered 'nobody', which it was not asked");
+    stops("nobody", "answered 'nobody', which it was not asked, or has answered already; print one line a question");
     stops("twice", "has answered already");
     stops("anonymous", "an answer without the \"id\"");
     stops("number", "printed '42' where");
@@ -204,7 +204,9 @@ static void the_record_to_blame_is_named(void **state)
                      "KeyError: 'seven'");
     stops("hang", "in 3 attempts: it gave no answer for 0.3 seconds (timeout; does it flush what it prints?)");
     stops("deaf", "in 3 attempts: it gave no answer for 0.3 seconds");
-    stops("dead", "in 3 attempts: it ended with exit status 9");
+    stops("dead",
+          "in 3 attempts: it ended with exit status 9; what it said is in log.txt, and once it is mended the same "
+          "command goes on");
 }
 
 static void no_program_is_an_error(void **state)
@@ -234,6 +236,19 @@ static void absent_named_and_refused(void **state)
     const float *s = sluice_record_scores(f->output[1], "taste");
     assert_true(isnan(s[0]) && s[1] == 2);
     assert_true(fake_metric(f, "absent") == 3 && fake_metric(f, "mean_score") == 2);
+    fake_close(f);
+
+    f = judge("big", NULL);
+    fill(f, 3);
+    assert_int_equal(fake_run(f), SLUICE_OK);
+    assert_true(sluice_record_scores(f->output[1], "taste")[0] == 1e30f);
+    fake_close(f);
+
+    f = judge("nulls", NULL);
+    fill(f, 3);
+    assert_int_equal(fake_run(f), SLUICE_OK);
+    assert_null(sluice_record_scores(f->output[1], "taste"));
+    assert_non_null(strstr(f->warning, "gave null for all candidates of 3 records"));
     fake_close(f);
 
     f = judge("named", NULL);

@@ -248,9 +248,10 @@ static void errors_name_stage_and_record(void **state)
 {
     (void)state;
     char *out = in("errors"), expected[1024];
+    /* One line of well-formed text without control characters, whatever a plugin puts into it. */
     assert_exit(RUN(out, chain, "mark.fail=r500"), SL_RUN_DAMAGED);
     snprintf(expected, sizeof expected,
-             "sluice: stage 'mark' (%s:4), record 'r500': refused on purpose; mend nothing\n", in("pipeline.cfg"));
+             "sluice: stage 'mark' (%s:4), record 'r500': refused on purpose; mend   , ?, ??\n", in("pipeline.cfg"));
     assert_says(expected);
     assert_exit(RUN(out, chain, "mark.silent=r7"), SL_RUN_DAMAGED);
     assert_says("record 'r7': a record is wrong");

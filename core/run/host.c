@@ -2,6 +2,7 @@
 /* The table of functions behind sluice_host, for stages, services and commands alike. */
 #include "core/run/internal.h"
 #include "core/run/host.h"
+#include "core/base/utf8.h"
 
 #include <assert.h>
 #include <fcntl.h>
@@ -22,12 +23,19 @@ static sl_job *own(const sluice_host *host)
     return job;
 }
 
-/* One line of one message: what a plugin says may hold newlines and other control characters. */
+/* One line of one message, which a terminal shows and a reader of log.txt can decode: what a plugin says may hold
+ * newlines and other control characters (also those of two bytes, U+0080 to U+009F), or bytes that are no UTF-8. */
 static void one_line(char *text)
 {
-    for (char *c = text; *c != '\0'; c++)
+    const size_t size = strlen(text);
+    for (size_t bad = sl_utf8_check(text, size); bad < size; bad += sl_utf8_check(text + bad, size - bad))
+        text[bad] = '?';
+    for (char *c = text; *c != '\0'; c++) {
         if ((unsigned char)*c < 0x20 || *c == 0x7f)
             *c = ' ';
+        else if ((unsigned char)c[0] == 0xc2 && (unsigned char)c[1] < 0xa0)
+            c[0] = c[1] = ' ';
+    }
 }
 
 static void host_verror(const sluice_host *public, const sluice_record *record, int code, const char *format,

@@ -118,8 +118,11 @@ static int finish(void *self)
 {
     struct best *best = self;
     if (best->candidates > 0 && best->judged == 0)
-        return sluice_error(best->host, SLUICE_BAD_RECORD,
-                            "no record has scores of '%s'; put that judge before this stage in the chain", best->by);
+        return sluice_error(
+            best->host, SLUICE_BAD_RECORD,
+            "no record has scores of '%s': it gave none, which its numbers in metrics.jsonl say, or is not before "
+            "this stage in the chain; mend that judge, or put it there",
+            best->by);
     sluice_number numbers[4] = {
         {"records", (double)best->records}, {"candidates", (double)best->candidates}, {"known", (double)best->known}};
     size_t count = best->truth ? 3 : 2;

@@ -172,10 +172,11 @@ static int settle(void *self)
 {
     struct cream *cream = self;
     if (cream->lacking > 0 && cream->lacking == cream->defined + cream->undefined)
-        return sluice_error(
-            cream->host, SLUICE_BAD_RECORD,
-            "no record has scores of both '%s' and '%s'; put those judges before this stage in the chain",
-            cream->current, cream->previous);
+        return sluice_error(cream->host, SLUICE_BAD_RECORD,
+                            "no record has scores of both '%s' and '%s': one gave none, which its numbers in "
+                            "metrics.jsonl say, or is not before "
+                            "this stage in the chain; mend it, or put it there",
+                            cream->current, cream->previous);
     if (cream->defined == 0)
         return SLUICE_OK;
     cream->consistency /= (double)cream->defined;

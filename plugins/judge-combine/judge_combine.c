@@ -156,10 +156,11 @@ static int finish(void *self)
                                 {"mean_score", c->sum / (double)c->scored}};
     for (size_t j = 0; j < c->judges.count && c->scored + c->absent > 0; j++)
         if (c->given[j] == 0)
-            return sluice_error(c->host, SLUICE_BAD_RECORD,
-                                "no record has a score of '%s'; put that judge before this stage in the chain, or "
-                                "correct the name",
-                                c->judges.items[j]);
+            return sluice_error(
+                c->host, SLUICE_BAD_RECORD,
+                "no record has a score of '%s': it gave none, which its numbers in metrics.jsonl say, or is not before "
+                "this stage in the chain, or is called otherwise",
+                c->judges.items[j]);
     sluice_metrics(c->host, -1, numbers, c->scored > 0 ? 4 : 3);
     return SLUICE_OK;
 }

@@ -64,14 +64,14 @@ bool exchange_read(exchange_answer *answer, const char *line, size_t length, cha
     char begin[80];
     quote(line, begin, sizeof begin);
     memset(answer, 0, sizeof *answer);
-    json_t *root = answer->root = json_loadb(line, length, JSON_REJECT_DUPLICATES, &json);
+    json_t *root = answer->root = json_loadb(line, length, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &json);
     const char *first = line + strspn(line, " \t");
     if (!root && *first != '{')
         snprintf(why, size, "printed '%s' where an answer was expected; print messages to stderr", begin);
     else if (!root && (strstr(line, "NaN") || strstr(line, "Infinity")))
         snprintf(why, size, "printed '%s', which is no JSON: NaN and Infinity are no scores; write null", begin);
     else if (!root)
-        snprintf(why, size, "printed '%s', which is no JSON", begin);
+        snprintf(why, size, "printed '%s', which is no JSON (%s)", begin, json.text);
     else if (!json_is_object(root))
         snprintf(why, size, "printed '%s' where {\"id\": …, \"scores\": …} was expected; print messages to stderr",
                  begin);
@@ -99,8 +99,8 @@ static int set_scores(const json_t *list, sluice_record *record, const char *jud
         return SLUICE_BAD_RECORD;
     }
     if (json_array_size(list) != count) {
-        snprintf(why, size, "gave %zu score%s for %zu candidate%s", json_array_size(list),
-                 json_array_size(list) == 1 ? "" : "s", count, count == 1 ? "" : "s");
+        snprintf(why, size, "gave %zu score%s for %zu candidate%s; write one number or null a candidate",
+                 json_array_size(list), json_array_size(list) == 1 ? "" : "s", count, count == 1 ? "" : "s");
         return SLUICE_BAD_RECORD;
     }
     for (size_t i = 0; i < count; i++) {

@@ -204,9 +204,11 @@ static int take_answer(struct exchange *x, const char *line, size_t length)
     }
     size_t i = find(x, answer.id);
     if (i == x->count) {
-        rc = sluice_error(judge->host, SLUICE_FAILED,
-                          "the program '%s' answered '%.80s', which it was not asked, or has answered already",
-                          judge->name, answer.id);
+        rc = sluice_error(
+            judge->host, SLUICE_FAILED,
+            "the program '%s' answered '%.80s', which it was not asked, or has answered already; print one line "
+            "a question, with its id",
+            judge->name, answer.id);
     } else if (answer.error && judge->on_error == ON_ERROR_STOP) {
         rc = sluice_record_error(
             judge->host, x->records[i], SLUICE_BAD_RECORD,
@@ -253,9 +255,11 @@ static int died(struct exchange *x, const char *what, bool hung)
             continue;
         item->state = WAITING;
         if (x->asked == 1 && ++item->deaths > judge->restarts)
-            return sluice_record_error(judge->host, x->records[i], SLUICE_FAILED,
-                                       "the program '%s' did not answer for this record in %lld attempt%s: it %s",
-                                       judge->name, (long long)item->deaths, item->deaths == 1 ? "" : "s", why);
+            return sluice_record_error(
+                judge->host, x->records[i], SLUICE_FAILED,
+                "the program '%s' did not answer for this record in %lld attempt%s: it %s; what it said is "
+                "in log.txt, and once it is mended the same command goes on",
+                judge->name, (long long)item->deaths, item->deaths == 1 ? "" : "s", why);
         x->careful = i + 1;
     }
     x->asked = 0;
@@ -400,6 +404,10 @@ static int finish(void *self)
             sluice_log(judge->host, SLUICE_LOG_WARNING, "the program '%s' ended with %s after its last answer",
                        judge->name, text);
     }
+    if (judge->scored == 0 && judge->absent > 0)
+        sluice_log(judge->host, SLUICE_LOG_WARNING,
+                   "the program '%s' gave null for all candidates of %llu records, so none has a score", judge->name,
+                   (unsigned long long)judge->records);
     if (judge->starts > 1)
         sluice_log(judge->host, SLUICE_LOG_INFO, "the program '%s' was started %llu times", judge->name,
                    (unsigned long long)judge->starts);

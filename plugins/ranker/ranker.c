@@ -244,8 +244,11 @@ static int finish(void *self)
 {
     struct ranker *ranker = self;
     if (ranker->lacking > 0 && ranker->judged == 0)
-        return sluice_error(ranker->host, SLUICE_BAD_RECORD,
-                            "no record has scores of '%s'; put that judge before this stage in the chain", ranker->by);
+        return sluice_error(
+            ranker->host, SLUICE_BAD_RECORD,
+            "no record has scores of '%s': it gave none, which its numbers in metrics.jsonl say, or is not before "
+            "this stage in the chain; mend that judge, or put it there",
+            ranker->by);
     sluice_number numbers[8] = {{"records", (double)ranker->records},
                                 {"pairs", (double)ranker->pairs},
                                 {"unpaired", (double)ranker->unpaired},

@@ -89,7 +89,8 @@ static int mark_process(void *self, sluice_record *record)
         usleep((useconds_t)pause);
     m->seen++;
     if (m->fail != NULL && strcmp(id, m->fail) == 0)
-        return sluice_record_error(m->host, record, SLUICE_BAD_RECORD, "refused on purpose;\nmend nothing");
+        return sluice_record_error(m->host, record, SLUICE_BAD_RECORD,
+                                   "refused on purpose;\nmend \xC2\x9B, \xFF, \xE2\x82");
     if (m->silent != NULL && strcmp(id, m->silent) == 0)
         return SLUICE_BAD_RECORD;
     if (m->drop > 0 && m->seen % m->drop == 0)
