@@ -3,16 +3,14 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "model/publish.h"
 #include "model/same_model.h"
-
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize("O3")
-#endif
+#include "model/wide.h"
 
 #define BLOCK ((size_t)1 << 15) /* elements at a time: what fits a processor's own cache */
 
@@ -44,174 +42,167 @@ static int check_request(const sm_average *average, sm_error *error)
     return sum > 0 && isfinite(sum) ? SM_OK : sm_fail(error, SM_BAD_ARGUMENT, "the weights add up to %g", sum);
 }
 
-/* Takes the block of model i into the sum. */
-static void take(const sm_average *average, size_t i, float *restrict sum, const float *restrict values, size_t count,
-                 float weight)
+SM_LOOP void add(float *restrict sum, const float *restrict values, size_t count)
 {
-    if (i == 0 && average->method == SM_AVERAGE_WEIGHTED) {
-        for (size_t k = 0; k < count; k++) {
-            sum[k] = weight * values[k];
-        }
-    } else if (i == 0) {
-        memcpy(sum, values, count * sizeof *sum);
-    } else if (average->method == SM_AVERAGE_MEAN) {
-        for (size_t k = 0; k < count; k++) {
-            sum[k] += values[k];
-        }
-    } else if (average->method == SM_AVERAGE_WEIGHTED) {
-        for (size_t k = 0; k < count; k++) {
-            const float share = weight * values[k];
-            sum[k] += share;
-        }
-    } else {
-        const float keep = (float)(1 - average->mu), move = (float)average->mu;
-        for (size_t k = 0; k < count; k++) {
-            const float kept = keep * sum[k], moved = move * values[k];
-            sum[k] = kept + moved;
-        }
+    for (size_t k = 0; k < count; k++) {
+        sum[k] += values[k];
     }
 }
 
-/* A part of one tensor, and its place in the result's order. */
+/* sum = keep·sum + move·values. */
+SM_LOOP void mix(float *restrict sum, const float *restrict values, size_t count, float keep, float move)
+{
+    for (size_t k = 0; k < count; k++) {
+        const float kept = keep * sum[k], moved = move * values[k];
+        sum[k] = kept + moved;
+    }
+}
+
+SM_LOOP void scale(float *sum, size_t count, float by)
+{
+    for (size_t k = 0; k < count; k++) {
+        sum[k] *= by;
+    }
+}
+
+SM_LOOP void divide(float *sum, size_t count, float by)
+{
+    for (size_t k = 0; k < count; k++) {
+        sum[k] /= by;
+    }
+}
+
+SM_TWICE(void, add, (float *restrict sum, const float *restrict values, size_t count), (sum, values, count))
+SM_TWICE(void, mix, (float *restrict sum, const float *restrict values, size_t count, float keep, float move),
+         (sum, values, count, keep, move))
+SM_TWICE(void, scale, (float *sum, size_t count, float by), (sum, count, by))
+SM_TWICE(void, divide, (float *sum, size_t count, float by), (sum, count, by))
+
+/* Takes the block of model i, the first of which is in the sum already. */
+static void take(const sm_average *average, size_t i, float *sum, const float *values, size_t count, float weight)
+{
+    if (average->method == SM_AVERAGE_WEIGHTED) {
+        if (i == 0) {
+            scale_here(sum, count, weight);
+        } else {
+            mix_here(sum, values, count, 1, weight);
+        }
+    } else if (i > 0 && average->method == SM_AVERAGE_MEAN) {
+        add_here(sum, values, count);
+    } else if (i > 0) {
+        mix_here(sum, values, count, (float)(1 - average->mu), (float)average->mu);
+    }
+}
+
+/* A part of one tensor. */
 struct block {
-    const sm_tensor *tensor;
+    size_t index; /* of the tensor, in the writer's order */
     size_t first, count;
 };
 
-/* Blocks on their way: taken in order by whoever is free, computed side by side, written in order. */
-struct place {
-    float *sum; /* BLOCK */
-    bool done;
-    int status;
-    sm_error error;
-};
+enum { MOST_WORKERS = 8 };
 
-enum { PLACES = 16, MOST_WORKERS = 8 };
-
+/* Blocks are taken in order by whoever is free, computed side by side and put where they belong in the file. */
 struct work {
     const sm_average *average;
     sm_layout layout;
     sm_weight_files *files; /* average->count of them */
     double total;           /* of the weights */
+    sm_safetensors_writer *writer;
     struct block *block;
     size_t blocks;
+    atomic_size_t taken; /* blocks */
 
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    struct place place[PLACES]; /* block k is at k % PLACES */
-    size_t taken, written;      /* blocks; under the lock, as the places' `done` */
-    bool stop;
+    pthread_mutex_t lock; /* of the first block that failed */
+    size_t failed;        /* `blocks` while none has */
+    int status;
+    sm_error error;
 };
 
 static int average_block(const struct work *work, const struct block *block, float *sum, float *values, sm_error *error)
 {
     const sm_average *average = work->average;
+    const sm_tensor *tensor = sm_safetensors_tensor(work->writer, block->index);
     for (size_t i = 0; i < average->count; i++) {
         sm_safetensors *file;
         const sm_stored_tensor *stored;
-        int status = sm_weight_files_locate(&work->files[i], &work->layout, block->tensor, &file, &stored, error);
-        if (status || (status = sm_safetensors_read(file, stored, block->first, block->count, values, error))) {
+        int status = sm_weight_files_locate(&work->files[i], &work->layout, tensor, &file, &stored, error);
+        if (status ||
+            (status = sm_safetensors_read(file, stored, block->first, block->count, i ? values : sum, error))) {
             return status;
         }
         const double weight = average->method == SM_AVERAGE_WEIGHTED ? average->weight[i] / work->total : 1;
         take(average, i, sum, values, block->count, (float)weight);
     }
     if (average->method == SM_AVERAGE_MEAN) {
-        const float n = (float)average->count;
-        for (size_t k = 0; k < block->count; k++) {
-            sum[k] /= n;
-        }
+        divide_here(sum, block->count, (float)average->count);
     }
-    return SM_OK;
+    return sm_safetensors_write_at(work->writer, block->index, block->first, sum, block->count, error);
+}
+
+/* Keeps the failure of the earliest block, so that the message does not depend on the threads: those before it were
+ * taken before it and run to their end. */
+static void note_failure(struct work *work, size_t block, int status, const sm_error *error)
+{
+    pthread_mutex_lock(&work->lock);
+    if (block < work->failed) {
+        work->failed = block;
+        work->status = status;
+        work->error = *error;
+    }
+    pthread_mutex_unlock(&work->lock);
+    atomic_store(&work->taken, work->blocks); /* no more of them */
 }
 
 static void *compute(void *context)
 {
     struct work *work = context;
-    float *values = malloc(BLOCK * sizeof *values);
-    pthread_mutex_lock(&work->lock);
-    for (;;) {
-        while (!work->stop && work->taken < work->blocks && work->taken - work->written >= PLACES) {
-            pthread_cond_wait(&work->changed, &work->lock);
+    float *sum = malloc(2 * BLOCK * sizeof *sum);
+    sm_error error;
+    for (size_t k; (k = atomic_fetch_add(&work->taken, 1)) < work->blocks;) {
+        const int status = sum ? average_block(work, &work->block[k], sum, sum + BLOCK, &error)
+                               : sm_fail(&error, SM_NO_MEMORY, "no memory to average models");
+        if (status) {
+            note_failure(work, k, status, &error);
         }
-        if (work->stop || work->taken == work->blocks) {
-            break;
-        }
-        const size_t k = work->taken++;
-        struct place *place = &work->place[k % PLACES];
-        pthread_mutex_unlock(&work->lock);
-        place->status = values ? average_block(work, &work->block[k], place->sum, values, &place->error)
-                               : sm_fail(&place->error, SM_NO_MEMORY, "no memory to average models");
-        pthread_mutex_lock(&work->lock);
-        place->done = true;
-        pthread_cond_broadcast(&work->changed);
     }
-    pthread_mutex_unlock(&work->lock);
-    free(values);
+    free(sum);
     return NULL;
 }
 
-static int write_blocks(struct work *work, sm_safetensors_writer *writer, sm_error *error)
-{
-    int status = SM_OK;
-    for (size_t k = 0; !status && k < work->blocks; k++) {
-        struct place *place = &work->place[k % PLACES];
-        pthread_mutex_lock(&work->lock);
-        while (!place->done) {
-            pthread_cond_wait(&work->changed, &work->lock);
-        }
-        pthread_mutex_unlock(&work->lock);
-        status = place->status;
-        if (status) {
-            *error = place->error;
-        } else {
-            status = sm_safetensors_write(writer, place->sum, work->block[k].count, error);
-        }
-        pthread_mutex_lock(&work->lock);
-        place->done = false;
-        work->written++;
-        work->stop = status != SM_OK;
-        pthread_cond_broadcast(&work->changed);
-        pthread_mutex_unlock(&work->lock);
-    }
-    return status;
-}
-
-static int average_all(struct work *work, sm_safetensors_writer *writer, sm_error *error)
+static int average_all(struct work *work, sm_error *error)
 {
     const sm_tensor *tensor;
-    for (size_t t = 0; (tensor = sm_safetensors_tensor(writer, t)); t++) {
+    for (size_t t = 0; (tensor = sm_safetensors_tensor(work->writer, t)); t++) {
         work->blocks += (tensor->count + BLOCK - 1) / BLOCK;
     }
+    work->failed = work->blocks;
     work->block = malloc(work->blocks * sizeof *work->block + 1);
-    bool memory = work->block != NULL;
-    for (size_t i = 0; i < PLACES; i++) {
-        work->place[i].sum = malloc(BLOCK * sizeof(float));
-        memory = memory && work->place[i].sum;
-    }
-    if (!memory) {
+    if (!work->block) {
         return sm_fail(error, SM_NO_MEMORY, "no memory to average models");
     }
     size_t k = 0;
-    for (size_t t = 0; (tensor = sm_safetensors_tensor(writer, t)); t++) {
+    for (size_t t = 0; (tensor = sm_safetensors_tensor(work->writer, t)); t++) {
         for (size_t first = 0; first < tensor->count; first += BLOCK) {
             const size_t left = tensor->count - first;
-            work->block[k++] = (struct block){tensor, first, left < BLOCK ? left : BLOCK};
+            work->block[k++] = (struct block){t, first, left < BLOCK ? left : BLOCK};
         }
     }
     const long processors = work->average->threads > 0 ? work->average->threads : sysconf(_SC_NPROCESSORS_ONLN);
     const size_t wanted = processors < 1 ? 1 : processors > MOST_WORKERS ? MOST_WORKERS : (size_t)processors;
     pthread_t worker[MOST_WORKERS];
     size_t workers = 0;
-    while (workers < wanted && pthread_create(&worker[workers], NULL, compute, work) == 0) {
+    while (workers + 1 < wanted && pthread_create(&worker[workers], NULL, compute, work) == 0) {
         workers++;
     }
-    const int status = workers > 0 ? write_blocks(work, writer, error)
-                                   : sm_fail(error, SM_NO_MEMORY, "no thread can be started to average models");
+    compute(work); /* this thread is one of them */
     for (size_t i = 0; i < workers; i++) {
         pthread_join(worker[i], NULL);
     }
-    return status;
+    if (work->status) {
+        *error = work->error;
+    }
+    return work->status;
 }
 
 int sm_average_open(const sm_average *average, sm_layout *layout, sm_weight_files *files, sm_error *error)
@@ -242,7 +233,7 @@ int sm_average_open(const sm_average *average, sm_layout *layout, sm_weight_file
 int sm_average_write(const char *to, const sm_average *average, sm_error *error)
 {
     sm_publication publication;
-    struct work work = {.average = average, .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+    struct work work = {.average = average, .lock = PTHREAD_MUTEX_INITIALIZER};
     int status = check_request(average, error);
     if (status) {
         return status;
@@ -261,17 +252,18 @@ int sm_average_write(const char *to, const sm_average *average, sm_error *error)
     if (!status) {
         const kn_dtype dtype = average->original_dtype ? work.layout.config.original : average->dtype;
         status = sm_publish_begin(&publication, to, average->dir[0], &work.layout, dtype, error);
-        if (!status && (status = average_all(&work, publication.weights, error))) {
-            sm_publish_abort(&publication);
-        } else if (!status) {
-            status = sm_publish_commit(&publication, error);
+        if (!status) {
+            work.writer = publication.weights;
+            status = average_all(&work, error);
+            if (status) {
+                sm_publish_abort(&publication);
+            } else {
+                status = sm_publish_commit(&publication, error);
+            }
         }
     }
     for (size_t i = 0; i < average->count; i++) {
         sm_weight_files_close(&work.files[i]);
-    }
-    for (size_t i = 0; i < PLACES; i++) {
-        free(work.place[i].sum);
     }
     sm_layout_free(&work.layout);
     free(work.files);

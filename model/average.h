@@ -12,8 +12,8 @@
  *
  *     slerp     below: from the base θ₀, on a device, within a few roundings of float64
  *
- * Blocks are computed side by side and written in order; memory holds a few of them, whatever the size and number of
- * the models.
+ * Blocks are computed and written side by side, each at its place; memory holds one a thread, whatever the size and
+ * number of the models.
  *
  * slerp is WARP's second and third stage (section 3): task vectors δ_i = θ_i − θ₀, turned layer by layer,
  *

@@ -3,10 +3,7 @@
 
 #include <string.h>
 
-/* Whole checkpoints pass through these loops; -O2 leaves them a number at a time. */
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize("O3")
-#endif
+#include "model/wide.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "weight files are little-endian, and so is every machine this runs on"
@@ -65,52 +62,98 @@ size_t sm_dtype_size(kn_dtype dtype)
     return dtype == KN_F32 ? 4 : 2;
 }
 
-void sm_dtype_decode(float *to, const void *from, size_t count, kn_dtype dtype)
-{
-    if (dtype == KN_F32) {
-        memcpy(to, from, count * sizeof *to);
-        return;
-    }
-    const char *restrict at = from;
-    float *restrict out = to;
-    for (size_t i = 0; dtype == KN_BF16 && i < count; i++) {
-        uint16_t half;
-        memcpy(&half, at + 2 * i, sizeof half);
-        out[i] = float_of((uint32_t)half << 16);
-    }
-    for (size_t i = 0; dtype == KN_F16 && i < count; i++) {
-        uint16_t half;
-        memcpy(&half, at + 2 * i, sizeof half);
-        out[i] = f16_decode(half);
-    }
-}
+/* These return the largest of their numbers' magnitudes, as bits, which are in the order of the values: to check is to
+ * compare once, behind the loop. */
 
-void sm_dtype_encode(void *to, const float *from, size_t count, kn_dtype dtype)
+SM_LOOP uint32_t largest_f32(const float *values, size_t count)
 {
-    if (dtype == KN_F32) {
-        memcpy(to, from, count * sizeof *from);
-        return;
-    }
-    char *restrict at = to;
-    const float *restrict in = from;
-    for (size_t i = 0; dtype == KN_BF16 && i < count; i++) {
-        const uint16_t half = bf16_encode(in[i]);
-        memcpy(at + 2 * i, &half, sizeof half);
-    }
-    for (size_t i = 0; dtype == KN_F16 && i < count; i++) {
-        const uint16_t half = f16_encode(in[i]);
-        memcpy(at + 2 * i, &half, sizeof half);
-    }
-}
-
-bool sm_dtype_holds(const float *values, size_t count, kn_dtype dtype)
-{
-    /* The smallest magnitude that rounds to infinity; as bits, magnitudes are in the order of their values. */
-    const uint32_t limit = dtype == KN_F32 ? 0x7f800000 : dtype == KN_BF16 ? 0x7f7f8000 : bits_of(65520.0f);
     int32_t largest = 0;
     for (size_t i = 0; i < count; i++) {
         const int32_t magnitude = (int32_t)(bits_of(values[i]) & 0x7fffffff);
         largest = magnitude > largest ? magnitude : largest;
     }
-    return (uint32_t)largest < limit;
+    return (uint32_t)largest;
+}
+
+SM_LOOP uint32_t decode_bf16(float *restrict to, const char *restrict from, size_t count)
+{
+    int16_t largest = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint16_t half;
+        memcpy(&half, from + 2 * i, sizeof half);
+        const int16_t magnitude = (int16_t)(half & 0x7fff);
+        largest = magnitude > largest ? magnitude : largest;
+        to[i] = float_of((uint32_t)half << 16);
+    }
+    return (uint32_t)largest << 16;
+}
+
+SM_LOOP uint32_t encode_bf16(char *restrict to, const float *restrict from, size_t count)
+{
+    int32_t largest = 0;
+    for (size_t i = 0; i < count; i++) {
+        const int32_t magnitude = (int32_t)(bits_of(from[i]) & 0x7fffffff);
+        const uint16_t half = bf16_encode(from[i]);
+        largest = magnitude > largest ? magnitude : largest;
+        memcpy(to + 2 * i, &half, sizeof half);
+    }
+    return (uint32_t)largest;
+}
+
+SM_TWICE(uint32_t, largest_f32, (const float *values, size_t count), (values, count))
+SM_TWICE(uint32_t, decode_bf16, (float *to, const char *from, size_t count), (to, from, count))
+SM_TWICE(uint32_t, encode_bf16, (char *to, const float *from, size_t count), (to, from, count))
+
+static uint32_t decode_f16(float *restrict to, const char *restrict from, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint16_t half;
+        memcpy(&half, from + 2 * i, sizeof half);
+        to[i] = f16_decode(half);
+    }
+    return largest_f32_here(to, count);
+}
+
+static uint32_t encode_f16(char *restrict to, const float *restrict from, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const uint16_t half = f16_encode(from[i]);
+        memcpy(to + 2 * i, &half, sizeof half);
+    }
+    return largest_f32_here(from, count);
+}
+
+/* The smallest magnitude that is infinite in a dtype: rounding takes it there. */
+static uint32_t limit_of(kn_dtype dtype)
+{
+    return dtype == KN_F32 ? 0x7f800000 : dtype == KN_BF16 ? 0x7f7f8000 : bits_of(65520.0f);
+}
+
+bool sm_dtype_finite(const float *values, size_t count)
+{
+    return largest_f32_here(values, count) < limit_of(KN_F32);
+}
+
+bool sm_dtype_decode(float *to, const void *from, size_t count, kn_dtype dtype)
+{
+    if (dtype == KN_BF16) {
+        return decode_bf16_here(to, from, count) < limit_of(KN_F32);
+    }
+    if (dtype == KN_F16) {
+        return decode_f16(to, from, count) < limit_of(KN_F32);
+    }
+    if (to != from) {
+        memcpy(to, from, count * sizeof *to);
+    }
+    return sm_dtype_finite(to, count);
+}
+
+bool sm_dtype_encode(void *to, const float *from, size_t count, kn_dtype dtype)
+{
+    if (dtype == KN_F32) {
+        memcpy(to, from, count * sizeof *from);
+        return sm_dtype_finite(from, count);
+    }
+    const uint32_t largest = dtype == KN_BF16 ? encode_bf16_here(to, from, count) : encode_f16(to, from, count);
+    return largest < limit_of(dtype);
 }

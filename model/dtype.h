@@ -12,13 +12,14 @@
 /* Bytes of one element. */
 size_t sm_dtype_size(kn_dtype dtype);
 
-/* `from` holds count elements of `dtype`, in the byte order of the file (little-endian). */
-void sm_dtype_decode(float *to, const void *from, size_t count, kn_dtype dtype);
+/* `from` holds count elements of `dtype`, in the byte order of the file (little-endian); for float32 it may be `to`.
+ * False when one of them is not finite. */
+bool sm_dtype_decode(float *to, const void *from, size_t count, kn_dtype dtype);
 
-/* The inverse. Values must pass sm_dtype_holds: others become infinite. */
-void sm_dtype_encode(void *to, const float *from, size_t count, kn_dtype dtype);
+/* The inverse. False when a value is not finite, or does not stay so in `dtype`. */
+bool sm_dtype_encode(void *to, const float *from, size_t count, kn_dtype dtype);
 
-/* Whether every value is finite and stays so in `dtype`. */
-bool sm_dtype_holds(const float *values, size_t count, kn_dtype dtype);
+/* Whether all values are finite. */
+bool sm_dtype_finite(const float *values, size_t count);
 
 #endif

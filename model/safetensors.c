@@ -315,10 +315,7 @@ int sm_safetensors_read(const sm_safetensors *file, const sm_stored_tensor *tens
         if ((status = sm_file_read_at(file->descriptor, file->path, raw, now * size, place, error))) {
             return status;
         }
-        if (dtype != KN_F32) {
-            sm_dtype_decode(to + done, raw, now, dtype);
-        }
-        if (!sm_dtype_holds(to + done, now, KN_F32)) {
+        if (!sm_dtype_decode(to + done, raw, now, dtype)) {
             return sm_fail(error, SM_FORMAT, "%s: tensor %.100s holds an infinity or a NaN", file->path, tensor->name);
         }
         done += now;

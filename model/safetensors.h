@@ -7,7 +7,7 @@
  * do not fill the file or disagree with their shapes. Numbers are read with pread, not mapped, so that a file cut short
  * by somebody else meanwhile is an error and not a signal.
  *
- * An open file may be read by several threads at once. A writer belongs to one.
+ * An open file may be read by several threads at once. A writer belongs to one thread, but for sm_safetensors_write_at.
  */
 #ifndef MODEL_SAFETENSORS_H
 #define MODEL_SAFETENSORS_H
@@ -49,8 +49,8 @@ int sm_safetensors_read(const sm_safetensors *file, const sm_stored_tensor *tens
 const char *sm_shape_show(uint32_t rank, const uint64_t *shape, char to[120]);
 
 /*
- * A new file, written front to back with bounded memory. All tensors get one dtype and stand in bytewise order of their
- * names, which is how transformers writes them, so equal parameters make equal files.
+ * A new file, written with bounded memory, front to back or each part at its place. All tensors get one dtype and stand
+ * in bytewise order of their names, which is how transformers writes them, so equal parameters make equal files.
  */
 typedef struct sm_safetensors_writer sm_safetensors_writer;
 
@@ -66,6 +66,11 @@ const sm_tensor *sm_safetensors_tensor(const sm_safetensors_writer *writer, size
 /* The next `count` values of that tensor (never past its end). Values that are not finite in the file's dtype are
  * refused by tensor name. */
 int sm_safetensors_write(sm_safetensors_writer *writer, const float *values, size_t count, sm_error *error);
+
+/* Instead: values [first, first + count) of the tensor with that index in the order of sm_safetensors_tensor. Every
+ * value is written once, in any order, by any threads. */
+int sm_safetensors_write_at(sm_safetensors_writer *writer, size_t index, size_t first, const float *values,
+                            size_t count, sm_error *error);
 
 /* Flushes to the disk and frees the writer, whatever it returns. With `complete` false the file is only given up (the
  * caller removes it). */

@@ -1,8 +1,11 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE /* sync_file_range */
 #include "model/safetensors.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,17 +13,19 @@
 
 #include "model/dtype.h"
 
-#define BLOCK ((size_t)1 << 18) /* elements encoded and written at a time */
+#define BLOCK       ((size_t)1 << 15) /* elements encoded and written at a time */
+#define FLUSH_BYTES ((uint64_t)8 << 20)
 
 struct sm_safetensors_writer {
     char *path;
     int descriptor;
     kn_dtype dtype;
     const sm_tensor **tensor; /* by name */
+    uint64_t *begin;          /* their places in the file; [count] is its length */
     size_t count;
-    size_t next;    /* the tensor being written */
-    size_t written; /* of its values */
-    char *block;    /* encoded values on their way to the file */
+    size_t next;            /* the tensor that sm_safetensors_write is at */
+    size_t written;         /* of its values */
+    _Atomic uint64_t bytes; /* of the file that were written */
 };
 
 static int by_name(const void *a, const void *b)
@@ -29,20 +34,36 @@ static int by_name(const void *a, const void *b)
     return strcmp((*x)->name, (*y)->name);
 }
 
-static int put(sm_safetensors_writer *writer, const void *from, size_t length, sm_error *error)
+/* Has the disk begin with what was written every now and then, so that it is not all left to the last fsync; that one
+ * still waits for every byte, and it is the one that reports what failed. */
+static void count_written(sm_safetensors_writer *writer, size_t length)
+{
+    const uint64_t before = atomic_fetch_add(&writer->bytes, length);
+#ifdef SYNC_FILE_RANGE_WRITE
+    if (before / FLUSH_BYTES != (before + length) / FLUSH_BYTES) {
+        (void)sync_file_range(writer->descriptor, 0, 0, SYNC_FILE_RANGE_WRITE);
+    }
+#else
+    (void)before;
+#endif
+}
+
+static int put(sm_safetensors_writer *writer, const void *from, size_t length, uint64_t place, sm_error *error)
 {
     const char *at = from;
-    while (length > 0) {
-        const ssize_t put = write(writer->descriptor, at, length);
-        if (put < 0 && errno == EINTR) {
+    for (size_t left = length; left > 0;) {
+        const ssize_t now = pwrite(writer->descriptor, at, left, (off_t)place);
+        if (now < 0 && errno == EINTR) {
             continue;
         }
-        if (put <= 0) {
-            return sm_fail(error, SM_IO, "%s: cannot be written: %s", writer->path, strerror(put < 0 ? errno : ENOSPC));
+        if (now <= 0) {
+            return sm_fail(error, SM_IO, "%s: cannot be written: %s", writer->path, strerror(now < 0 ? errno : ENOSPC));
         }
-        at += put;
-        length -= (size_t)put;
+        at += now;
+        place += (uint64_t)now;
+        left -= (size_t)now;
     }
+    count_written(writer, length);
     return SM_OK;
 }
 
@@ -55,18 +76,20 @@ static int put_header(sm_safetensors_writer *writer, sm_error *error)
     if (!text) {
         return sm_fail(error, SM_NO_MEMORY, "%s: no memory for its header", writer->path);
     }
-    size_t at = 8, begin = 0;
+    size_t at = 8;
+    uint64_t begin = 0;
     at += (size_t)snprintf(text + at, room - at, "{\"__metadata__\":{\"format\":\"pt\"}");
     for (size_t i = 0; i < writer->count; i++) {
         const sm_tensor *tensor = writer->tensor[i];
-        const size_t end = begin + tensor->count * sm_dtype_size(writer->dtype);
+        const uint64_t end = begin + tensor->count * sm_dtype_size(writer->dtype);
         at += (size_t)snprintf(text + at, room - at, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%zu", tensor->name,
                                names[writer->dtype], tensor->shape[0]);
         if (tensor->rank == 2) {
             at += (size_t)snprintf(text + at, room - at, ",%zu", tensor->shape[1]);
         }
-        at += (size_t)snprintf(text + at, room - at, "],\"data_offsets\":[%zu,%zu]}", begin, end);
+        at += (size_t)snprintf(text + at, room - at, "],\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}", begin, end);
         begin = end;
+        writer->begin[i + 1] = end;
     }
     at += (size_t)snprintf(text + at, room - at, "}");
     while (at % 8 != 0) {
@@ -74,7 +97,10 @@ static int put_header(sm_safetensors_writer *writer, sm_error *error)
     }
     const uint64_t length = at - 8;
     memcpy(text, &length, sizeof length);
-    const int status = put(writer, text, at, error);
+    for (size_t i = 0; i <= writer->count; i++) {
+        writer->begin[i] += at;
+    }
+    const int status = put(writer, text, at, 0, error);
     free(text);
     return status;
 }
@@ -92,9 +118,9 @@ int sm_safetensors_create(sm_safetensors_writer **out, const char *path, kn_dtyp
     writer->count = count;
     writer->path = strdup(path);
     writer->tensor = calloc(count + 1, sizeof *writer->tensor);
-    writer->block = malloc(BLOCK * sizeof(float));
+    writer->begin = calloc(count + 1, sizeof *writer->begin);
     int status;
-    if (!writer->path || !writer->tensor || !writer->block) {
+    if (!writer->path || !writer->tensor || !writer->begin) {
         status = sm_fail(error, SM_NO_MEMORY, "%s: no memory to write it", path);
         goto failed;
     }
@@ -127,30 +153,44 @@ const sm_tensor *sm_safetensors_tensor(const sm_safetensors_writer *writer, size
     return index < writer->count ? writer->tensor[index] : NULL;
 }
 
-int sm_safetensors_write(sm_safetensors_writer *writer, const float *values, size_t count, sm_error *error)
+int sm_safetensors_write_at(sm_safetensors_writer *writer, size_t index, size_t first, const float *values,
+                            size_t count, sm_error *error)
 {
-    const sm_tensor *tensor = sm_safetensors_next(writer);
-    if (!tensor || count > tensor->count - writer->written) {
+    const sm_tensor *tensor = sm_safetensors_tensor(writer, index);
+    if (!tensor || first > tensor->count || count > tensor->count - first) {
         return sm_fail(error, SM_BAD_ARGUMENT, "%s: more values than its tensors hold", writer->path);
     }
+    const size_t size = sm_dtype_size(writer->dtype);
+    uint16_t block[BLOCK];
     for (size_t done = 0; done < count;) {
         const size_t now = count - done < BLOCK ? count - done : BLOCK;
-        if (!sm_dtype_holds(values + done, now, writer->dtype)) {
+        const bool plain = writer->dtype == KN_F32; /* needs no second place */
+        const void *encoded = plain ? (const void *)(values + done) : block;
+        if (!(plain ? sm_dtype_finite(values + done, now)
+                    : sm_dtype_encode(block, values + done, now, writer->dtype))) {
             return sm_fail(
                 error, SM_FORMAT,
                 "%s: tensor %s holds a value that is not finite in %s: training diverged, or the dtype is too "
                 "narrow",
                 writer->path, tensor->name, sm_dtype_name(writer->dtype));
         }
-        sm_dtype_encode(writer->block, values + done, now, writer->dtype);
-        const int status = put(writer, writer->block, now * sm_dtype_size(writer->dtype), error);
+        const int status = put(writer, encoded, now * size, writer->begin[index] + (first + done) * size, error);
         if (status) {
             return status;
         }
         done += now;
     }
+    return SM_OK;
+}
+
+int sm_safetensors_write(sm_safetensors_writer *writer, const float *values, size_t count, sm_error *error)
+{
+    const int status = sm_safetensors_write_at(writer, writer->next, writer->written, values, count, error);
+    if (status) {
+        return status;
+    }
     writer->written += count;
-    if (writer->written == tensor->count) {
+    if (writer->written == writer->tensor[writer->next]->count) {
         writer->next++;
         writer->written = 0;
     }
@@ -160,9 +200,8 @@ int sm_safetensors_write(sm_safetensors_writer *writer, const float *values, siz
 int sm_safetensors_finish(sm_safetensors_writer *writer, int complete, sm_error *error)
 {
     int status = SM_OK;
-    if (complete && sm_safetensors_next(writer)) {
-        status = sm_fail(error, SM_BAD_ARGUMENT, "%s: tensor %s was not written", writer->path,
-                         sm_safetensors_next(writer)->name);
+    if (complete && writer->bytes != writer->begin[writer->count]) {
+        status = sm_fail(error, SM_BAD_ARGUMENT, "%s: not all of its tensors were written", writer->path);
     } else if (complete && fsync(writer->descriptor) != 0) {
         status = sm_fail(error, SM_IO, "%s: cannot be flushed to the disk: %s", writer->path, strerror(errno));
     }
@@ -171,7 +210,7 @@ int sm_safetensors_finish(sm_safetensors_writer *writer, int complete, sm_error 
     }
     free(writer->path);
     free(writer->tensor);
-    free(writer->block);
+    free(writer->begin);
     free(writer);
     return status;
 }

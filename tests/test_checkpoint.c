@@ -286,6 +286,91 @@ static void test_dtype_fields_change_and_nothing_else(void **state)
     }
 }
 
+/* Parts in any order make the file that front to back makes, and one with a part missing is not finished. */
+static void test_parts_at_their_places(void **state)
+{
+    const sm_tensor tensors[] = {{.name = "b", .rank = 1, .shape = {3, 1}, .count = 3},
+                                 {.name = "a", .rank = 2, .shape = {2, 2}, .count = 4}};
+    const float values[] = {1, 2, 3, 4, 5, 6, 7}; /* "a" comes first */
+    char *folder = folder_new(), *path[3];
+    for (int i = 0; i < 3; i++) {
+        const char *names[] = {"in-order", "in-parts", "short"};
+        sm_safetensors_writer *writer;
+        path[i] = folder_path(folder, names[i]);
+        assert_ok(sm_safetensors_create(&writer, path[i], KN_BF16, tensors, 2, &error));
+        if (i == 0) {
+            assert_ok(sm_safetensors_write(writer, values, 4, &error));
+            assert_ok(sm_safetensors_write(writer, values + 4, 3, &error));
+            assert_refused(sm_safetensors_write(writer, values, 1, &error), SM_BAD_ARGUMENT, "more values");
+        } else {
+            assert_ok(sm_safetensors_write_at(writer, 1, 1, values + 5, 2, &error));
+            assert_ok(sm_safetensors_write_at(writer, 0, 0, values, 4, &error));
+            assert_refused(sm_safetensors_write_at(writer, 1, 2, values, 2, &error), SM_BAD_ARGUMENT, "more values");
+            assert_refused(sm_safetensors_write_at(writer, 2, 0, values, 1, &error), SM_BAD_ARGUMENT, "more values");
+        }
+        if (i == 2) {
+            assert_refused(sm_safetensors_finish(writer, 1, &error), SM_BAD_ARGUMENT, "not all");
+            break;
+        }
+        if (i == 1) {
+            assert_ok(sm_safetensors_write_at(writer, 1, 0, values + 4, 1, &error));
+        }
+        assert_ok(sm_safetensors_finish(writer, 1, &error));
+    }
+    size_t lengths[2];
+    char *bytes[] = {file_read(path[0], &lengths[0]), file_read(path[1], &lengths[1])};
+    assert_int_equal(lengths[0], lengths[1]);
+    assert_memory_equal(bytes[0], bytes[1], lengths[0]);
+    for (int i = 0; i < 3; i++) {
+        free(path[i]);
+        free(i < 2 ? bytes[i] : NULL);
+    }
+    folder_remove(folder);
+}
+
+/* Long runs go through vector loops: they give what one number at a time gives, and no place hides a number that is not
+ * finite. */
+static void test_dtype_of_long_runs(void **state)
+{
+    enum { COUNT = 0x10000, AT = 77 };
+    static uint16_t halves[COUNT + 1], back[COUNT];
+    static float values[COUNT + 1];
+    for (kn_dtype dtype = KN_BF16; dtype <= KN_F16; dtype++) {
+        for (uint32_t i = 0; i < COUNT; i++) {
+            halves[i] = (uint16_t)i;
+        }
+        assert_false(sm_dtype_decode(values, halves, COUNT, dtype)); /* infinities and NaNs are among them */
+        for (uint32_t i = 0; i < COUNT; i++) {
+            float one;
+            const bool finite = sm_dtype_decode(&one, &halves[i], 1, dtype);
+            assert_memory_equal(&one, &values[i], sizeof one);
+            assert_int_equal(finite, isfinite(one) != 0);
+            values[i] = isfinite(one) ? one : 0.5f;
+        }
+        assert_true(sm_dtype_finite(values, COUNT));
+        assert_true(sm_dtype_encode(back, values, COUNT, dtype));
+        for (uint32_t i = 0; i < COUNT; i++) {
+            uint16_t one;
+            sm_dtype_encode(&one, &values[i], 1, dtype);
+            assert_int_equal(one, back[i]);
+        }
+        for (size_t length = AT + 1; length < AT + 70; length++) {
+            for (size_t i = 0; i < 2; i++) { /* in the middle of a vector, and behind the last whole one */
+                const size_t place = i ? length - 1 : AT / 2;
+                const float kept = values[place];
+                values[place] = -INFINITY;
+                assert_false(sm_dtype_finite(values, length));
+                assert_false(sm_dtype_encode(back, values, length, dtype));
+                assert_false(sm_dtype_decode(values, values, length, KN_F32));
+                values[place] = kept;
+                assert_true(sm_dtype_encode(back, values, length, dtype));
+                back[place] = 0x7fff;
+                assert_false(sm_dtype_decode(values + length, back, length, dtype));
+            }
+        }
+    }
+}
+
 static void test_dtype_rounding_is_torchs(void **state)
 {
     size_t count;
@@ -295,14 +380,11 @@ static void test_dtype_rounding_is_torchs(void **state)
         float value, back;
         memcpy(&value, &table[i], sizeof value);
         uint16_t half;
-        sm_dtype_encode(&half, &value, 1, KN_BF16);
+        assert_int_equal(sm_dtype_encode(&half, &value, 1, KN_BF16), (table[i + 1] & 0x7f80) != 0x7f80);
         assert_int_equal(half, table[i + 1]);
-        assert_int_equal(sm_dtype_holds(&value, 1, KN_BF16), (table[i + 1] & 0x7f80) != 0x7f80);
-        sm_dtype_encode(&half, &value, 1, KN_F16);
+        assert_int_equal(sm_dtype_encode(&half, &value, 1, KN_F16), (table[i + 2] & 0x7c00) != 0x7c00);
         assert_int_equal(half, table[i + 2]);
-        assert_int_equal(sm_dtype_holds(&value, 1, KN_F16), (table[i + 2] & 0x7c00) != 0x7c00);
-        assert_true(sm_dtype_holds(&value, 1, KN_F32));
-        sm_dtype_encode(&back, &value, 1, KN_F32);
+        assert_true(sm_dtype_encode(&back, &value, 1, KN_F32));
         assert_memory_equal(&back, &value, sizeof value);
     }
     free(table);
@@ -517,6 +599,8 @@ int main(void)
         cmocka_unit_test(test_save_takes_text_files_and_leaves_weights_behind),
         cmocka_unit_test(test_dtype_fields_change_and_nothing_else),
         cmocka_unit_test(test_dtype_rounding_is_torchs),
+        cmocka_unit_test(test_dtype_of_long_runs),
+        cmocka_unit_test(test_parts_at_their_places),
         cmocka_unit_test(test_rope_frequencies_are_transformers),
         cmocka_unit_test(test_create_is_normal_and_repeats),
         cmocka_unit_test(test_hash_follows_content_not_place),
