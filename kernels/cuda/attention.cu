@@ -72,6 +72,11 @@ void backward(kn_cuda *c, float *dqkv, const float *dout, const float *qkv, cons
     attend_plain_backward(c, dqkv, dout, qkv, lse, dots, keys, segment, segments, a);
 }
 
+template <class E> uint32_t members(const attend_shape &a)
+{
+    return on_tensor_cores((const E *)NULL, a) ? attend_bf16_members(a) : 0;
+}
+
 template <class E> uint32_t tile_rows(const attend_shape &a)
 {
     return on_tensor_cores((const E *)NULL, a) ? attend_tile_rows(a.head_dim) : attend_plain_tile_rows(a.head_dim);
@@ -138,7 +143,7 @@ int attention_cached(kn_device *device, void *out, const void *qkv, kn_cache *ca
     if (c == NULL)
         return KN_DEVICE_FAILED;
     const attend_shape a = attend_shape_of(c, &cache->shape, T);
-    if (c->status != KN_OK || attend_plan_step(c, cache, s, sequences, T, &a, tile_rows<E>(a)) != KN_OK)
+    if (c->status != KN_OK || attend_plan_step(c, cache, s, sequences, T, &a, tile_rows<E>(a), members<E>(a)) != KN_OK)
         return kn_cuda_end(c);
     const attend_step *const step = cache->step;
     const attend_planned v = {step, (const attend_step *)kn_cuda_upload(c, step, step->size)};

@@ -76,6 +76,10 @@ enum : uint32_t { ATTEND_WHOLE = UINT32_MAX };
 struct attend_part {
     uint32_t rows, part, slot;
 };
+/* Parts [first, first + count) of the list, which lie in the same pages: a block takes them together. */
+struct attend_run {
+    uint32_t first, count;
+};
 /* The entries with one query: their parts, and the queries with several, [slot, slot + count), to be joined. */
 struct attend_joint {
     uint32_t row, slot, count;
@@ -113,11 +117,11 @@ struct attend_step {
     uint32_t size;                 /* bytes, all in all */
     uint32_t sequences;            /* attend_rows of all entries */
     uint32_t pages;                /* of all entries, end to end */
-    uint32_t written;              /* pairs: row, page · KN_PAGE + place in the page */
+    uint32_t written;              /* pairs: row, page · KN_PAGE + place in the page; of what the parts do not write */
     uint32_t tiles;                /* attend_tile of the entries with several queries, longest first */
-    uint32_t parts, joints, slots; /* of the entries with one */
-    uint32_t at_rows, at_pages, at_written, at_tiles, at_parts, at_joints;
-    uint32_t unused[2];
+    uint32_t parts, joints, slots; /* of the entries with one; behind these parts lie those that the runs take */
+    uint32_t runs;
+    uint32_t at_rows, at_pages, at_written, at_tiles, at_parts, at_joints, at_runs;
 };
 /* A list of a step, for kernels; the same for the host, which must not look into the device's. */
 template <class T> KDEV const T *attend_list_of(const attend_step *step, uint32_t at)
@@ -134,9 +138,11 @@ struct attend_planned {
     const attend_step *host, *device;
 };
 
-/* Checks the entries (KN_BAD_ARGUMENT) and plans them, in cache->step. */
+/* Checks the entries (KN_BAD_ARGUMENT) and plans them, in cache->step. members: how many parts attend_bf16_parts takes
+ * together, which then also brings each single query's key and value to their page; 0 where attend_plain_parts comes,
+ * which does neither. */
 int attend_plan_step(kn_cuda *, kn_cache *, const kn_cached_rows *, size_t sequences, size_t T, const attend_shape *,
-                     uint32_t tile_rows);
+                     uint32_t tile_rows, uint32_t members);
 /* The least power of two that is not below n. */
 static inline uint32_t attend_grid(uint32_t n)
 {
@@ -157,6 +163,7 @@ void attend_bf16_tiles(kn_cuda *, __nv_bfloat16 *out, float *lse, const __nv_bfl
 void attend_bf16_backward(kn_cuda *, __nv_bfloat16 *dqkv, const __nv_bfloat16 *dout, const __nv_bfloat16 *qkv,
                           const float *lse, const float *dots, const attend_keys &, const kn_segment *, size_t segments,
                           const attend_shape &);
+uint32_t attend_bf16_members(const attend_shape &);
 /* Parts of single queries; partial[slots, heads, head_dim] and figures[slots, heads, 2] take what is to be joined. */
 void attend_bf16_parts(kn_cuda *, __nv_bfloat16 *out, float *partial, float *figures, const __nv_bfloat16 *qkv,
                        const attend_keys &, const attend_planned &, const attend_shape &);

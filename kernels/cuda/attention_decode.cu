@@ -2,19 +2,24 @@
 /*
  * Attention of one new token a sequence over its pages, bf16 on tensor cores. What takes time is reading keys and
  * values, so they are read once for all heads of a group, and a sequence's keys are cut into parts of a fixed length
- * that blocks take side by side (Dao et al. 2023, "Flash-Decoding"); a second kernel joins the parts in order.
+ * that blocks take side by side (Dao et al. 2023, "Flash-Decoding"); a second kernel joins the parts in order. Where
+ * several sequences have the same pages in a part, as the answers to one prompt have, a block takes them together and
+ * reads the part once for all of them: their queries are further rows of the same products, so the bits are those of
+ * each alone.
  *
  * Within a block the warps take pages in turn, each with buffers of its own, so they wait for their own copies alone.
+ * The new token's own key and value come from qkv; the block that sees them brings them to their page.
  */
 #include "attend.cuh"
 
 namespace
 {
 
-/* Asks for a page's keys and values of one head. from, to: of the keys; zeros from position `end` of the page on. */
+/* Asks for a page's keys and values of one head. from, to: of the keys; zeros from position `end` of the page on. Those
+ * of position `own` (KN_PAGE = none) are not in the page yet: they lie at `fresh`, as far from each other. */
 template <int D>
-KDEV void load_page(attend_bf16 *to, const attend_bf16 *from, const attend_keys &keys, int end, uint32_t head_dim,
-                    int lane)
+KDEV void load_page(attend_bf16 *to, const attend_bf16 *from, const attend_keys &keys, int end, int own,
+                    const attend_bf16 *fresh, uint32_t head_dim, int lane)
 {
     typedef attend_lanes<D, 32> lanes;
     const int column = lane % (D / 8) * 8;
@@ -26,132 +31,200 @@ KDEV void load_page(attend_bf16 *to, const attend_bf16 *from, const attend_keys 
         if (KN_PAGE % lanes::PASS != 0 && r >= KN_PAGE)
             break;
         const bool in = r < end && (uint32_t)column < head_dim;
-        const attend_bf16 *row = in ? from + (size_t)r * keys.stride + column : from;
+        const attend_bf16 *row = in ? (r == own ? fresh : from + (size_t)r * keys.stride) + column : from;
         cp_async16(to + r * attend_pitch<D>() + column, row, in);
         cp_async16(to + (KN_PAGE + r) * attend_pitch<D>() + column, in ? row + keys.values : from, in);
     }
 }
 
-/* D: head_dim rounded up. A block takes one part of one sequence and up to 16 heads of a group. */
-template <int D, int WARPS>
+/* Asks for the queries of a block: row r is head r % heads, of member r / heads. */
+template <int ROWS, int D, int ALL>
+KDEV void load_members(attend_bf16 *tile, const attend_bf16 *from, const attend_part *member, const attend_rows *all,
+                       uint32_t members, uint32_t heads, const attend_shape &a, int thread)
+{
+    typedef attend_lanes<D, ALL> lanes;
+    const int column = thread % (D / 8) * 8;
+    if (thread >= lanes::WORKING)
+        return;
+#pragma unroll
+    for (int n = 0; n < (ROWS + lanes::PASS - 1) / lanes::PASS; n++) {
+        const int r = thread / (D / 8) + n * lanes::PASS;
+        if (ROWS % lanes::PASS != 0 && r >= ROWS)
+            break;
+        const uint32_t m = (uint32_t)r / heads;
+        const bool in = m < members && (uint32_t)column < a.head_dim;
+        const attend_bf16 *row = from;
+        if (in)
+            row += (size_t)all[member[m].rows].row * a.width + ((uint32_t)r % heads) * a.head_dim + column;
+        cp_async16(tile + r * attend_pitch<D>() + column, row, in);
+    }
+}
+
+/* D: head_dim rounded up. A block takes one part of one sequence, or of several that share it (`shared`), and up to
+ * MT · 16 rows: sequences times heads of a group, a bundle of which it is where a group has more. */
+template <int D, int WARPS, int MT>
 __global__ void __launch_bounds__(WARPS * 32)
     attend_part_kernel(attend_bf16 *out, float *partial, float *figures, const attend_bf16 *qkv, attend_keys keys,
-                       const attend_step *step, uint32_t bundles, attend_shape a)
+                       const attend_step *step, uint32_t bundles, uint32_t shared, attend_shape a)
 {
-    constexpr int PITCH = D + 8, STAGE = 2 * KN_PAGE * PITCH, SUMS = D + 8;
-    SHARED(float, greatest, [WARPS][16]);
-    SHARED(float, total, [WARPS][16]);
+    constexpr int PITCH = D + 8, STAGE = 2 * KN_PAGE * PITCH, SUMS = D + 8, ROWS = MT * 16;
+    SHARED(float, greatest, [WARPS][ROWS]);
+    SHARED(float, total, [WARPS][ROWS]);
     DYN_SHARED(attend_bf16, memory);
     attend_bf16 *const tile_q = memory;
     const int thread = (int)threadIdx.x, lane = thread & 31, warp = thread >> 5;
-    attend_bf16 *const stages = memory + 16 * PITCH + warp * 2 * STAGE;
+    attend_bf16 *const stages = memory + ROWS * PITCH + warp * 2 * STAGE;
     const uint32_t bundle = blockIdx.x % bundles, kv = blockIdx.x / bundles % a.kv_heads;
     const uint32_t index = blockIdx.x / bundles / a.kv_heads;
-    if (index >= step->parts) /* the whole block */
+    if (index >= (shared ? step->runs : step->parts)) /* the whole block */
         return;
-    const attend_part part = attend_list_of<attend_part>(step, step->at_parts)[index];
-    const attend_rows s = attend_list_of<attend_rows>(step, step->at_rows)[part.rows];
-    const uint32_t h0 = bundle * 16, heads = a.group - h0 < 16 ? a.group - h0 : 16, head = kv * a.group + h0;
-    const int at = (int)s.before, low = attend_first_key(a, at);
-    const int first = low > (int)part.part * ATTEND_SPLIT ? low : (int)part.part * ATTEND_SPLIT;
-    const int end = at + 1 < ((int)part.part + 1) * ATTEND_SPLIT ? at + 1 : ((int)part.part + 1) * ATTEND_SPLIT;
+    attend_run run = {index, 1};
+    if (shared)
+        run = attend_list_of<attend_run>(step, step->at_runs)[index];
+    const attend_part *const member = attend_list_of<attend_part>(step, step->at_parts) + run.first;
+    const attend_rows *const all = attend_list_of<attend_rows>(step, step->at_rows);
+    const attend_part part = member[0];
+    const attend_rows s = all[part.rows];
+    const uint32_t h0 = bundle * ROWS, heads = a.group - h0 < ROWS ? a.group - h0 : ROWS, head = kv * a.group + h0;
+    constexpr bool several = MT > 1; /* then the part is seen whole, and ends before each one's own token */
+    const int at = (int)s.before, low = attend_first_key(a, at), begin = (int)part.part * ATTEND_SPLIT;
+    const int first = !several && low > begin ? low : begin;
+    const int end = !several && at + 1 < begin + ATTEND_SPLIT ? at + 1 : begin + ATTEND_SPLIT;
     const attend_bf16 *const k = (const attend_bf16 *)keys.first + kv * a.head_dim;
+    const attend_bf16 *const fresh = qkv + (size_t)s.row * a.width + (a.heads + kv) * a.head_dim;
     const uint32_t *const pages = attend_list_of<uint32_t>(step, step->at_pages) + s.prefix;
+    const int own_page = several ? -1 : at / KN_PAGE; /* where it lies in this part at all, it is the last */
 
-    attend_load_queries<16, D, WARPS * 32>(tile_q, qkv + head * a.head_dim, a.width, s, heads, 0, heads, a.head_dim,
-                                           thread);
+    load_members<ROWS, D, WARPS * 32>(tile_q, qkv + head * a.head_dim, member, all, run.count, heads, a, thread);
     cp_async_commit();
     /* The pages of a warp are those whose number is its own modulo WARPS: fixed, whatever the window hides. */
     int page = first / KN_PAGE;
     page += (warp - page % WARPS + WARPS) % WARPS;
     if (page * KN_PAGE < end)
-        load_page<D>(stages, k + (size_t)pages[page] * KN_PAGE * keys.stride, keys, end - page * KN_PAGE, a.head_dim,
-                     lane);
+        load_page<D>(stages, k + (size_t)pages[page] * KN_PAGE * keys.stride, keys, end - page * KN_PAGE,
+                     page == own_page ? at % KN_PAGE : KN_PAGE, fresh, a.head_dim, lane);
     cp_async_commit();
+    if (!several && end == at + 1 && bundle == 0 &&
+        (uint32_t)thread < a.head_dim / 4) { /* keys, then values, 16 bytes a thread */
+        const uint32_t value = (uint32_t)thread >= a.head_dim / 8, e = ((uint32_t)thread - value * a.head_dim / 8) * 8;
+        attend_bf16 *to = const_cast<attend_bf16 *>(k) +
+                          ((size_t)pages[own_page] * KN_PAGE + at % KN_PAGE) * keys.stride + value * keys.values + e;
+        *reinterpret_cast<uint4 *>(to) = *reinterpret_cast<const uint4 *>(fresh + value * keys.values + e);
+    }
     cp_async_wait<1>();
     __syncthreads(); /* the queries are there */
 
-    attend_softmax<1> r;
-    r.max[0][0] = r.max[0][1] = -INFINITY;
-    r.sum[0][0] = r.sum[0][1] = 0;
-    float o[1][D / 8][4];
+    attend_softmax<MT> r;
+    float o[MT][D / 8][4];
     attend_zero(o);
+#pragma unroll
+    for (int m = 0; m < MT; m++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            r.max[m][i] = -INFINITY;
+            r.sum[m][i] = 0;
+        }
     for (int round = 0; page * KN_PAGE < end; page += WARPS, round++) {
         const attend_bf16 *const now = stages + (round & 1) * STAGE;
         const int next = page + WARPS;
         if (next * KN_PAGE < end)
             load_page<D>(stages + (~round & 1) * STAGE, k + (size_t)pages[next] * KN_PAGE * keys.stride, keys,
-                         end - next * KN_PAGE, a.head_dim, lane);
+                         end - next * KN_PAGE, next == own_page ? at % KN_PAGE : KN_PAGE, fresh, a.head_dim, lane);
         cp_async_commit();
         cp_async_wait<1>();
         __syncwarp(); /* this round's page is there */
-        float p[1][2][4];
+        float p[MT][2][4];
         attend_zero(p);
-        attend_product<1, 16, D>(p, tile_q, now, lane);
+        attend_product<MT, 16, D>(p, tile_q, now, lane);
         attend_change_all(p, a);
-        if (page * KN_PAGE < first || (page + 1) * KN_PAGE > end)
-            attend_hide<1, 16>(
+        if (!several && (page * KN_PAGE < first || (page + 1) * KN_PAGE > end))
+            attend_hide<MT, 16>(
                 p, [&](int) { return at; }, page * KN_PAGE, a, lane);
-        attend_soften<1, 16, D>(p, o, r, a.factor);
-        attend_gather<1, 16, D, D>(o, p, now + KN_PAGE * PITCH, lane);
+        attend_soften<MT, 16, D>(p, o, r, a.factor);
+        attend_gather<MT, 16, D, D>(o, p, now + KN_PAGE * PITCH, lane);
         __syncwarp(); /* it is no longer read */
     }
     cp_async_wait<0>();
 
-    /* The warps' sums, joined in order. */
+    /* The warps' sums, joined in order, 16 rows at a time: the next ones are laid where those before the last were. */
 #pragma unroll
-    for (int i = 0; i < 2; i++) {
-        const int row = (lane >> 2) + 8 * i;
-        const float sum = attend_quad_sum(r.sum[0][i]);
-        if ((lane & 3) == 0) {
-            greatest[warp][row] = r.max[0][i] * a.factor;
-            total[warp][row] = sum;
-        }
-        float *to = reinterpret_cast<float *>(stages) + row * SUMS + (lane & 3) * 2;
+    for (int m = 0; m < MT; m++)
 #pragma unroll
-        for (int n = 0; n < D / 8; n++) {
-            to[n * 8] = o[0][n][2 * i];
-            to[n * 8 + 1] = o[0][n][2 * i + 1];
+        for (int i = 0; i < 2; i++) {
+            const float sum = attend_quad_sum(r.sum[m][i]);
+            if ((lane & 3) == 0) {
+                greatest[warp][m * 16 + (lane >> 2) + 8 * i] = r.max[m][i] * a.factor;
+                total[warp][m * 16 + (lane >> 2) + 8 * i] = sum;
+            }
         }
-    }
-    __syncthreads(); /* all warps are done */
-    const bool whole = part.slot == ATTEND_WHOLE;
-    const float *const sums = reinterpret_cast<const float *>(memory + 16 * PITCH);
-    for (uint32_t n = (uint32_t)thread; n < heads * D; n += WARPS * 32) {
-        const uint32_t row = n / D, e = n % D;
-        if (e >= a.head_dim)
-            continue;
-        float max = greatest[0][row], sum = 0, value = 0;
+    const float *const sums = reinterpret_cast<const float *>(memory + ROWS * PITCH);
+    const bool whole = !several && part.slot == ATTEND_WHOLE;
 #pragma unroll
-        for (int w = 1; w < WARPS; w++)
-            max = fmaxf(max, greatest[w][row]);
+    for (int m = 0; m < MT; m++) {
+        const int half = m % 2 * 16 * SUMS;
 #pragma unroll
-        for (int w = 0; w < WARPS; w++) {
-            const float keep = ex2_approx(greatest[w][row] - max);
-            sum = fmaf(keep, total[w][row], sum);
-            value = fmaf(keep, sums[w * STAGE + row * SUMS + e], value);
+        for (int i = 0; i < 2; i++) {
+            float *to = reinterpret_cast<float *>(stages) + half + ((lane >> 2) + 8 * i) * SUMS + (lane & 3) * 2;
+#pragma unroll
+            for (int n = 0; n < D / 8; n++) {
+                to[n * 8] = o[m][n][2 * i];
+                to[n * 8 + 1] = o[m][n][2 * i + 1];
+            }
         }
-        if (whole) {
-            out[((size_t)s.row * a.heads + head + row) * a.head_dim + e] = __float2bfloat16(value / sum);
-            continue;
-        }
-        const size_t to = (size_t)part.slot * a.heads + head + row;
-        partial[to * a.head_dim + e] = value;
-        if (e == 0) {
-            figures[2 * to] = max;
-            figures[2 * to + 1] = sum;
+        __syncthreads(); /* all warps are done with these rows */
+        const uint32_t rows = run.count * heads, left = rows > m * 16u ? rows - m * 16u : 0;
+        for (uint32_t n = (uint32_t)thread; n < (left < 16 ? left : 16) * D; n += WARPS * 32) {
+            const uint32_t row = m * 16 + n / D, e = n % D;
+            if (e >= a.head_dim)
+                continue;
+            float max = greatest[0][row], sum = 0, value = 0;
+#pragma unroll
+            for (int w = 1; w < WARPS; w++)
+                max = fmaxf(max, greatest[w][row]);
+#pragma unroll
+            for (int w = 0; w < WARPS; w++) {
+                const float keep = ex2_approx(greatest[w][row] - max);
+                sum = fmaf(keep, total[w][row], sum);
+                value = fmaf(keep, sums[w * STAGE + half + n / D * SUMS + e], value);
+            }
+            if (whole) {
+                out[((size_t)s.row * a.heads + head + row) * a.head_dim + e] = __float2bfloat16(value / sum);
+                continue;
+            }
+            const uint32_t of = run.count > 1 ? row / heads : 0;
+            const size_t to = (size_t)member[of].slot * a.heads + head + (row - of * heads);
+            partial[to * a.head_dim + e] = value;
+            if (e == 0) {
+                figures[2 * to] = max;
+                figures[2 * to + 1] = sum;
+            }
         }
     }
 }
 
-template <int D, int WARPS>
-void launch(kn_cuda *c, attend_bf16 *out, float *partial, float *figures, const attend_bf16 *qkv,
-            const attend_keys &keys, const attend_planned &v, const attend_shape &a)
+/* Tiles of 16 rows that a block has registers for where sequences share it. */
+constexpr int shared_tiles(int D)
 {
-    constexpr size_t shared = (size_t)(16 + WARPS * 4 * KN_PAGE) * (D + 8) * sizeof(attend_bf16);
-    const uint32_t bundles = (a.group + 15) / 16;
-    KN_LAUNCH(c, (attend_part_kernel<D, WARPS>), dim3(attend_grid(v.host->parts) * a.kv_heads * bundles),
-              dim3(WARPS * 32), shared, out, partial, figures, qkv, keys, v.device, bundles, a);
+    return D <= 64 ? 4 : D <= 128 ? 2 : 1;
+}
+
+template <int D, int WARPS, int MT>
+void launch(kn_cuda *c, attend_bf16 *out, float *partial, float *figures, const attend_bf16 *qkv,
+            const attend_keys &keys, const attend_planned &v, uint32_t items, bool shared, const attend_shape &a)
+{
+    constexpr size_t bytes = (size_t)(MT * 16 + WARPS * 4 * KN_PAGE) * (D + 8) * sizeof(attend_bf16);
+    const uint32_t bundles = (a.group + MT * 16 - 1) / (MT * 16);
+    if (items > 0)
+        KN_LAUNCH(c, (attend_part_kernel<D, WARPS, MT>), dim3(attend_grid(items) * a.kv_heads * bundles),
+                  dim3(WARPS * 32), bytes, out, partial, figures, qkv, keys, v.device, bundles, shared ? 1 : 0, a);
+}
+
+template <int D, int WARPS>
+void both(kn_cuda *c, attend_bf16 *out, float *partial, float *figures, const attend_bf16 *qkv, const attend_keys &keys,
+          const attend_planned &v, const attend_shape &a)
+{
+    launch<D, WARPS, shared_tiles(D)>(c, out, partial, figures, qkv, keys, v, v.host->runs, true, a);
+    launch<D, WARPS, 1>(c, out, partial, figures, qkv, keys, v, v.host->parts, false, a);
 }
 
 /* --- the parts, joined --- */
@@ -199,27 +272,33 @@ __global__ void __launch_bounds__(JOIN_THREADS)
 
 } // namespace
 
+uint32_t attend_bf16_members(const attend_shape &a)
+{
+    const uint32_t tiles = a.head_dim <= 64 ? shared_tiles(64) : a.head_dim <= 128 ? shared_tiles(128) : 1;
+    return 16 * tiles < a.group ? 1 : 16 * tiles / a.group;
+}
+
 void attend_bf16_parts(kn_cuda *c, attend_bf16 *out, float *partial, float *figures, const attend_bf16 *qkv,
                        const attend_keys &keys, const attend_planned &v, const attend_shape &a)
 {
-    if (c->status != KN_OK || v.host->parts == 0)
+    if (c->status != KN_OK || (v.host->parts == 0 && v.host->runs == 0))
         return;
     if (a.head_dim <= 16)
-        launch<16, 4>(c, out, partial, figures, qkv, keys, v, a);
+        both<16, 4>(c, out, partial, figures, qkv, keys, v, a);
     else if (a.head_dim <= 32)
-        launch<32, 4>(c, out, partial, figures, qkv, keys, v, a);
+        both<32, 4>(c, out, partial, figures, qkv, keys, v, a);
     else if (a.head_dim <= 64)
-        launch<64, 4>(c, out, partial, figures, qkv, keys, v, a);
+        both<64, 4>(c, out, partial, figures, qkv, keys, v, a);
     else if (a.head_dim <= 80)
-        launch<80, 4>(c, out, partial, figures, qkv, keys, v, a);
+        both<80, 4>(c, out, partial, figures, qkv, keys, v, a);
     else if (a.head_dim <= 96)
-        launch<96, 4>(c, out, partial, figures, qkv, keys, v, a);
+        both<96, 4>(c, out, partial, figures, qkv, keys, v, a);
     else if (a.head_dim <= 128)
-        launch<128, 4>(c, out, partial, figures, qkv, keys, v, a);
+        both<128, 4>(c, out, partial, figures, qkv, keys, v, a);
     else if (a.head_dim <= 192)
-        launch<192, 2>(c, out, partial, figures, qkv, keys, v, a);
+        both<192, 2>(c, out, partial, figures, qkv, keys, v, a);
     else
-        launch<256, 2>(c, out, partial, figures, qkv, keys, v, a);
+        both<256, 2>(c, out, partial, figures, qkv, keys, v, a);
 }
 
 template <class E>

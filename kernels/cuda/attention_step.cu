@@ -10,6 +10,9 @@ namespace
 
 /* The least sizes, so that short steps look alike. */
 const uint32_t LEAST_BYTES = 1024;
+/* Parts that must be spared before some are taken together: that is one more launch, and the cache of the second level
+ * has what was read just before. */
+const size_t LEAST_SPARED = 48;
 
 size_t pages_of(const kn_cached_rows &s)
 {
@@ -60,6 +63,65 @@ void list_parts(attend_list<attend_part> &parts, attend_list<attend_joint> &join
     *slots += last - first + 1;
 }
 
+/* A part that others may have too, by the page that it begins with. */
+struct sharable {
+    uint64_t order; /* that page, then its place among the parts */
+    uint32_t part;
+};
+
+/* Parts in the same pages, whole and seen whole, to the end of the list, in runs of `members` at most. */
+void share_parts(attend_list<attend_part> &parts, attend_list<attend_run> &runs, const attend_list<attend_rows> &rows,
+                 const kn_cached_rows *s, const attend_shape &a, uint32_t members)
+{
+    const uint32_t each = ATTEND_SPLIT / KN_PAGE;
+    attend_list<sharable> found;
+    for (size_t i = 0; i < parts.count && members > 1; i++) {
+        const attend_part &p = parts.at[i];
+        const int64_t before = rows.at[p.rows].before, from = (int64_t)p.part * ATTEND_SPLIT;
+        if (before >= from + ATTEND_SPLIT && before + 1 - a.window <= from)
+            found.add({(uint64_t)s[p.rows].pages[p.part * each] << 32 | i, (uint32_t)i});
+    }
+    std::sort(found.at, found.at + found.count, [](const sharable &x, const sharable &y) { return x.order < y.order; });
+    attend_list<attend_part> alone, together;
+    const auto pages = [&](size_t k) {
+        const attend_part &p = parts.at[found.at[k].part];
+        return s[p.rows].pages + p.part * each;
+    };
+    size_t spared = 0;
+    for (size_t k = 0, end; k < found.count; k = end) {
+        for (end = k + 1; end < found.count && end - k < members && memcmp(pages(k), pages(end), each * 4) == 0 &&
+                          parts.at[found.at[k].part].part == parts.at[found.at[end].part].part;)
+            end++;
+        spared += end - k - 1;
+        if (end - k > 1)
+            runs.add({(uint32_t)together.count, (uint32_t)(end - k)});
+        for (size_t n = k; n < end && end - k > 1; n++) {
+            together.add(parts.at[found.at[n].part]);
+            found.at[n].order = UINT64_MAX;
+        }
+    }
+    runs.failed = runs.failed || found.failed || together.failed;
+    if (spared < LEAST_SPARED || runs.failed) {
+        runs.count = 0;
+        return;
+    }
+    attend_list<uint8_t> taken;
+    for (size_t i = 0; i < parts.count; i++)
+        taken.add(0);
+    for (size_t k = 0; k < found.count && !taken.failed; k++)
+        taken.at[found.at[k].part] = found.at[k].order == UINT64_MAX;
+    for (size_t i = 0; i < parts.count && !taken.failed; i++)
+        if (!taken.at[i])
+            alone.add(parts.at[i]);
+    parts.failed = parts.failed || taken.failed || alone.failed;
+    if (parts.failed)
+        return;
+    memcpy(parts.at, alone.at, alone.count * sizeof(*parts.at));
+    memcpy(parts.at + alone.count, together.at, together.count * sizeof(*parts.at));
+    for (size_t i = 0; i < runs.count; i++)
+        runs.at[i].first += (uint32_t)alone.count;
+}
+
 /* One piece of memory from the lists. */
 struct writer {
     uint32_t *words;
@@ -79,7 +141,7 @@ template <class T> uint32_t lay(writer &w, const attend_list<T> &items)
 } // namespace
 
 int attend_plan_step(kn_cuda *c, kn_cache *cache, const kn_cached_rows *s, size_t sequences, size_t T,
-                     const attend_shape *a, uint32_t tile_rows)
+                     const attend_shape *a, uint32_t tile_rows, uint32_t members)
 {
     for (size_t i = 0; i < sequences; i++)
         if (s[i].row > T || s[i].count > T - s[i].row)
@@ -93,6 +155,7 @@ int attend_plan_step(kn_cuda *c, kn_cache *cache, const kn_cached_rows *s, size_
     attend_list<attend_tile> tiles;
     attend_list<attend_part> parts;
     attend_list<attend_joint> joints;
+    attend_list<attend_run> runs;
     attend_list<uint32_t> written;
     uint32_t pages = 0, slots = 0;
     for (size_t i = 0; i < sequences; i++) {
@@ -107,18 +170,21 @@ int attend_plan_step(kn_cuda *c, kn_cache *cache, const kn_cached_rows *s, size_
             list_parts(parts, joints, &slots, r, (uint32_t)i, *a);
         else
             attend_list_tiles(work, r, (uint32_t)i, *a, tile_rows);
-        for (uint32_t n = 0; n < r.count; n++) {
+        for (uint32_t n = 0; n < r.count && (r.count > 1 || members == 0); n++) {
             const uint32_t at = r.before + n;
             written.add(r.row + n);
             written.add(s[i].pages[at / KN_PAGE] * KN_PAGE + at % KN_PAGE);
         }
     }
     attend_longest_first(tiles, work);
-    if (rows.failed || tiles.failed || parts.failed || joints.failed || written.failed)
+    if (!rows.failed && !parts.failed)
+        share_parts(parts, runs, rows, s, *a, members);
+    if (rows.failed || tiles.failed || parts.failed || runs.failed || joints.failed || written.failed)
         return kn_cuda_refuse(c, KN_NO_MEMORY);
     const size_t need = sizeof(attend_step) + rows.count * sizeof(attend_rows) + pages * sizeof(uint32_t) +
                         written.count * sizeof(uint32_t) + tiles.count * sizeof(attend_tile) +
-                        parts.count * sizeof(attend_part) + joints.count * sizeof(attend_joint);
+                        parts.count * sizeof(attend_part) + joints.count * sizeof(attend_joint) +
+                        runs.count * sizeof(attend_run);
     if (need > ATTEND_MOST || parts.count * 2 * a->heads > INT32_MAX || tiles.count * a->kv_heads > INT32_MAX)
         return kn_cuda_refuse(c, KN_UNSUPPORTED);
     const uint32_t size = attend_grid(std::max((uint32_t)need, LEAST_BYTES));
@@ -136,7 +202,8 @@ int attend_plan_step(kn_cuda *c, kn_cache *cache, const kn_cached_rows *s, size_
     step->sequences = (uint32_t)sequences;
     step->written = (uint32_t)(written.count / 2);
     step->tiles = (uint32_t)tiles.count;
-    step->parts = (uint32_t)parts.count;
+    step->parts = runs.count > 0 ? runs.at[0].first : (uint32_t)parts.count;
+    step->runs = (uint32_t)runs.count;
     step->joints = (uint32_t)joints.count;
     step->slots = slots;
     step->pages = pages;
@@ -145,6 +212,7 @@ int attend_plan_step(kn_cuda *c, kn_cache *cache, const kn_cached_rows *s, size_
     step->at_tiles = lay(w, tiles);
     step->at_parts = lay(w, parts);
     step->at_joints = lay(w, joints);
+    step->at_runs = lay(w, runs);
     step->at_pages = w.used;
     for (size_t i = 0; i < sequences; i++) {
         if (pages_of(s[i]) > 0)

@@ -387,6 +387,63 @@ static void test_cached(bool narrow)
         check_cached(&wide[i], narrow, 510, 4);
 }
 
+/* Many answers to one prompt, longer than a part of the decoding kernel: it takes them together, and the bits are those
+ * of each alone. Every third has another page in its second part. */
+static void test_shared(bool narrow, const kn_attention *a, size_t prompt, size_t answers)
+{
+    const kn_ops *ops = narrow ? device->ops_bf16 : device->ops;
+    const size_t width = (a->heads + 2 * a->kv_heads) * a->head_dim, wide = a->heads * a->head_dim;
+    const size_t size = narrow ? 2 : 4, each = prompt / KN_PAGE + 1, whole = (prompt + KN_PAGE - 1) / KN_PAGE;
+    const size_t odd = each > 20 ? 20 : 0, pages = whole + 2 * answers;
+    float *qkv = numbers((prompt + answers) * width, 1, 1), *out = numbers(prompt * wide, 1, 2);
+    char *q = to_device(device, narrow, qkv, (prompt + answers) * width),
+         *o = to_device(device, narrow, out, prompt * wide);
+    kn_cache *cache = ops->cache_new(device, 1, pages, a);
+    uint32_t *page = memory(answers * each * sizeof(*page)), *first = memory(whole * sizeof(*first));
+    kn_cached_rows *rows = memory(answers * sizeof(*rows));
+    for (size_t p = 0; p < whole; p++)
+        first[p] = (uint32_t)(whole - 1 - p);
+    const kn_cached_rows start = {0, prompt, 0, first};
+    CHECK(ops->attention_cached(device, o, q, cache, 0, &start, 1, prompt) == KN_OK, "prompt");
+    for (size_t s = 0; s < answers; s++) {
+        for (size_t p = 0; p + 1 < each; p++)
+            page[s * each + p] = first[p];
+        page[s * each + each - 1] = (uint32_t)(whole + 2 * s);
+        if (prompt % KN_PAGE)
+            ops->cache_copy_page(device, cache, page[s * each + each - 1], first[each - 1], prompt % KN_PAGE);
+        if (odd && s % 3 == 0) {
+            page[s * each + odd] = (uint32_t)(whole + 2 * s + 1);
+            ops->cache_copy_page(device, cache, page[s * each + odd], first[odd], KN_PAGE);
+        }
+        rows[s] = (kn_cached_rows){s, 1, prompt, page + s * each};
+    }
+    q += prompt * width * size;
+    char *all = ops->alloc(device, answers * wide * size), *one = ops->alloc(device, answers * wide * size);
+    CHECK(ops->attention_cached(device, all, q, cache, 0, rows, answers, answers) == KN_OK, "%s", shape_text(a));
+    for (size_t s = 0; s < answers; s++)
+        CHECK(ops->attention_cached(device, one, q, cache, 0, &rows[s], 1, answers) == KN_OK, "%s", shape_text(a));
+    float *together = from_device(device, narrow, all, answers * wide),
+          *alone = from_device(device, narrow, one, answers * wide);
+    CHECK(memcmp(together, alone, answers * wide * 4) == 0, "together, other bits: %s", shape_text(a));
+    /* the same queries on the reference, whose prompt is packed rows */
+    kn_segment *segment = memory((answers + 1) * sizeof(*segment));
+    segment[0] = (kn_segment){0, prompt, 0, 0};
+    for (size_t s = 0; s < answers; s++)
+        segment[s + 1] = (kn_segment){prompt + s, 1, 0, prompt};
+    float *dout = numbers((prompt + answers) * wide, 1, 3);
+    results right = run(reference, false, qkv, dout, segment, answers + 1, prompt + answers, a);
+    check_near("attention_cached", a, narrow, together, right.out + prompt * wide, answers * wide, 4e-3);
+    results_free(&right);
+    ops->cache_free(device, cache);
+    ops->free(device, q - prompt * width * size);
+    void *const there[] = {o, all, one};
+    for (int i = 0; i < 3; i++)
+        ops->free(device, there[i]);
+    void *const here[] = {qkv, out, page, first, rows, together, alone, segment, dout};
+    for (int i = 0; i < 9; i++)
+        free(here[i]);
+}
+
 /* --- what is refused ------------------------------------------------------------------------------------------------
  */
 
@@ -438,6 +495,16 @@ int main(int argc, char **argv)
             test_packed(narrow);
             test_bits(narrow);
             test_cached(narrow);
+            test_shared(narrow, &(kn_attention){6, 2, 16, 0, 0, 0.25f}, 300, 53);
+            if (narrow) {
+                test_shared(narrow, &(kn_attention){2, 1, 16, 530, 0, 0.25f}, 515, 50); /* a window that hides a part */
+                test_shared(narrow, &(kn_attention){3, 1, 72, 0, 2, 0.1f}, 256, 61);
+            }
+            if (narrow && !quick) {
+                test_shared(narrow, &(kn_attention){7, 1, 64, 0, 0, 0.125f}, 520, 60);
+                test_shared(narrow, &(kn_attention){2, 1, 256, 0, 0, 0.06f}, 257, 60);
+                test_shared(narrow, &(kn_attention){34, 1, 32, 0, 0, 0.06f}, 257, 60); /* nothing is shared */
+            }
             test_refused(narrow);
         }
         kn_reference_free(reference);
