@@ -38,7 +38,16 @@ fi
 
 SLUICE_PLUGIN_PATH=$work/my-judge:$work/my-regularizer:$SLUICE_BUILD/tests/cuda/plugins
 export SLUICE_PLUGIN_PATH
-(cd my-judge && make -s check NVCC="$nvcc" SLUICE="$sluice") >log 2>&1 && ok "judge: make check" || bad "judge: make check"
+for kind in judge regularizer; do # test-plugin with the device's service, then the pipeline
+    (cd my-$kind && make -s check NVCC="$nvcc" SLUICE="$sluice") >log 2>&1 && grep -q ' 0 with a warning, 0 failed' log && ok "$kind: make check" || bad "$kind: make check"
+done
+[ "$(grep -c '^PASSED  *\(works\|batches\|cancel\|resume\|seed\|borrowed\|memory\|threads\) ' log)" = 8 ] && ok "test-plugin drives it" || bad "test-plugin drives it"
+# Where there is no GPU test-plugin says what is missing and what to do, in one line.
+for why in driver=0 devices=0; do
+    EMULATED_CUDA=$why "$sluice" test-plugin my-judge/my-judge.so --only works --only batches --only threads --only quiet >log 2>err || bad "test-plugin without a GPU ($why)"
+    [ "$(grep -c 'SLUICE_PLUGIN_PATH=' log)" = 1 ] && grep -q '^WARNING  works .*does not start: .*GPU.*tests/cuda/nvcc' log &&
+        grep -q '^SKIPPED  batches .*needs a GPU' log && ok "test-plugin without a GPU ($why)" || bad "test-plugin without a GPU ($why)"
+done
 
 # --- one run: a sampler, two plugins with kernels, models that judge, a trainer ----------------------------------------
 cat >both.cfg <<END

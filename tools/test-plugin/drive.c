@@ -250,7 +250,8 @@ void tp_drive(const tp_subject *subject, const tp_work *work, tp_outcome *out)
     mkdir(TP_OUTPUT, 0700);
     tp_host_init(&host, subject, work, out);
     out->rc = tp_object_begin(&object, subject, &host.public);
-    if (out->rc >= 0) {
+    out->began = out->rc >= 0;
+    if (out->began) {
         out->rc = drive_object(&host, object.self);
         tp_object_end(&object, subject);
     }

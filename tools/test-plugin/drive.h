@@ -49,6 +49,8 @@ typedef struct tp_outcome {
     size_t occasions;  /* how often a run could have noticed that it is cancelled */
     size_t commits;
     char error[1024];
+    bool wants_gpu; /* it asked for sluice.cuda/1 … */
+    bool began;     /* … and came to life */
     enum tp_fault fault;
     char what[512]; /* about the fault */
 } tp_outcome;

@@ -11,7 +11,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <sluice/cuda.h>
 #include "core/run/internal.h"
+#include "tools/test-plugin/gpu.h"
 #include "tools/test-plugin/model.h"
 
 static tp_host *of(const sluice_host *host)
@@ -106,8 +108,12 @@ static bool host_cancelled(const sluice_host *public)
 static const void *host_service(const sluice_host *public, const char *id)
 {
     const tp_host *host = of(public);
-    return !host->work->no_services && strcmp(id, SLUICE_MODEL_SERVICE) == 0 ? tp_model_service(host->subject->heads)
-                                                                             : NULL;
+    if (host->work->no_services)
+        return NULL;
+    if (strcmp(id, SLUICE_MODEL_SERVICE) == 0)
+        return tp_model_service(host->subject->heads);
+    host->out->wants_gpu = host->out->wants_gpu || strcmp(id, SLUICE_CUDA_SERVICE) == 0;
+    return tp_gpu_knows(id) ? tp_gpu_service(id) : NULL;
 }
 
 static uint64_t host_seed(const sluice_host *public)

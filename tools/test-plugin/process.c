@@ -34,6 +34,8 @@ void *tp_shared(size_t size)
 static bool enter(const char *folder, const char *cache)
 {
     const int in = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    struct rlimit address = {RLIM_INFINITY, RLIM_INFINITY};
+    getrlimit(RLIMIT_AS, &address);
     setpgid(0, 0);
     signal(SIGINT, SIG_DFL);
     signal(SIGTERM, SIG_DFL);
@@ -41,7 +43,7 @@ static bool enter(const char *folder, const char *cache)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
     if (tp_memory_ours()) /* a sanitizer reserves far more than it uses */
-        setrlimit(RLIMIT_AS, &(struct rlimit){MOST_MEMORY, MOST_MEMORY});
+        setrlimit(RLIMIT_AS, &(struct rlimit){MOST_MEMORY, address.rlim_max});
     if (chdir(folder) < 0 || in < 0 || dup2(in, 0) < 0)
         return false;
     close(in);

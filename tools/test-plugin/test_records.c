@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/base/buffer.h"
+#include "tools/test-plugin/gpu.h"
 #include "tools/test-plugin/test.h"
 
 #define INPUT_KINDS                                                                                                   \
@@ -19,7 +20,9 @@ static void works(tp_subject *s, tp_report *r)
     tp_outcome out;
     if (tp_records_make(s, TP_USUAL_RECORDS, TP_PLAIN, 0, &records)) {
         tp_drive(s, &(tp_work){.records = &records}, &out);
-        if (out.rc < 0)
+        if (out.rc < 0 && out.wants_gpu && !out.began)
+            tp_warn(r, "does not start: %s; " TP_GPU_ADVICE, out.error);
+        else if (out.rc < 0)
             tp_warn(r,
                     "refuses the sample records, so that little can be tested: %s; give it what it needs with --set "
                     "NAME=VALUE",

@@ -17,7 +17,9 @@ bool tp_baseline(const tp_subject *s, const tp_records *records, tp_outcome *out
 {
     tp_doing(r, "sample records");
     tp_drive(s, &(tp_work){.records = records}, out);
-    if (out->rc < 0)
+    if (out->rc < 0 && out->wants_gpu && !out->began)
+        tp_skip(r, "it needs a GPU");
+    else if (out->rc < 0)
         tp_skip(r, "refuses the sample records: %s", out->error);
     return out->rc >= 0;
 }
