@@ -1,11 +1,11 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * From a row of logits to a token; kernels/reference/choose.c is the definition. One block a row, which reads it
+ * From a row of logits to a token; kernels/reference/choose.c is the definition. A row is read
  *   - once, where nothing is cut off or the largest logit is taken: the log-probability's sums, the largest logit and
- *     the draw on the same way;
- *   - three times, where few tokens are kept: those sums, the histogram, the list;
+ *     the draw on the same way, a block for each of the row's slices (softmax.cuh), which another block then joins;
+ *   - twice more, by one block, where few tokens are kept: for the histogram and for the list;
  *   - some more times, where many are.
- * Penalties and bans change the row in memory after the first way over it, which is over the logits as they came.
+ * Penalties and bans change a slice in memory after the first way over it, which is over the logits as they came.
  */
 #include "choose_cut.cuh"
 
@@ -13,47 +13,61 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What the first way over a row finds, put together over the block. */
+/* What the first way finds, of a slice or of the row. */
 struct choose_sums {
-    softmax_sums plain;  /* of the logits as they came */
-    softmax_sums scaled; /* of those that are drawn by; `sum` only where the whole row is drawn from */
-    uint32_t winner;     /* of the draw from the whole row, or the largest */
+    softmax_sums plain;        /* of the logits as they came */
+    softmax_sums scaled;       /* of those that are drawn by; `sum` only where the whole row is drawn from */
+    unsigned long long winner; /* of the draw from the whole row, or the largest: choose_rank of it; 0 = none */
 };
+
+/* A block's slice. */
+struct choose_slice {
+    float *row;         /* the whole row */
+    uint32_t from, end; /* its tokens */
+    unsigned *marked;   /* [MARKS], in shared memory */
+};
+enum { MARKS = KN_SOFTMAX_SLICE / 32, JOIN_THREADS = 128 };
+
+KDEV bool has(const choose_slice &s, uint32_t token)
+{
+    return token >= s.from && token < s.end;
+}
 
 /* --- penalties and bans --- */
 
-/* Marks the tokens that change, once each, and notes in was[] what the penalized ones were: NaN where an id is no
- * token, is banned or was noted by another thread, whose `was` is then the one. */
-KDEV void mark(unsigned *marked, float *was, const float *row, const choose_row &c, const uint32_t *ids)
+/* Marks the slice's tokens that change, once each, and notes in was[] what the penalized ones were: NaN where a token
+ * is banned or was noted by another thread, whose `was` is then the one. */
+KDEV void mark(const choose_slice &s, float *was, const choose_row &c, const uint32_t *ids)
 {
-    for (unsigned w = threadIdx.x; w < (c.vocab + 31) / 32; w += CHOOSE_THREADS)
-        marked[w] = 0;
+    for (unsigned w = threadIdx.x; w < MARKS; w += CHOOSE_THREADS)
+        s.marked[w] = 0;
     __syncthreads();
     for (unsigned i = threadIdx.x; i < c.banned_count; i += CHOOSE_THREADS) {
-        const uint32_t v = ids[c.banned + i];
-        if (v < c.vocab)
-            atomicOr(&marked[v / 32], 1u << v % 32);
+        const uint32_t v = ids[c.banned + i], at = v - s.from;
+        if (has(s, v))
+            atomicOr(&s.marked[at / 32], 1u << at % 32);
     }
     __syncthreads();
     for (unsigned i = threadIdx.x; i < c.seen_count; i += CHOOSE_THREADS) {
-        const uint32_t v = ids[c.seen + i];
-        const bool first = v < c.vocab && !(atomicOr(&marked[v / 32], 1u << v % 32) >> v % 32 & 1);
-        was[c.seen + i] = first ? row[v] : NAN;
+        const uint32_t v = ids[c.seen + i], at = v - s.from;
+        if (has(s, v))
+            was[c.seen + i] = atomicOr(&s.marked[at / 32], 1u << at % 32) >> at % 32 & 1 ? NAN : s.row[v];
     }
     __syncthreads();
 }
 
-KDEV void change(float *row, const float *was, const choose_row &c, const uint32_t *ids)
+KDEV void change(const choose_slice &s, const float *was, const choose_row &c, const uint32_t *ids)
 {
     for (unsigned i = threadIdx.x; i < c.banned_count; i += CHOOSE_THREADS) {
         const uint32_t v = ids[c.banned + i];
-        if (v < c.vocab)
-            row[v] = -INFINITY;
+        if (has(s, v))
+            s.row[v] = -INFINITY;
     }
     for (unsigned i = threadIdx.x; i < c.seen_count; i += CHOOSE_THREADS) {
-        const float x = was[c.seen + i];
+        const uint32_t v = ids[c.seen + i];
+        const float x = has(s, v) ? was[c.seen + i] : NAN;
         if (x == x)
-            row[ids[c.seen + i]] = x > 0 ? x / c.penalty : x * c.penalty;
+            s.row[v] = x > 0 ? x / c.penalty : x * c.penalty;
     }
     __syncthreads();
 }
@@ -62,21 +76,21 @@ KDEV void change(float *row, const float *was, const choose_row &c, const uint32
 KDEV float plain_logit(const float *row, const float *was, const choose_row &c, const uint32_t *ids, uint32_t token)
 {
     float found = -INFINITY;
-    for (unsigned i = threadIdx.x; i < c.seen_count; i += CHOOSE_THREADS)
+    for (unsigned i = threadIdx.x; i < c.seen_count; i += blockDim.x)
         if (ids[c.seen + i] == token && was[c.seen + i] == was[c.seen + i])
             found = was[c.seen + i];
     found = reduce_block(found, reduce_max(), -INFINITY);
     return found > -INFINITY ? found : row[token];
 }
 
-/* --- the first way over a row --- */
+/* --- the first way --- */
 
-/* Four neighbours; a whole warp comes with 32 groups in a row. */
-KDEV void take_four(softmax_sums &plain, softmax_sums &scaled, choose_best &best, const choose_row &c,
-                    const unsigned *marked, const float (&v)[4], uint32_t group, bool whole)
+/* Four neighbours; a whole warp comes with 32 groups in a row. skip: one bit each, what is left out. bound: no lane of
+ * the warp has a better draw yet, so what cannot come above it need not be worked out. */
+KDEV void take_four(softmax_sums &plain, softmax_sums &scaled, choose_best &best, float &bound, const choose_row &c,
+                    unsigned skip, const float (&v)[4], uint32_t group, bool whole)
 {
     softmax_add<false>(plain, v);
-    const unsigned skip = marked != NULL && 4 * group < c.vocab ? marked[group / 8] >> group % 8 * 4 : 0;
     float y[4];
 #pragma unroll
     for (int i = 0; i < 4; i++)
@@ -93,23 +107,30 @@ KDEV void take_four(softmax_sums &plain, softmax_sums &scaled, choose_best &best
         return;
     }
     softmax_add<false>(scaled, y);
-    if (!__any_sync(0xffffffffu, top + GUMBEL_MOST > best.value))
+    if (!__any_sync(0xffffffffu, top + GUMBEL_MOST > bound))
         return;
     uint32_t bits[4];
     choose_bits(bits, c.key, group);
+    bool may = false;
 #pragma unroll
     for (int i = 0; i < 4; i++)
-        choose_draw(best, y[i], 4 * group + i, bits[i]);
+        may |= choose_may_win(y[i], bits[i], bound);
+    if (!__any_sync(0xffffffffu, may))
+        return;
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        if (may)
+            choose_draw(best, y[i], 4 * group + i, bits[i]);
+    bound = reduce_warp(best.value, reduce_max());
 }
 
 /* The tokens left out on the way, in an order of their own: whole words of the marks by thread. */
-KDEV void take_marked(softmax_sums &scaled, choose_best &best, const choose_row &c, const unsigned *marked,
-                      const float *row, bool whole)
+KDEV void take_marked(softmax_sums &scaled, choose_best &best, const choose_row &c, const choose_slice &s, bool whole)
 {
-    for (unsigned w = threadIdx.x; w < (c.vocab + 31) / 32; w += CHOOSE_THREADS)
-        for (unsigned left = marked[w]; left != 0; left &= left - 1) {
-            const uint32_t token = w * 32 + __ffs((int)left) - 1;
-            const float y[4] = {choose_scaled(c, row[token]), -INFINITY, -INFINITY, -INFINITY};
+    for (unsigned w = threadIdx.x; w < MARKS; w += CHOOSE_THREADS)
+        for (unsigned left = s.marked[w]; left != 0; left &= left - 1) {
+            const uint32_t token = s.from + w * 32 + __ffs((int)left) - 1;
+            const float y[4] = {choose_scaled(c, s.row[token]), -INFINITY, -INFINITY, -INFINITY};
             if (whole) {
                 softmax_add<false>(scaled, y);
                 choose_draw(best, y[0], token, philox_item(c.key, token));
@@ -121,34 +142,48 @@ KDEV void take_marked(softmax_sums &scaled, choose_best &best, const choose_row 
         }
 }
 
-/* The sums of the logits as they came are those of softmax_row, added in the same order. */
-KDEV choose_sums first_way(float *row, unsigned *marked, float *was, const choose_row &c, const uint32_t *ids,
-                           bool whole)
+/* The sums of the logits as they came are those of softmax_slice, added in the same order. */
+KDEV choose_sums first_way(const choose_slice &s, float *was, const choose_row &c, const uint32_t *ids, bool whole)
 {
-    const size_t n = c.vocab, groups = (n + 3) / 4;
-    const bool aligned = (reinterpret_cast<uintptr_t>(row) & 15) == 0, changes = c.seen_count + c.banned_count > 0;
+    const size_t n = c.vocab;
+    const bool aligned = (reinterpret_cast<uintptr_t>(s.row) & 15) == 0, changes = c.seen_count + c.banned_count > 0;
     softmax_sums plain = {-INFINITY, 0, 0}, scaled = plain;
     choose_best best = {-INFINITY, 0};
+    float bound = -INFINITY;
     if (changes)
-        mark(marked, was, row, c, ids);
-    for (size_t g = threadIdx.x; g - threadIdx.x < groups; g += CHOOSE_AHEAD * CHOOSE_THREADS) {
+        mark(s, was, c, ids);
+#pragma unroll 1
+    for (unsigned g = threadIdx.x; g < KN_SOFTMAX_GROUPS; g += CHOOSE_AHEAD * CHOOSE_THREADS) {
         float v[CHOOSE_AHEAD][4];
 #pragma unroll
         for (int k = 0; k < CHOOSE_AHEAD; k++)
-            softmax_four(v[k], row, n, g + (size_t)k * CHOOSE_THREADS, aligned);
+            softmax_four(v[k], s.row, n, s.from / 4 + g + k * CHOOSE_THREADS, aligned);
 #pragma unroll
-        for (int k = 0; k < CHOOSE_AHEAD; k++)
-            take_four(plain, scaled, best, c, changes ? marked : NULL, v[k], (uint32_t)(g + (size_t)k * CHOOSE_THREADS),
-                      whole);
+        for (int k = 0; k < CHOOSE_AHEAD; k++) {
+            const unsigned at = g + k * CHOOSE_THREADS;
+            take_four(plain, scaled, best, bound, c, changes ? s.marked[at / 8] >> at % 8 * 4 : 0, v[k],
+                      s.from / 4 + at, whole);
+        }
     }
-    choose_sums s;
-    s.plain = softmax_block<false>(plain);
+    choose_sums sums;
+    sums.plain = softmax_block<false>(plain);
     if (changes) {
-        change(row, was, c, ids);
-        take_marked(scaled, best, c, marked, row, whole);
+        change(s, was, c, ids);
+        take_marked(scaled, best, c, s, whole);
     }
-    s.scaled = softmax_block<false>(scaled);
-    s.winner = choose_winner(best);
+    sums.scaled = softmax_block<false>(scaled);
+    sums.winner = choose_winning(best);
+    return sums;
+}
+
+/* A row's slices, put together by a warp. */
+KDEV choose_sums join_slices(const choose_sums *part, unsigned slices)
+{
+    choose_sums s = {softmax_join<false>(slices, [&](unsigned i) { return part[i].plain; }),
+                     softmax_join<false>(slices, [&](unsigned i) { return part[i].scaled; }), 0};
+    for (unsigned i = threadIdx.x % 32; i < slices; i += 32)
+        s.winner = part[i].winner > s.winner ? part[i].winner : s.winner;
+    s.winner = reduce_warp(s.winner, reduce_max());
     return s;
 }
 
@@ -250,14 +285,29 @@ KDEV void answer(kn_chosen *chosen, const float *row, const float *was, const ch
 }
 
 __global__ void __launch_bounds__(CHOOSE_THREADS, 2)
-    choose_kernel(kn_chosen *chosen, choose_left *left, float *logits, const choose_row *rows, const uint32_t *ids,
-                  float *was)
+    choose_slice_kernel(choose_sums *part, float *logits, const choose_row *rows, unsigned slices, const uint32_t *ids,
+                        float *was)
 {
-    DYN_SHARED(unsigned, marked);
+    SHARED(unsigned, marked, [MARKS]);
+    const choose_row c = rows[blockIdx.x / slices];
+    choose_slice s;
+    s.row = logits + (size_t)(blockIdx.x / slices) * c.vocab;
+    s.from = blockIdx.x % slices * KN_SOFTMAX_SLICE;
+    s.end = c.vocab - s.from < KN_SOFTMAX_SLICE ? c.vocab : s.from + KN_SOFTMAX_SLICE;
+    s.marked = marked;
+    const choose_sums sums = first_way(s, was, c, ids, c.temperature > 0 && !cuts(c));
+    if (threadIdx.x == 0)
+        part[blockIdx.x] = sums;
+}
+
+/* A block a row. */
+__global__ void __launch_bounds__(JOIN_THREADS)
+    choose_kernel(kn_chosen *chosen, choose_left *left, const choose_sums *part, const float *logits,
+                  const choose_row *rows, unsigned slices, const uint32_t *ids, const float *was)
+{
     const choose_row c = rows[blockIdx.x];
-    float *row = logits + (size_t)blockIdx.x * c.vocab;
-    const bool greedy = !(c.temperature > 0);
-    const choose_sums s = first_way(row, marked, was, c, ids, !greedy && !cuts(c));
+    const float *row = logits + (size_t)blockIdx.x * c.vocab;
+    const choose_sums s = join_slices(part + (size_t)blockIdx.x * slices, slices); /* each warp for itself */
     if (!can_choose(s.scaled.max) || cuts(c)) {
         if (threadIdx.x == 0) {
             left[blockIdx.x] = {s.plain, s.scaled.max};
@@ -265,8 +315,8 @@ __global__ void __launch_bounds__(CHOOSE_THREADS, 2)
         }
         return;
     }
-    answer(&chosen[blockIdx.x], row, was, c, ids, s.winner, s.plain, s.scaled.max,
-           greedy ? 0 : log((double)s.scaled.sum));
+    answer(&chosen[blockIdx.x], row, was, c, ids, choose_token(s.winner), s.plain, s.scaled.max,
+           c.temperature > 0 ? log((double)s.scaled.sum) : 0);
 }
 
 /* The rows of which something is cut off. */
@@ -327,19 +377,23 @@ static void describe(choose_row *row, uint32_t *ids, const kn_choice *choice, si
 static void ask_choose(kn_cuda *c, kn_chosen *chosen, float *logits, const choose_row *row, const uint32_t *ids,
                        size_t id_count, bool some_cut, size_t T, size_t vocab)
 {
-    const size_t marks = id_count > 0 ? (vocab + 31) / 32 * sizeof(unsigned) : 0;
-    if (marks + 4096 > c->shared_most) { /* the rest is what the block's sums need */
+    const unsigned slices = softmax_slices(vocab);
+    if (T * slices > INT32_MAX) {
         kn_cuda_refuse(c, KN_UNSUPPORTED);
         return;
     }
     kn_chosen *answer = (kn_chosen *)kn_cuda_scratch(c, T * sizeof(*answer));
+    choose_sums *part = (choose_sums *)kn_cuda_scratch(c, T * slices * sizeof(*part));
     choose_left *left = (choose_left *)kn_cuda_scratch(c, T * sizeof(*left));
     float *was = id_count > 0 ? (float *)kn_cuda_scratch(c, id_count * sizeof(*was)) : NULL;
     const choose_row *rows = (const choose_row *)kn_cuda_upload(c, row, T * sizeof(*row));
     const uint32_t *list = id_count > 0 ? (const uint32_t *)kn_cuda_upload(c, ids, id_count * sizeof(*ids)) : NULL;
     if (c->status != KN_OK)
         return;
-    KN_LAUNCH(c, choose_kernel, dim3((unsigned)T), dim3(CHOOSE_THREADS), marks, answer, left, logits, rows, list, was);
+    KN_LAUNCH(c, choose_slice_kernel, dim3((unsigned)T * slices), dim3(CHOOSE_THREADS), 0, part, logits, rows, slices,
+              list, was);
+    KN_LAUNCH(c, choose_kernel, dim3((unsigned)T), dim3(JOIN_THREADS), 0, answer, left, part, logits, rows, slices,
+              list, was);
     if (some_cut)
         KN_LAUNCH(c, choose_kept_kernel, dim3((unsigned)T), dim3(CHOOSE_THREADS), sizeof(choose_room), answer, left,
                   logits, rows, list, was);

@@ -15,7 +15,7 @@
 #include "reduce.cuh"
 #include "softmax.cuh"
 
-enum { CHOOSE_THREADS = KN_SOFTMAX_THREADS, CHOOSE_AHEAD = 4 /* loads of a thread on their way at once */ };
+enum { CHOOSE_THREADS = KN_SOFTMAX_THREADS, CHOOSE_AHEAD = KN_SOFTMAX_AHEAD };
 
 /* A row's kn_choice; without padding. */
 struct choose_row {
@@ -113,6 +113,12 @@ KDEV void choose_draw(choose_best &best, float y, uint32_t token, uint32_t bits)
     }
 }
 
+/* Whether a draw may come above `bound`: a little more often than it does. */
+KDEV bool choose_may_win(float y, uint32_t bits, float bound)
+{
+    return y + 1e-3f - __logf(fmaf((float)bits, 0x1p-32f, 0x1p-34f)) > bound;
+}
+
 /* The bits of tokens 4·group … 4·group + 3, for a whole warp whose groups are 32 neighbours from a multiple of 32. A
  * counter's words belong to tokens 16 apart, so four lanes 4 apart need the same four counters: each makes one and they
  * exchange words, which transposes a matrix of 4 × 4. */
@@ -134,11 +140,16 @@ KDEV void choose_bits(uint32_t (&word)[4], const philox &key, uint32_t group)
     }
 }
 
-/* The block's best: its token to every thread. */
+/* The block's best, by its rank; 0 = none. */
+KDEV unsigned long long choose_winning(const choose_best &best)
+{
+    return reduce_block(best.value > -INFINITY ? choose_rank(best.value, best.token) : 0ull, reduce_max(), 0ull);
+}
+
+/* Its token, to every thread. */
 KDEV uint32_t choose_winner(const choose_best &best)
 {
-    const unsigned long long key = best.value > -INFINITY ? choose_rank(best.value, best.token) : 0;
-    return choose_token(reduce_block(key, reduce_max(), 0ull));
+    return choose_token(choose_winning(best));
 }
 
 #endif

@@ -1,9 +1,10 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * Softmax of one row of float32 logits by one block, in one pass (Milakov & Gimelshein 2018): the greatest logit and
- * Σ exp(l - greatest), in an order that depends on nothing but the row's length. logprob and choose both take a row's
- * log-probabilities from here, so what a sampler noted equals what a later scoring finds, to the bit. Every product
- * that is added is an explicit fmaf, so no compiler contracts the two differently.
+ * Softmax of a row of float32 logits, in one pass (Milakov & Gimelshein 2018): the greatest logit and
+ * Σ exp(l - greatest), in an order that depends on nothing but the row's length. A row is cut into slices of one
+ * length, so that few rows still fill a device: a block takes a slice, then a warp puts the slices together. logprob
+ * and choose both take a row's log-probabilities from here, so what a sampler noted equals what a later scoring finds,
+ * to the bit. Every product that is added is an explicit fmaf, so no compiler contracts the two differently.
  */
 #ifndef KN_CUDA_SOFTMAX_CUH
 #define KN_CUDA_SOFTMAX_CUH
@@ -12,7 +13,18 @@
 
 #include "launch.cuh"
 
-enum { KN_SOFTMAX_THREADS = 512 }; /* in the block; the order of the sums hangs on it */
+enum {                                                                /* the order of the sums hangs on these */
+       KN_SOFTMAX_THREADS = 512,                                      /* in the block */
+       KN_SOFTMAX_AHEAD = 4,                                          /* loads of a thread on their way at once */
+       KN_SOFTMAX_GROUPS = 2 * KN_SOFTMAX_AHEAD * KN_SOFTMAX_THREADS, /* of four logits, in a slice */
+       KN_SOFTMAX_SLICE = 4 * KN_SOFTMAX_GROUPS
+};
+
+/* Slices of a row of n. */
+static inline unsigned softmax_slices(size_t n)
+{
+    return (unsigned)((n + KN_SOFTMAX_SLICE - 1) / KN_SOFTMAX_SLICE);
+}
 
 /* Σ over the elements seen; none seen, or all -infinity: {-infinity, 0, 0}. A NaN makes the sum NaN. */
 struct softmax_sums {
@@ -103,20 +115,34 @@ template <bool MOMENT> KDEV softmax_sums softmax_block(softmax_sums s)
     return softmax_warp<MOMENT>(lane < KN_SOFTMAX_THREADS / 32 ? part[lane] : nothing);
 }
 
-/* The sums of row[0, n): called by all KN_SOFTMAX_THREADS threads of a one-dimensional block, answered to each. With
- * MOMENT or without, max and sum are the same bits. Ends with every thread past its reads of the row; it may be called
- * again. choose.cu makes the same sums, in the same order, on its way over a row. */
-template <bool MOMENT> KDEV softmax_sums softmax_row(const float *row, size_t n)
+/* The sums of a slice of row[0, n): called by all KN_SOFTMAX_THREADS threads of a one-dimensional block, answered to
+ * each. With MOMENT or without, max and sum are the same bits. choose.cu makes the same sums, in the same order, on its
+ * way over a slice. */
+template <bool MOMENT> KDEV softmax_sums softmax_slice(const float *row, size_t n, unsigned slice)
 {
-    const size_t groups = (n + 3) / 4;
+    const size_t from = (size_t)slice * KN_SOFTMAX_GROUPS;
     const bool aligned = (reinterpret_cast<uintptr_t>(row) & 15) == 0;
     softmax_sums s = {-INFINITY, 0, 0};
-    for (size_t g = threadIdx.x; g < groups; g += KN_SOFTMAX_THREADS) {
-        float v[4];
-        softmax_four(v, row, n, g, aligned);
-        softmax_add<MOMENT>(s, v);
+#pragma unroll 1
+    for (unsigned g = threadIdx.x; g < KN_SOFTMAX_GROUPS; g += KN_SOFTMAX_AHEAD * KN_SOFTMAX_THREADS) {
+        float v[KN_SOFTMAX_AHEAD][4];
+#pragma unroll
+        for (int k = 0; k < KN_SOFTMAX_AHEAD; k++)
+            softmax_four(v[k], row, n, from + g + k * KN_SOFTMAX_THREADS, aligned);
+#pragma unroll
+        for (int k = 0; k < KN_SOFTMAX_AHEAD; k++)
+            softmax_add<MOMENT>(s, v[k]);
     }
     return softmax_block<MOMENT>(s);
+}
+
+/* A row's slices, part_of(i) of each, put together by a warp, answered to each lane. */
+template <bool MOMENT, class F> KDEV softmax_sums softmax_join(unsigned slices, F part_of)
+{
+    softmax_sums s = {-INFINITY, 0, 0};
+    for (unsigned i = threadIdx.x % 32; i < slices; i += 32)
+        s = softmax_merge<MOMENT>(s, part_of(i));
+    return softmax_warp<MOMENT>(s);
 }
 
 /* log softmax of a logit of the row. */

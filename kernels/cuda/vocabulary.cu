@@ -1,7 +1,7 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Logits, log-probabilities, entropy and their gradient, some rows at a time: a T × V matrix never exists. A chunk's
- * logits are a product into float32, as many rows as fit in a number of bytes; softmax.cuh then reads each row once.
+ * logits are a product into float32, as many rows as fit in a number of bytes; softmax.cuh then reads them once.
  * Every product of logits is by one algorithm whatever the number of rows (kn_product.each_row), so a row's
  * log-probability is the same bits in any chunk, and those that choose finds in what logits gave.
  *
@@ -17,7 +17,8 @@
 enum {
     GRADIENT_THREADS = 256,
     GRADIENT_EACH = 8, /* logits a thread holds */
-    EVEN_ROWS = 128,   /* a chunk's rows are a multiple, if it has more */
+    JOIN_THREADS = 128,
+    EVEN_ROWS = 128, /* a chunk's rows are a multiple, if it has more */
 };
 
 /* Bytes of logits at a time, at most: for 2,000 rows of 150,000 tokens where the device has room for it, else a share
@@ -84,21 +85,44 @@ static int logits(kn_device *device, float *logits, const void *h, const kn_matr
     return kn_cuda_end(c);
 }
 
-/* One block a row. lse, entropy may be NULL. */
+/* A block takes a slice of a row. */
 template <bool ENTROPY>
 __global__ void __launch_bounds__(KN_SOFTMAX_THREADS)
-    logprob_kernel(float *logprob, float *lse, float *entropy, const float *logits, const uint32_t *target,
-                   size_t vocab)
+    slice_kernel(softmax_sums *part, const float *logits, unsigned slices, size_t vocab)
 {
-    const float *row = logits + (size_t)blockIdx.x * vocab;
-    const softmax_sums s = softmax_row<ENTROPY>(row, vocab);
-    if (threadIdx.x == 0) {
-        logprob[blockIdx.x] = softmax_logprob(s, row[target[blockIdx.x]]);
-        if (lse != NULL)
-            lse[blockIdx.x] = softmax_lse(s);
-        if (ENTROPY)
-            entropy[blockIdx.x] = softmax_entropy(s);
-    }
+    const size_t row = blockIdx.x / slices;
+    const softmax_sums s = softmax_slice<ENTROPY>(logits + row * vocab, vocab, blockIdx.x % slices);
+    if (threadIdx.x == 0)
+        part[blockIdx.x] = s;
+}
+
+/* A warp takes a row. lse may be NULL. */
+template <bool ENTROPY>
+__global__ void __launch_bounds__(JOIN_THREADS)
+    logprob_kernel(float *logprob, float *lse, float *entropy, const softmax_sums *part, const float *logits,
+                   const uint32_t *target, unsigned rows, unsigned slices, size_t vocab)
+{
+    const unsigned row = blockIdx.x * (JOIN_THREADS / 32) + threadIdx.x / 32;
+    if (row >= rows)
+        return;
+    const softmax_sums s = softmax_join<ENTROPY>(slices, [&](unsigned i) { return part[(size_t)row * slices + i]; });
+    if (threadIdx.x % 32 != 0)
+        return;
+    logprob[row] = softmax_logprob(s, logits[row * vocab + target[row]]);
+    if (lse != NULL)
+        lse[row] = softmax_lse(s);
+    if (ENTROPY)
+        entropy[row] = softmax_entropy(s);
+}
+
+template <bool ENTROPY>
+static void ask_logprob(kn_cuda *c, float *logprob, float *lse, float *entropy, softmax_sums *part, const float *logits,
+                        const uint32_t *target, size_t rows, size_t vocab)
+{
+    const unsigned slices = softmax_slices(vocab), each = JOIN_THREADS / 32;
+    KN_LAUNCH(c, slice_kernel<ENTROPY>, (unsigned)rows * slices, KN_SOFTMAX_THREADS, 0, part, logits, slices, vocab);
+    KN_LAUNCH(c, logprob_kernel<ENTROPY>, ((unsigned)rows + each - 1) / each, JOIN_THREADS, 0, logprob, lse, entropy,
+              part, logits, target, (unsigned)rows, slices, vocab);
 }
 
 /* Memory for a chunk of logits: where there is none for so many rows, for half as many, and so on. */
@@ -125,17 +149,16 @@ static int logprob(kn_device *device, float *logprob, float *lse, float *entropy
         return kn_cuda_end(c);
     size_t most = chunk_rows(c, m->out, T);
     float *chunk = chunk_of(c, &most, m->out);
+    softmax_sums *part = (softmax_sums *)kn_cuda_scratch(c, most * softmax_slices(m->out) * sizeof(*part));
     const uint32_t *targets = (const uint32_t *)kn_cuda_upload(c, target, T * sizeof(*target));
     for (size_t t = 0; t < T && c->status == KN_OK; t += most) {
         const size_t rows = most < T - t ? most : T - t;
         ask_logits(c, chunk, row_of(h, m, t), m, rows);
         float *row_lse = lse != NULL ? lse + t : NULL;
         if (entropy != NULL)
-            KN_LAUNCH(c, logprob_kernel<true>, (unsigned)rows, KN_SOFTMAX_THREADS, 0, logprob + t, row_lse, entropy + t,
-                      chunk, targets + t, m->out);
+            ask_logprob<true>(c, logprob + t, row_lse, entropy + t, part, chunk, targets + t, rows, m->out);
         else
-            KN_LAUNCH(c, logprob_kernel<false>, (unsigned)rows, KN_SOFTMAX_THREADS, 0, logprob + t, row_lse,
-                      (float *)NULL, chunk, targets + t, m->out);
+            ask_logprob<false>(c, logprob + t, row_lse, NULL, part, chunk, targets + t, rows, m->out);
     }
     return kn_cuda_end(c);
 }
@@ -145,7 +168,21 @@ static int logprob(kn_device *device, float *logprob, float *lse, float *entropy
 /* d logprob/d logit[v] = [v = target] - p(v). In place: an element of E is no larger than the logit it replaces, and a
  * tile's logits are all read before its gradient, which lies in front of them, is written. The rows keep their distance
  * in bytes. */
-template <class E>
+/* Four neighbours: 16 bytes of logits, 8 or 16 of the gradient. */
+KDEV void put_four(float *to, const float *g)
+{
+    *reinterpret_cast<float4 *>(to) = make_float4(g[0], g[1], g[2], g[3]);
+}
+
+KDEV void put_four(__nv_bfloat16 *to, const float *g)
+{
+    __nv_bfloat162 *pair = reinterpret_cast<__nv_bfloat162 *>(to);
+    pair[0] = __floats2bfloat162_rn(g[0], g[1]);
+    pair[1] = __floats2bfloat162_rn(g[2], g[3]);
+}
+
+/* N: logits that a thread takes at once, 4 or 1; vocab is a multiple. */
+template <class E, int N>
 __global__ void __launch_bounds__(GRADIENT_THREADS)
     gradient_kernel(float *logits, const float *dlogprob, const float *lse, const uint32_t *target, size_t vocab)
 {
@@ -154,20 +191,50 @@ __global__ void __launch_bounds__(GRADIENT_THREADS)
     const float d = dlogprob[blockIdx.x], total = lse[blockIdx.x];
     const size_t right = target[blockIdx.x];
     for (size_t tile = 0; tile < vocab; tile += GRADIENT_THREADS * GRADIENT_EACH) {
-        float g[GRADIENT_EACH];
+        float g[GRADIENT_EACH / N][N];
 #pragma unroll
-        for (int i = 0; i < GRADIENT_EACH; i++) {
-            const size_t v = tile + (size_t)i * GRADIENT_THREADS + threadIdx.x;
-            g[i] = v < vocab ? d * ((v == right ? 1.0f : 0.0f) - expf(row[v] - total)) : 0;
+        for (int k = 0; k < GRADIENT_EACH / N; k++) {
+            const size_t v = tile + ((size_t)k * GRADIENT_THREADS + threadIdx.x) * N;
+            if (v >= vocab)
+                continue;
+            if (N == 4) {
+                const float4 four = *reinterpret_cast<const float4 *>(row + v);
+                g[k][0] = four.x, g[k][1 % N] = four.y, g[k][2 % N] = four.z, g[k][3 % N] = four.w;
+            } else {
+                g[k][0] = row[v];
+            }
         }
+#pragma unroll
+        for (int k = 0; k < GRADIENT_EACH / N; k++)
+#pragma unroll
+            for (int i = 0; i < N; i++) {
+                const size_t v = tile + ((size_t)k * GRADIENT_THREADS + threadIdx.x) * N + i;
+                g[k][i] = v < vocab ? d * ((v == right ? 1.0f : 0.0f) - expf(g[k][i] - total)) : 0;
+            }
         __syncthreads();
 #pragma unroll
-        for (int i = 0; i < GRADIENT_EACH; i++) {
-            const size_t v = tile + (size_t)i * GRADIENT_THREADS + threadIdx.x;
-            if (v < vocab)
-                narrow(gradient + v, g[i]);
+        for (int k = 0; k < GRADIENT_EACH / N; k++) {
+            const size_t v = tile + ((size_t)k * GRADIENT_THREADS + threadIdx.x) * N;
+            if (v >= vocab)
+                continue;
+            if (N == 4)
+                put_four(gradient + v, g[k]);
+            else
+                narrow(gradient + v, g[k][0]);
         }
     }
+}
+
+template <class E>
+static void ask_gradient(kn_cuda *c, float *logits, const float *dlogprob, const float *lse, const uint32_t *target,
+                         size_t rows, size_t vocab)
+{
+    if (vocab % 4 == 0) /* then every row is aligned: the chunk is */
+        KN_LAUNCH(c, (gradient_kernel<E, 4>), (unsigned)rows, GRADIENT_THREADS, 0, logits, dlogprob, lse, target,
+                  vocab);
+    else
+        KN_LAUNCH(c, (gradient_kernel<E, 1>), (unsigned)rows, GRADIENT_THREADS, 0, logits, dlogprob, lse, target,
+                  vocab);
 }
 
 /* dh = gradient·W, dw += gradientᵀ·h, of a chunk. */
@@ -216,11 +283,9 @@ static int logprob_backward(kn_device *device, void *dh, float *dw, const float 
         const size_t rows = most < T - t ? most : T - t;
         ask_logits(c, chunk, row_of(h, m, t), m, rows);
         if (m->dtype == KN_F32)
-            KN_LAUNCH(c, gradient_kernel<float>, (unsigned)rows, GRADIENT_THREADS, 0, chunk, dlogprob + t, lse + t,
-                      targets + t, m->out);
+            ask_gradient<float>(c, chunk, dlogprob + t, lse + t, targets + t, rows, m->out);
         else
-            KN_LAUNCH(c, gradient_kernel<__nv_bfloat16>, (unsigned)rows, GRADIENT_THREADS, 0, chunk, dlogprob + t,
-                      lse + t, targets + t, m->out);
+            ask_gradient<__nv_bfloat16>(c, chunk, dlogprob + t, lse + t, targets + t, rows, m->out);
         ask_gradients(c, (char *)dh + t * m->in * kn_size_of(m->dtype), dw, chunk, row_of(h, m, t), m, rows);
     }
     return kn_cuda_end(c);

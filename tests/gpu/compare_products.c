@@ -183,8 +183,10 @@ void compare_vocabulary(compare *c)
     for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++)
         for (size_t t = 0; t < sizeof(rows) / sizeof(rows[0]); t++)
             check_vocabulary(c, rows[t], shapes[s][0], shapes[s][1], 1);
-    check_vocabulary(c, 9, 700, 64, 30);            /* probabilities that underflow */
-    check_vocabulary(c, 4, 5000, 24, 1);            /* several rounds of a block */
+    check_vocabulary(c, 9, 700, 64, 30);  /* probabilities that underflow */
+    check_vocabulary(c, 4, 5000, 24, 1);  /* several rounds of a block */
+    check_vocabulary(c, 3, 17002, 16, 1); /* two slices of a row, rows that are not aligned */
+    check_same_bits(c, 3, 33003, 16);
     setenv("SLUICE_CUDA_LOGITS_BYTES", "36000", 1); /* chunks of 17, 29 and 8 rows */
     check_vocabulary(c, 40, 512, 64, 1);
     check_vocabulary(c, 29, 300, 24, 1);
