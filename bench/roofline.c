@@ -33,7 +33,7 @@ static void fail(const char *what)
     exit(1);
 }
 
-static double now(void)
+double roofline_now(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -139,17 +139,23 @@ static void settle(job *j)
 
 static double time_calls(job *j, job_run run, size_t *call, size_t calls)
 {
-    const double start = now();
+    const double start = roofline_now();
     for (size_t i = 0; i < calls; i++)
         run(j, (*call)++);
     settle(j);
-    return (now() - start) / (double)calls;
+    return (roofline_now() - start) / (double)calls;
 }
 
 static int by_value(const void *a, const void *b)
 {
     const double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
+}
+
+double roofline_median(double *took, size_t count)
+{
+    qsort(took, count, sizeof(*took), by_value);
+    return took[count / 2];
 }
 
 static double time_of(job *j, job_run run)
@@ -161,27 +167,32 @@ static double time_of(job *j, job_run run)
     const size_t calls = once < most ? (size_t)(most / once) + 1 : 1;
     for (int g = 0; g < GROUPS; g++)
         took[g] = time_calls(j, run, &call, calls);
-    qsort(took, GROUPS, sizeof(took[0]), by_value);
-    return took[GROUPS / 2];
+    return roofline_median(took, GROUPS);
 }
 
-void job_measure(job *j, const char *name, job_run run, double flops, double bytes, double times, bool decoding)
+double roofline_print(roofline *r, const char *name, double took, double flops, double bytes, int status)
 {
-    roofline *r = j->r;
-    const double took = time_of(j, run), peak = r->ops->dtype == KN_F32 ? r->limits.f32 : r->limits.bf16;
+    const double peak = r->ops->dtype == KN_F32 ? r->limits.f32 : r->limits.bf16;
     const double compute = flops / peak, move = bytes / r->limits.copy, least = compute > move ? compute : move;
-    if (j->status != KN_OK)
-        fprintf(stderr, "roofline: %s refused: status %d\n", name, j->status);
+    if (status != KN_OK)
+        fprintf(stderr, "roofline: %s refused: status %d\n", name, status);
     printf("%-28s %11.1f %10.4g %10.4g %9.4g %9.4g %7.1f %%  %s%s\n", name, 1e6 * took, 1e-9 * flops, 1e-6 * bytes,
            1e-12 * flops / took, 1e-9 * bytes / took, 100 * least / took, compute > move ? "arithmetic" : "memory",
-           j->status == KN_OK ? "" : "  REFUSED");
+           status == KN_OK ? "" : "  REFUSED");
     if (r->json)
         fprintf(r->json,
                 "%s\n  {\"model\": \"%s\", \"op\": \"%s\", \"seconds\": %.9g, \"flops\": %.6g, \"bytes\": %.6g, "
                 "\"of_limit\": %.4f, \"bound\": \"%s\", \"status\": %d}",
                 r->started ? "," : "", r->shape->name, name, took, flops, bytes, least / took,
-                compute > move ? "arithmetic" : "memory", j->status);
+                compute > move ? "arithmetic" : "memory", status);
     r->started = true;
+    return least;
+}
+
+void job_measure(job *j, const char *name, job_run run, double flops, double bytes, double times, bool decoding)
+{
+    roofline *r = j->r;
+    const double took = time_of(j, run), least = roofline_print(r, name, took, flops, bytes, j->status);
     if (decoding) {
         r->decode += times * took;
         r->decode_least += times * least;
@@ -206,6 +217,7 @@ static void run_shape(roofline *r)
     printf("%-28s %11s %10s %10s %9s %9s %9s\n", "op", "µs", "GFLOP", "MB", "TFLOP/s", "GB/s", "of limit");
     roofline_training(r);
     roofline_decoding(r);
+    roofline_step(r);
     if (r->only)
         return;
     const double rate = 6 * matrices * (double)r->tokens / r->step;

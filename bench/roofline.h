@@ -65,7 +65,13 @@ void job_matrices(job *, size_t out, size_t in);
  * `decoding` says of which. */
 void job_measure(job *, const char *name, job_run run, double flops, double bytes, double times, bool decoding);
 
+double roofline_now(void);
+double roofline_median(double *took, size_t count);
+/* Prints a row and returns the least time. */
+double roofline_print(roofline *, const char *name, double took, double flops, double bytes, int status);
+
 void roofline_training(roofline *);
 void roofline_decoding(roofline *);
+void roofline_step(roofline *);
 
 #endif

@@ -25,7 +25,7 @@ struct sm_training {
     float *gradient;       /* [layout->count - first] */
     void *moment, *square; /* the same of float, or of bfloat16 where moment_bytes is 2 */
     size_t moment_bytes;
-    float *head_gradient; /* of a tied model's output matrix, [vocab, hidden]; else its place in gradient */
+    float *head_gradient; /* of the output matrix: its place in gradient, or apart (ties) */
     double *squares;      /* [1] Σ gradient² of the step at hand */
     float *scale;         /* [1] what its gradient is multiplied by; lies behind squares */
 
@@ -43,10 +43,12 @@ static size_t trained_count(const sm_training *t)
     return t->layout->count - t->first;
 }
 
-/* Whether the embedding is also an output matrix, whose gradient is gathered apart. */
+/* Whether the embedding is also an output matrix, whose gradient is gathered apart, [vocab, hidden]: then sums do not
+ * depend on how a batch is cut. A device with memory of its own promises no such thing, and saves the memory and the
+ * time to add the two. */
 static bool ties(const sm_training *t)
 {
-    return t->layout->head == t->layout->embed;
+    return t->layout->head == t->layout->embed && t->device->host_memory;
 }
 
 /* Zeros; NULL when there is no memory. */
