@@ -7,6 +7,9 @@ AC_DEFUN([SLUICE_CUDA], [
   AC_ARG_WITH([cuda-arch], [AS_HELP_STRING([--with-cuda-arch=LIST],
     [the compute capabilities to make code for, those that nvcc knows of "80 86 89 90 100 120" by default; PTX for later ones is made of the last])],
     [], [with_cuda_arch=])
+  AC_ARG_WITH([nccl], [AS_HELP_STRING([--without-nccl],
+    [train on one GPU at a time: without NCCL, whose header is otherwise used where it is])], [], [with_nccl=check])
+  sluice_nccl="without NCCL"
   NVCC= NVCC_FLAGS= CUDA_CFLAGS= CUDA_LIBS= sluice_cuda=no sluice_cuda_why=
   AS_IF([test "x$with_cuda" != xno], [
     sluice_cuda_path="$PATH:/usr/local/cuda/bin"
@@ -25,6 +28,9 @@ AC_DEFUN([SLUICE_CUDA], [
       CPPFLAGS="$CPPFLAGS $CUDA_CFLAGS"
       LDFLAGS="$LDFLAGS $CUDA_LIBS"
       AC_CHECK_HEADERS([cuda_runtime.h cublasLt.h cublas_v2.h], [], [sluice_cuda_why="no $ac_header"])
+      # For several GPUs at once; the library itself is opened when it is needed (kernels/cuda/nccl_library.c).
+      AS_IF([test "x$with_nccl" != xno], [AC_CHECK_HEADER([nccl.h], [sluice_nccl="with NCCL"], [
+        AS_IF([test "x$with_nccl" = xyes], [AC_MSG_ERROR([NCCL was asked for, and there is no nccl.h; install libnccl-dev.])])])])
       # The runtime within the plugin, if it may be: nothing but the driver and cuBLAS is then needed where it runs.
       sluice_cuda_runtime=
       for lib in "-lcudart_static -lrt -ldl -lpthread" -lcudart; do
@@ -42,9 +48,10 @@ AC_DEFUN([SLUICE_CUDA], [
       CPPFLAGS="$sluice_save_CPPFLAGS" LIBS="$sluice_save_LIBS" LDFLAGS="$sluice_save_LDFLAGS"
       # cuBLAS is opened when it is needed (kernels/cuda/cublas.c).
       CUDA_LIBS="$CUDA_LIBS $sluice_cuda_runtime -ldl"
+      AS_IF([test "$sluice_nccl" = "with NCCL"], [CUDA_CFLAGS="$CUDA_CFLAGS -DKN_NCCL"])
       AS_IF([test -z "$sluice_cuda_why"], [SLUICE_CUDA_ARCHITECTURES])
     ])
-    AS_IF([test -z "$sluice_cuda_why"], [sluice_cuda="for $sluice_cuda_list, by $NVCC"], [
+    AS_IF([test -z "$sluice_cuda_why"], [sluice_cuda="for $sluice_cuda_list, by $NVCC, $sluice_nccl"], [
       AS_IF([test "x$with_cuda" != xcheck],
         [AC_MSG_ERROR([The CUDA backend was asked for and cannot be built: $sluice_cuda_why. Install the CUDA toolkit (nvcc, cudart, cuBLAS), or say where it is: --with-cuda=DIR.])])
       NVCC= CUDA_CFLAGS= CUDA_LIBS= sluice_cuda="no ($sluice_cuda_why)"])

@@ -322,7 +322,7 @@ static kn_device *open_backend(bench *b, const char **why)
     else
         strcpy(slash ? slash + 1 : path, "plugins/cuda.so");
     b->backend = kn_backend_load(path, why);
-    return b->backend ? b->backend->open(b->backend, why) : NULL;
+    return b->backend ? b->backend->open(b->backend, 0, why) : NULL;
 }
 
 static kn_device *open_device(bench *b, const char **why)

@@ -17,8 +17,9 @@
 
 typedef struct runtime {
     int64_t threads;
+    int64_t devices;
     int device_wanted;  /* an index into device_kinds */
-    char numerics[320]; /* of both tables */
+    char numerics[400]; /* of both tables, and of what sums over devices */
     sluice_model_service service;
     service_device device;
     sm_versions *versions;
@@ -65,14 +66,14 @@ static runtime *runtime_of(const sluice_model_service *service)
     return (runtime *)((char *)(uintptr_t)service - offsetof(runtime, service));
 }
 
-static int wrap(const sluice_host *host, sm_version *version, sluice_model **out)
+static int wrap(const sluice_model_service *service, const sluice_host *host, sm_version *version, sluice_model **out)
 {
     sluice_model *model = malloc(sizeof(*model));
     if (!model) {
         sm_version_close(version);
         return sluice_error(host, SLUICE_NO_MEMORY, "out of memory");
     }
-    *model = (sluice_model){host, version};
+    *model = (sluice_model){host, service, version};
     *out = model;
     return SLUICE_OK;
 }
@@ -101,7 +102,7 @@ static int model_open(const sluice_model_service *service, const sluice_host *ho
     if (sm_version_tell_numerics(version))
         sluice_log(host, SLUICE_LOG_INFO, "%s is computed in %s (%s)", version->path, sm_dtype_name(version->dtype),
                    sm_version_numerics(version));
-    return wrap(host, version, out);
+    return wrap(service, host, version, out);
 }
 
 static void model_close(sluice_model *model)
@@ -118,7 +119,7 @@ static int model_copy(sluice_model *model, sluice_model **out)
     sm_version *version;
     *out = NULL;
     const int rc = sm_version_copy(model->version, &version, &error);
-    return rc == SM_OK ? wrap(model->host, version, out) : service_report(model->host, rc, &error, 0);
+    return rc == SM_OK ? wrap(model->service, model->host, version, out) : service_report(model->host, rc, &error, 0);
 }
 
 static int model_info(sluice_model *model, sluice_model_info *out)
@@ -137,7 +138,8 @@ static int model_info(sluice_model *model, sluice_model_info *out)
                               .has_template = v->chat != NULL,
                               .has_tokenizer = v->tokenizer != NULL,
                               .numerics = sm_version_numerics(v),
-                              .head_outputs = c->outputs};
+                              .head_outputs = c->outputs,
+                              .devices = (uint32_t)runtime_of(model->service)->device.count};
     info.template_hash = v->template_hash;
     if (v->tokenizer && sm_tokenizer_bos(v->tokenizer) != SM_NO_TOKEN)
         info.start_id = sm_tokenizer_bos(v->tokenizer);
@@ -488,13 +490,18 @@ static int runtime_init(void *self, const sluice_host *host)
     runtime *r = self;
     r->service = functions;
     service_add_training(&r->service);
-    const int rc = service_device_open(&r->device, host, r->device_wanted, (int)r->threads);
+    const int rc = service_device_open(&r->device, host, r->device_wanted, (int)r->devices, (int)r->threads);
     if (rc != SLUICE_OK)
         return rc;
     kn_device *device = r->device.kn;
     const kn_ops *ops = device->ops, *bf16 = device->ops_bf16;
     snprintf(r->numerics, sizeof(r->numerics), "%s%s%s", ops->numerics(device), bf16 ? " " : "",
              bf16 ? bf16->numerics(device) : "");
+    if (r->device.together) {
+        const size_t used = strlen(r->numerics);
+        snprintf(r->numerics + used, sizeof(r->numerics) - used, " %zu-by-%s", r->device.count,
+                 r->device.together->name);
+    }
     r->versions = sm_versions_new(device);
     return r->versions ? SLUICE_OK : sluice_error(host, SLUICE_NO_MEMORY, "out of memory");
 }
@@ -509,6 +516,12 @@ static void runtime_fini(void *self)
 const service_device *service_device_of(const sluice_model_service *service)
 {
     return &runtime_of(service)->device;
+}
+
+sm_devices service_devices(const sluice_model_service *service)
+{
+    const service_device *d = service_device_of(service);
+    return (sm_devices){.device = d->all, .count = d->count, .together = d->together};
 }
 
 static const void *runtime_get(void *self)
@@ -530,6 +543,9 @@ static const sluice_param params[] = {
     SLUICE_CHOICE(runtime, device_wanted, .name = "device", .choices = device_kinds, .value = SERVICE_AUTO,
                   .doc =
                       "Where models are computed: a GPU (cuda), the processor (cpu), or a GPU where one works (auto)."),
+    SLUICE_INT(runtime, devices, .value = 1, .min = 0, .max = SM_MOST_DEVICES, .unit = "devices",
+               .doc = "On how many GPUs of this machine a model is trained at once, of those that CUDA_VISIBLE_DEVICES "
+                      "shows; 0 is all of them."),
     SLUICE_PARAMS_END};
 
 static const sluice_service_class model_class = {

@@ -3,6 +3,7 @@
 #include <sluice/device.h>
 
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,13 +17,14 @@
 static int open_cpu(service_device *d, const sluice_host *host, int threads)
 {
     const char *why = NULL;
-    d->kn = kn_cpu_new(threads, NULL, &why);
+    d->kn = d->all[0] = kn_cpu_new(threads, NULL, &why);
+    d->count = 1;
     return d->kn ? SLUICE_OK
                  : sluice_error(host, SLUICE_FAILED, "the CPU backend cannot start: %s", why ? why : "out of memory");
 }
 
 /* NULL in d->kn and a reason where there is none. */
-static void open_cuda(service_device *d, const sluice_host *host, int threads, const char **why)
+static void open_cuda(service_device *d, const sluice_host *host, const char **why)
 {
     d->backend = sluice_service(host, KN_BACKEND_CUDA);
     *why = "no CUDA backend is installed (it is built where configure finds the CUDA toolkit; `sluice plugins` says "
@@ -32,22 +34,62 @@ static void open_cuda(service_device *d, const sluice_host *host, int threads, c
     *why = "the CUDA backend is of another version of sluice; build both anew";
     if (!kn_backend_fits(d->backend))
         return;
-    d->kn = d->backend->open(d->backend, why);
-    if (d->kn)
-        d->kn->ops->set_threads(d->kn, threads);
+    d->kn = d->all[0] = d->backend->open(d->backend, 0, why);
+    d->count = d->kn ? 1 : 0;
 }
 
-int service_device_open(service_device *d, const sluice_host *host, int wanted, int threads)
+/* The others, and what joins them. */
+static int open_more(service_device *d, const sluice_host *host, size_t devices)
+{
+    const size_t there = d->backend->count(d->backend);
+    const char *why = NULL, *visible = getenv("CUDA_VISIBLE_DEVICES");
+    if (devices == 0)
+        devices = there < SM_MOST_DEVICES ? there : SM_MOST_DEVICES;
+    if (devices > there)
+        return sluice_error(host, SLUICE_UNSUPPORTED,
+                            "devices = %zu, and there %s %zu GPU%s%s%s%s; ask for fewer, or 0 for all there are",
+                            devices, there == 1 ? "is" : "are", there, there == 1 ? "" : "s",
+                            visible ? " that CUDA_VISIBLE_DEVICES=" : "", visible ? visible : "",
+                            visible ? " shows" : "");
+    for (; d->count < devices; d->count++)
+        if (!(d->all[d->count] = d->backend->open(d->backend, d->count, &why)))
+            return sluice_error(host, SLUICE_UNSUPPORTED, "devices = %zu: %s", devices, why);
+    if (devices > 1 && !(d->together = d->backend->join(d->backend, d->all, devices, &why)))
+        return sluice_error(host, SLUICE_UNSUPPORTED, "devices = %zu: %s", devices, why);
+    return SLUICE_OK;
+}
+
+static int open_gpus(service_device *d, const sluice_host *host, int devices, int threads)
+{
+    const int rc = devices == 1 ? SLUICE_OK : open_more(d, host, (size_t)devices);
+    for (size_t i = 0; rc == SLUICE_OK && i < d->count; i++)
+        d->all[i]->ops->set_threads(d->all[i], threads);
+    if (rc == SLUICE_OK && d->together)
+        sluice_log(host, SLUICE_LOG_INFO, "models are computed on the GPU %s, and trained on %zu of them (%s)",
+                   d->backend->name(d->kn), d->count, d->together->name);
+    else if (rc == SLUICE_OK)
+        sluice_log(host, SLUICE_LOG_INFO, "models are computed on the GPU %s", d->backend->name(d->kn));
+    else
+        service_device_close(d);
+    return rc;
+}
+
+int service_device_open(service_device *d, const sluice_host *host, int wanted, int devices, int threads)
 {
     const char *why = NULL;
     *d = (service_device){0};
+    if (wanted == SERVICE_CPU && devices > 1)
+        return sluice_error(host, SLUICE_BAD_PARAMETER,
+                            "devices = %d with device = \"cpu\": the processor is one device, whose threads are "
+                            "`threads`; leave devices out",
+                            devices);
     if (wanted == SERVICE_CPU)
         return open_cpu(d, host, threads);
-    open_cuda(d, host, threads, &why);
-    if (d->kn) {
-        sluice_log(host, SLUICE_LOG_INFO, "models are computed on the GPU %s", d->backend->name(d->kn));
-        return SLUICE_OK;
-    }
+    open_cuda(d, host, &why);
+    if (d->kn)
+        return open_gpus(d, host, devices, threads);
+    if (devices > 1)
+        return sluice_error(host, SLUICE_UNSUPPORTED, "devices = %d: %s; or leave devices out", devices, why);
     if (wanted == SERVICE_CUDA)
         return sluice_error(host, SLUICE_UNSUPPORTED, "device = \"cuda\": %s; or write device = \"cpu\"", why);
     if (d->backend) {
@@ -60,9 +102,11 @@ int service_device_open(service_device *d, const sluice_host *host, int wanted, 
 
 void service_device_close(service_device *d)
 {
-    if (d->kn && d->backend)
-        d->backend->close(d->backend, d->kn);
-    else if (d->kn)
+    if (d->together)
+        d->together->free(d->together);
+    for (size_t i = 0; d->backend && i < d->count; i++)
+        d->backend->close(d->backend, d->all[i]);
+    if (d->kn && !d->backend)
         kn_cpu_free(d->kn);
     *d = (service_device){0};
 }
@@ -74,6 +118,8 @@ typedef struct provider {
     sluice_device_service table;
     const service_device *device;
     uint64_t used, high; /* bytes that stages hold, where the device does not count */
+    pthread_mutex_t lock;
+    char together[96]; /* what joins devices; "" until it is asked for */
 } provider;
 
 typedef struct held {
@@ -241,12 +287,18 @@ static int device_sum_squares(sluice_device *d, double *sum, const float *x, siz
 static int device_info(sluice_device *d, sluice_device_info *out)
 {
     const service_device *of = d->from->device;
+    pthread_mutex_lock(&d->from->lock);
+    if (of->backend && !*d->from->together) /* not before: it loads the library */
+        of->backend->joins(of->backend, d->from->together, sizeof(d->from->together));
+    pthread_mutex_unlock(&d->from->lock);
     const sluice_device_info all = {.size = out->size,
                                     .kind = of->backend ? of->backend->kind : "cpu",
                                     .name = of->backend ? of->backend->name(of->kn) : "the processor",
                                     .numerics = of->kn->ops->numerics(of->kn),
                                     .host_memory = of->kn->host_memory,
-                                    .reason = *of->reason ? of->reason : NULL};
+                                    .reason = *of->reason ? of->reason : NULL,
+                                    .count = of->backend ? (uint32_t)of->backend->count(of->backend) : 1,
+                                    .together = of->backend ? d->from->together : NULL};
     memcpy(out, &all, out->size < sizeof(all) ? out->size : sizeof(all));
     return SLUICE_OK;
 }
@@ -308,6 +360,7 @@ static int provider_init(void *self, const sluice_host *host)
     if (!models)
         return sluice_error(host, SLUICE_FAILED, "the model runtime, whose device it is, cannot start");
     p->device = service_device_of(models);
+    pthread_mutex_init(&p->lock, NULL);
     p->table = (sluice_device_service){.size = sizeof(sluice_device_service),
                                        .open = device_open,
                                        .close = device_close,

@@ -8,10 +8,12 @@
 #include <sluice/service.h>
 
 #include "kernels/backend.h"
+#include "model/replicas.h"
 #include "model/version.h"
 
 struct sluice_model {
     const sluice_host *host;
+    const sluice_model_service *service; /* that opened it */
     sm_version *version;
 };
 
@@ -26,14 +28,19 @@ int service_need_reward_head(const sluice_model *model);
 /* Sets the functions train_…. */
 void service_add_training(sluice_model_service *service);
 
-/* The device that all models of a run share. */
+/* The device that all models of a run share, and those that train with it. */
 enum { SERVICE_AUTO = 0, SERVICE_CPU = 1, SERVICE_CUDA = 2 };
 typedef struct service_device {
     kn_device *kn;
-    const kn_backend *backend; /* whose it is; NULL = the processor's */
+    kn_device *all[SM_MOST_DEVICES]; /* kn first */
+    size_t count;
+    kn_collective *together;   /* NULL for one */
+    const kn_backend *backend; /* whose they are; NULL = the processor's */
     char reason[512];          /* why it is no GPU; "" where none was looked for or one was found */
 } service_device;
-int service_device_open(service_device *, const sluice_host *, int wanted, int threads);
+/* devices: how many; 0 = all there are. */
+int service_device_open(service_device *, const sluice_host *, int wanted, int devices, int threads);
+sm_devices service_devices(const sluice_model_service *);
 void service_device_close(service_device *);
 const service_device *service_device_of(const sluice_model_service *);
 

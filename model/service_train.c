@@ -5,12 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/replicas.h"
 #include "model/train_state.h"
 
 struct sluice_training {
     const sluice_host *host;
     sm_version *version;
-    sm_training *training;
+    sm_replicas *replicas;
 };
 
 /* The head a reward model's training starts from, in new memory: head_from's, else the model's own, else NULL for a
@@ -59,7 +60,7 @@ static int model_train_begin(sluice_model *model, const sluice_optimizer *given,
     const sm_layout *layout = &v->checkpoint->layout;
     const sm_numbers numbers = sm_version_numbers(v);
     float *head = NULL;
-    kn_device *device = sm_versions_device(v->owner);
+    const sm_devices devices = service_devices(model->service);
     sm_error error;
     *out = NULL;
     int rc = optimizer.head_outputs > 0 ? starting_head(model, &optimizer, &head) : service_need_language_head(model);
@@ -70,9 +71,7 @@ static int model_train_begin(sluice_model *model, const sluice_optimizer *given,
     }
     t->host = model->host;
     sm_version_rest(v); /* training needs the memory of what the version was sampled or scored with */
-    rc = optimizer.head_outputs > 0
-             ? sm_training_new_reward(&t->training, device, v->dtype, layout, &numbers, head, &optimizer, &error)
-             : sm_training_new(&t->training, device, v->dtype, layout, &numbers, &optimizer, &error);
+    rc = sm_replicas_new(&t->replicas, &devices, v->dtype, layout, &numbers, head, &optimizer, &error);
     free(head);
     if (rc != SM_OK) {
         free(t);
@@ -87,7 +86,7 @@ static int model_train_begin(sluice_model *model, const sluice_optimizer *given,
 /* Is it the kind of training that the call is for? */
 static int check_training(const sluice_training *t, bool reward)
 {
-    if ((sm_training_layout(t->training)->config.outputs > 0) == reward)
+    if ((sm_training_layout(sm_replicas_first(t->replicas))->config.outputs > 0) == reward)
         return SLUICE_OK;
     return sluice_error(t->host, SLUICE_BAD_PARAMETER, "this training is of a %s, which has no %s",
                         reward ? "language model" : "reward model", reward ? "values" : "log-probabilities");
@@ -100,7 +99,7 @@ static int train_gradient(sluice_training *t, const sluice_group *groups, size_t
     int callers = 0, rc = check_training(t, false);
     if (rc != SLUICE_OK)
         return rc;
-    rc = sm_training_gradient(t->training, groups, count, derivative, context, &callers, &error);
+    rc = sm_replicas_gradient(t->replicas, groups, count, derivative, context, &callers, &error);
     return service_report(t->host, rc, &error, callers);
 }
 
@@ -111,14 +110,14 @@ static int train_values(sluice_training *t, const sluice_group *groups, size_t c
     int callers = 0, rc = check_training(t, true);
     if (rc != SLUICE_OK)
         return rc;
-    rc = sm_training_values(t->training, groups, count, derivative, context, &callers, &error);
+    rc = sm_replicas_gradient(t->replicas, groups, count, derivative, context, &callers, &error);
     return service_report(t->host, rc, &error, callers);
 }
 
 static int train_step(sluice_training *t, double lr, double grad_scale, sluice_step_info *info)
 {
     sm_error error;
-    return service_report(t->host, sm_training_step(t->training, lr, grad_scale, info, &error), &error, 0);
+    return service_report(t->host, sm_replicas_step(t->replicas, lr, grad_scale, info, &error), &error, 0);
 }
 
 static int train_score(sluice_training *t, const sluice_group *groups, size_t count, float *const *logps)
@@ -127,7 +126,7 @@ static int train_score(sluice_training *t, const sluice_group *groups, size_t co
     const int rc = check_training(t, false);
     return rc != SLUICE_OK
                ? rc
-               : service_report(t->host, sm_training_score(t->training, groups, count, logps, &error), &error, 0);
+               : service_report(t->host, sm_replicas_score(t->replicas, groups, count, logps, &error), &error, 0);
 }
 
 static int train_score_values(sluice_training *t, const sluice_group *groups, size_t count, float *const *values)
@@ -136,42 +135,45 @@ static int train_score_values(sluice_training *t, const sluice_group *groups, si
     const int rc = check_training(t, true);
     return rc != SLUICE_OK
                ? rc
-               : service_report(t->host, sm_training_score_values(t->training, groups, count, values, &error), &error,
-                                0);
+               : service_report(t->host, sm_replicas_score(t->replicas, groups, count, values, &error), &error, 0);
 }
 
 static int train_distance(sluice_training *t, double *out)
 {
     const sm_numbers numbers = sm_version_numbers(t->version);
     sm_error error;
-    return service_report(t->host, sm_training_distance(t->training, &numbers, out, &error), &error, 0);
+    return service_report(t->host, sm_training_distance(sm_replicas_first(t->replicas), &numbers, out, &error), &error,
+                          0);
 }
 
 static int train_save(sluice_training *t, const char *dir)
 {
-    const sm_numbers params = sm_training_params(t->training);
+    sm_training *first = sm_replicas_first(t->replicas);
+    const sm_numbers params = sm_training_params(first);
     sm_error error;
-    const int rc = sm_checkpoint_save(dir, sm_training_layout(t->training), &params, KN_F32, t->version->path, &error);
+    int rc = sm_replicas_compare(t->replicas, &error);
+    if (rc == SM_OK)
+        rc = sm_checkpoint_save(dir, sm_training_layout(first), &params, KN_F32, t->version->path, &error);
     return service_report(t->host, rc, &error, 0);
 }
 
 static int train_suspend(sluice_training *t, const char *path)
 {
     sm_error error;
-    return service_report(t->host, sm_training_suspend(t->training, path, &error), &error, 0);
+    return service_report(t->host, sm_training_suspend(sm_replicas_first(t->replicas), path, &error), &error, 0);
 }
 
 static int train_resume(sluice_training *t, const char *path)
 {
     sm_error error;
-    return service_report(t->host, sm_training_resume(t->training, path, &error), &error, 0);
+    return service_report(t->host, sm_replicas_resume(t->replicas, path, &error), &error, 0);
 }
 
 static void train_end(sluice_training *t)
 {
     if (!t)
         return;
-    sm_training_free(t->training);
+    sm_replicas_free(t->replicas);
     sm_version_close(t->version);
     free(t);
 }

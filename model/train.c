@@ -7,6 +7,7 @@
 
 #include <sluice/random.h>
 
+#include "model/exchange.h"
 #include "model/head.h"
 
 struct sm_training {
@@ -29,6 +30,7 @@ struct sm_training {
     double *squares;      /* [1] Σ gradient² of the step at hand */
     float *scale;         /* [1] what its gradient is multiplied by; lies behind squares */
 
+    bool gathered;    /* since the gradient last grew */
     uint64_t updates; /* applied, for the bias correction */
     uint64_t steps;   /* called, for dropout */
 };
@@ -266,44 +268,6 @@ int sm_training_distance(const sm_training *t, const sm_numbers *numbers, double
 /* --- gradient -------------------------------------------------------------------------------------------------------
  */
 
-/* Per completion: its log-probabilities and their derivatives, as the caller's function sees them. */
-typedef struct exchange {
-    float **logps, **d_logps; /* [completions] */
-    float *values, *derivatives;
-} exchange;
-
-static void exchange_free(exchange *x)
-{
-    free(x->logps);
-    free(x->d_logps);
-    free(x->values);
-    free(x->derivatives);
-}
-
-static int exchange_new(exchange *x, const sluice_group *groups, size_t count, sm_error *error)
-{
-    size_t completions = 0, tokens = 0;
-    for (size_t g = 0; g < count; g++) {
-        completions += groups[g].completion_count;
-        for (size_t c = 0; c < groups[g].completion_count; c++)
-            tokens += groups[g].completions[c].count;
-    }
-    x->logps = calloc(completions + 1, sizeof(*x->logps));
-    x->d_logps = calloc(completions + 1, sizeof(*x->d_logps));
-    x->values = calloc(tokens + 1, sizeof(float));
-    x->derivatives = calloc(tokens + 1, sizeof(float));
-    if (!x->logps || !x->d_logps || !x->values || !x->derivatives)
-        return sm_fail(error, SM_NO_MEMORY, "out of memory for a batch of %zu tokens; use smaller batches", tokens);
-    size_t k = 0, from = 0;
-    for (size_t g = 0; g < count; g++)
-        for (size_t c = 0; c < groups[g].completion_count; c++, k++) {
-            x->logps[k] = x->values + from;
-            x->d_logps[k] = x->derivatives + from;
-            from += groups[g].completions[c].count;
-        }
-    return SM_OK;
-}
-
 /* Copies between the flat array of scored tokens and the completions' arrays (which may have one token more). */
 static void deal(const sm_pack *pack, const sluice_group *groups, size_t count, float *flat, float *const *arrays,
                  bool out)
@@ -326,101 +290,106 @@ static void deal(const sm_pack *pack, const sluice_group *groups, size_t count, 
     }
 }
 
-int sm_training_gradient(sm_training *t, const sluice_group *groups, size_t count, sm_derivative derivative,
-                         void *context, int *result, sm_error *error)
+/* The same of a reward model's values, `outputs` a completion; flat is cleared. */
+static void deal_values(const sm_training *t, const sluice_group *groups, size_t count, float *flat,
+                        float *const *arrays, bool out)
+{
+    const size_t outputs = t->layout->config.outputs, bytes = outputs * sizeof(float);
+    size_t k = 0;
+    for (size_t g = 0; g < count; g++) {
+        for (size_t c = 0; c < groups[g].completion_count; c++, k++)
+            memcpy(out ? arrays[k] : flat + c * outputs, out ? flat + c * outputs : arrays[k], bytes);
+        flat += sm_pack_places(&t->pack, &groups[g], 0, groups[g].completion_count) * outputs;
+    }
+}
+
+static float *value_room(const sm_training *t, sm_error *error)
+{
+    float *room = calloc(t->pack.scored * t->layout->config.outputs + 1, sizeof(float));
+    if (!room)
+        sm_fail(error, SM_NO_MEMORY, "out of memory for %zu answers; use smaller batches", t->pack.scored);
+    return room;
+}
+
+/* A frozen body is run as in scoring: nothing is kept, nothing dropped. */
+static bool frozen(const sm_training *t)
+{
+    return t->first > 0;
+}
+
+static sm_dropout dropout_of(const sm_training *t)
+{
+    return (sm_dropout){
+        .rate = (float)t->optimizer.dropout, .seed = t->optimizer.seed, .step = t->steps, .row_id = t->pack.row_id};
+}
+
+int sm_training_forward(sm_training *t, const sluice_group *groups, size_t count, float *const *outputs,
+                        sm_error *error)
 {
     const sm_config *c = &t->layout->config;
-    exchange x = {0};
-    int rc = exchange_new(&x, groups, count, error);
+    int rc = SM_OK;
     sm_pack_clear(&t->pack);
-    t->pack.values = false;
+    t->pack.values = c->outputs > 0;
     for (size_t g = 0; rc == SM_OK && g < count; g++)
         rc = sm_pack_add(&t->pack, &groups[g], 0, groups[g].completion_count, c->vocab, c->max_positions, error);
-    const sm_dropout dropout = {
-        .rate = (float)t->optimizer.dropout, .seed = t->optimizer.seed, .step = t->steps, .row_id = t->pack.row_id};
-    if (rc == SM_OK && t->pack.scored > 0)
+    if (rc != SM_OK || t->pack.scored == 0)
+        return rc;
+    const sm_dropout dropout = dropout_of(t);
+    if (c->outputs == 0) {
         rc = sm_forward_pack(t->network, t->keeping, &t->pack, &dropout, false, error);
-    if (rc == SM_OK) {
-        deal(&t->pack, groups, count, t->keeping->host_logprob, x.logps, true);
-        *result = derivative(context, (const float *const *)x.logps, x.d_logps);
-        if (*result < 0)
-            rc = SM_CALLER;
+        if (rc == SM_OK)
+            deal(&t->pack, groups, count, t->keeping->host_logprob, outputs, true);
+        return rc;
     }
-    if (rc == SM_OK && t->pack.scored > 0) {
-        deal(&t->pack, groups, count, t->keeping->host_logprob, x.d_logps, false);
-        rc = sm_backward(t->network, t->keeping, &t->pack, &dropout, t->keeping->host_logprob, t->gradient,
-                         t->head_gradient, error);
-    }
-    exchange_free(&x);
+    float *values = value_room(t, error);
+    if (!values)
+        return SM_NO_MEMORY;
+    rc = sm_forward_values(t->network, frozen(t) ? t->scoring : t->keeping, &t->pack, frozen(t) ? NULL : &dropout,
+                           values, error);
+    if (rc == SM_OK)
+        deal_values(t, groups, count, values, outputs, true);
+    free(values);
     return rc;
 }
 
-/* Values and their derivatives, as the caller's function sees them. */
-typedef struct value_exchange {
-    float **values, **d_values; /* [completions] */
-    float *flat, *d_flat;       /* [places in the pack, k] */
-} value_exchange;
-
-static void value_exchange_free(value_exchange *x)
+int sm_training_backward(sm_training *t, const sluice_group *groups, size_t count, float *const *derivatives,
+                         sm_error *error)
 {
-    free(x->values);
-    free(x->d_values);
-    free(x->flat);
-    free(x->d_flat);
+    if (t->pack.scored == 0)
+        return SM_OK;
+    t->gathered = false;
+    const sm_dropout dropout = dropout_of(t);
+    if (t->layout->config.outputs == 0) {
+        float *const slopes = t->keeping->host_logprob;
+        deal(&t->pack, groups, count, slopes, derivatives, false);
+        return sm_backward(t->network, t->keeping, &t->pack, &dropout, slopes, t->gradient, t->head_gradient, error);
+    }
+    float *slopes = value_room(t, error);
+    if (!slopes)
+        return SM_NO_MEMORY;
+    deal_values(t, groups, count, slopes, derivatives, false);
+    const int rc = frozen(t)
+                       ? sm_head_backward(t->network, t->scoring, &t->pack, slopes, t->gradient, error)
+                       : sm_backward_values(t->network, t->keeping, &t->pack, &dropout, slopes, t->gradient, error);
+    free(slopes);
+    return rc;
 }
 
-static int value_exchange_new(value_exchange *x, const sm_pack *pack, const sluice_group *groups, size_t count,
-                              size_t k, sm_error *error)
+int sm_training_gradient(sm_training *t, const sluice_group *groups, size_t count, sm_derivative derivative,
+                         void *context, int *result, sm_error *error)
 {
-    size_t completions = 0, places = 0;
-    for (size_t g = 0; g < count; g++) {
-        completions += groups[g].completion_count;
-        places += sm_pack_places(pack, &groups[g], 0, groups[g].completion_count);
-    }
-    x->values = calloc(completions + 1, sizeof(*x->values));
-    x->d_values = calloc(completions + 1, sizeof(*x->d_values));
-    x->flat = calloc(places * k + 1, sizeof(float));
-    x->d_flat = calloc(places * k + 1, sizeof(float));
-    if (!x->values || !x->d_values || !x->flat || !x->d_flat)
-        return sm_fail(error, SM_NO_MEMORY, "out of memory for %zu answers; use smaller batches", completions);
-    size_t place = 0, i = 0;
-    for (size_t g = 0; g < count; g++) {
-        for (size_t c = 0; c < groups[g].completion_count; c++, i++) {
-            x->values[i] = x->flat + (place + c) * k;
-            x->d_values[i] = x->d_flat + (place + c) * k;
-        }
-        place += sm_pack_places(pack, &groups[g], 0, groups[g].completion_count);
-    }
-    return SM_OK;
-}
-
-int sm_training_values(sm_training *t, const sluice_group *groups, size_t count, sm_derivative derivative,
-                       void *context, int *result, sm_error *error)
-{
-    const sm_config *c = &t->layout->config;
-    const bool frozen = t->first > 0; /* the body as in scoring: nothing is kept, nothing dropped */
-    sm_workspace *w = frozen ? t->scoring : t->keeping;
-    value_exchange x = {0};
-    sm_pack_clear(&t->pack);
-    t->pack.values = true;
-    int rc = value_exchange_new(&x, &t->pack, groups, count, c->outputs, error);
-    for (size_t g = 0; rc == SM_OK && g < count; g++)
-        rc = sm_pack_add(&t->pack, &groups[g], 0, groups[g].completion_count, c->vocab, c->max_positions, error);
-    const sm_dropout some = {
-        .rate = (float)t->optimizer.dropout, .seed = t->optimizer.seed, .step = t->steps, .row_id = t->pack.row_id};
-    const sm_dropout *dropout = frozen ? NULL : &some;
-    if (rc == SM_OK && t->pack.scored > 0)
-        rc = sm_forward_values(t->network, w, &t->pack, dropout, x.flat, error);
+    sm_exchange x;
+    int rc = sm_exchange_new(&x, groups, count, t->layout->config.outputs, error);
+    if (rc == SM_OK)
+        rc = sm_training_forward(t, groups, count, x.outputs, error);
     if (rc == SM_OK) {
-        *result = derivative(context, (const float *const *)x.values, x.d_values);
+        *result = derivative(context, (const float *const *)x.outputs, x.derivatives);
         if (*result < 0)
             rc = SM_CALLER;
     }
-    if (rc == SM_OK && frozen)
-        rc = sm_head_backward(t->network, w, &t->pack, x.d_flat, t->gradient, error);
-    else if (rc == SM_OK && t->pack.scored > 0)
-        rc = sm_backward_values(t->network, w, &t->pack, dropout, x.d_flat, t->gradient, error);
-    value_exchange_free(&x);
+    if (rc == SM_OK)
+        rc = sm_training_backward(t, groups, count, x.derivatives, error);
+    sm_exchange_free(&x);
     return rc;
 }
 
@@ -440,8 +409,9 @@ int sm_training_score(sm_training *t, const sluice_group *groups, size_t count, 
 
 int sm_training_gather(sm_training *t, sm_error *error)
 {
-    if (!ties(t))
+    if (!ties(t) || t->gathered)
         return SM_OK;
+    t->gathered = true;
     const size_t count = head_count(t->layout);
     int kn = t->device->ops->add(t->device, t->gradient + t->layout->embed, t->head_gradient, count);
     if (kn == KN_OK)
@@ -542,6 +512,7 @@ sm_training_parts sm_training_take_apart(sm_training *t)
 {
     return (sm_training_parts){.device = t->device,
                                .params = t->params + t->first,
+                               .gradient = t->gradient,
                                .moment = t->moment,
                                .square = t->square,
                                .moment_bytes = t->moment_bytes,

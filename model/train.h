@@ -25,10 +25,18 @@ void sm_training_free(sm_training *training);
 
 typedef int (*sm_derivative)(void *context, const float *const *logps, float *const *d_logps);
 
-/* Adds the gradient of these groups, as sluice_model_service.train_gradient says. When `derivative` returns a negative
- * result, SM_CALLER is returned, *result holds it, and the gradient is as before the call. */
+/* Adds the gradient of these groups, as sluice_model_service.train_gradient says; of a reward model as train_values
+ * does. When `derivative` returns a negative result, SM_CALLER is returned, *result holds it, and the gradient is as
+ * before the call. */
 int sm_training_gradient(sm_training *training, const sluice_group *groups, size_t count, sm_derivative derivative,
                          void *context, int *result, sm_error *error);
+/* Its two halves, for who derives in between: outputs[k] is the k-th completion's array over all groups, of its
+ * log-probabilities or values, and derivatives[k] what they are derived to. The second takes the groups of the first.
+ */
+int sm_training_forward(sm_training *training, const sluice_group *groups, size_t count, float *const *outputs,
+                        sm_error *error);
+int sm_training_backward(sm_training *training, const sluice_group *groups, size_t count, float *const *derivatives,
+                         sm_error *error);
 /* One update with the gradient times grad_scale; clears the gradient. */
 int sm_training_step(sm_training *training, double lr, double grad_scale, sluice_step_info *info, sm_error *error);
 /* Log-probabilities under the weights as they are now, without dropout. */
@@ -36,8 +44,6 @@ int sm_training_score(sm_training *training, const sluice_group *groups, size_t 
                       sm_error *error);
 
 /* The same of a reward model's values: [outputs] a completion. */
-int sm_training_values(sm_training *training, const sluice_group *groups, size_t count, sm_derivative derivative,
-                       void *context, int *result, sm_error *error);
 int sm_training_score_values(sm_training *training, const sluice_group *groups, size_t count, float *const *values,
                              sm_error *error);
 
@@ -58,7 +64,8 @@ int sm_training_gather(sm_training *training, sm_error *error);
 /* What a training is made of between two steps, for train_state.c. Borrowed; arrays are memory of the device. */
 typedef struct sm_training_parts {
     kn_device *device;
-    float *params; /* those that are trained */
+    float *params;   /* those that are trained */
+    float *gradient; /* theirs, whole after sm_training_gather */
     void *moment, *square;
     size_t moment_bytes; /* of an element of these two */
     size_t count, first; /* how many, and which is the first of params' layout */

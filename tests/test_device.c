@@ -61,7 +61,7 @@ kn_device *test_device_new(int threads)
     kn_device *device = NULL;
     test_device_asked();
     if (backend) {
-        device = backend->open(backend, &why);
+        device = backend->open(backend, 0, &why);
     } else {
         kn_device *cpu = kn_cpu_new(threads, NULL, &why);
         device = cpu ? far_device_new(cpu) : NULL;

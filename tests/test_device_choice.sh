@@ -57,6 +57,7 @@ grep -E '^ *answers .*reused' out && bad "reused: $(cat out)" || ok 'answers of 
 
 with env >out 2>&1
 says 'far: of a test' 'env names the device'
+says '1 such; for training on several: the host' 'and what joins several'
 
 # None there.
 without run small.cfg --quiet --out none --set runtime.device=cuda >out 2>&1

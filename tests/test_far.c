@@ -202,7 +202,7 @@ static int gradient(job *j, sm_training *t)
 static int values(job *j, sm_training *t)
 {
     int result = 0;
-    return sm_training_values(t, j->g->groups, j->g->group_count, value_slopes, (void *)(uintptr_t)j->g, &result,
+    return sm_training_gradient(t, j->g->groups, j->g->group_count, value_slopes, (void *)(uintptr_t)j->g, &result,
                               &j->error);
 }
 

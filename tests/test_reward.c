@@ -195,7 +195,7 @@ static void add_values(sm_training *t, const sluice_group *groups, size_t count,
 {
     sm_error error = {0};
     int result = 0;
-    if (sm_training_values(t, groups, count, derivative, context, &result, &error) != SM_OK)
+    if (sm_training_gradient(t, groups, count, derivative, context, &result, &error) != SM_OK)
         fail_msg("%s", error.text);
 }
 

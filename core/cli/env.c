@@ -27,6 +27,8 @@ static void print_device(const sluice_host *host)
         const double gib = 1 << 30;
         printf("device      %s: %s, %.1f GiB, %.1f free\n", info.kind, info.name, (double)memory.total / gib,
                (double)memory.free / gib);
+        if (info.together != NULL)
+            printf("            %u such; for training on several: %s\n", info.count, info.together);
         if (info.reason != NULL)
             printf("            no GPU: %s\n", info.reason);
     }

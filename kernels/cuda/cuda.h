@@ -41,6 +41,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels/collective.h"
 #include "kernels/ops.h"
 
 #ifdef __cplusplus
@@ -49,7 +50,8 @@ extern "C" {
 
 enum {
     KN_CUDA_CHUNK = 256, /* every address that the pool, a scratch or an upload gives is a multiple of this */
-    KN_CUDA_ASKED = 4    /* how many of the last launches an error names */
+    KN_CUDA_ASKED = 4,   /* how many of the last launches an error names */
+    KN_CUDA_DEVICES = 64 /* of one machine, at most */
 };
 
 typedef struct kn_cuda_memory kn_cuda_memory;
@@ -195,11 +197,18 @@ void kn_cuda_linear_ops(kn_ops *f32, kn_ops *bf16);     /* linear.cu */
 void kn_cuda_vocabulary_ops(kn_ops *f32, kn_ops *bf16); /* vocabulary.cu: logprob, logits */
 void kn_cuda_graph_ops(kn_ops *f32, kn_ops *bf16);      /* graph.c: step_begin, step_end */
 
-/* The first of the devices that CUDA shows, or the given one; NULL and one line in `why` (borrowed, static or the
+/* The device of this number among those that CUDA shows; NULL and one line in `why` (borrowed, static or the
  * thread's) when there is none that works: no driver, a driver older than the toolkit, no device, a device below
  * compute capability 8.0, no memory for the context. */
 kn_device *kn_cuda_new(int ordinal, const char **why);
 void kn_cuda_free(kn_device *);
+/* How many CUDA shows; 0 when there is none. */
+int kn_cuda_count(void);
+
+/* nccl.c: sums over several of them, which stay open meanwhile. NULL and one line in `why` as above. */
+kn_collective *kn_nccl_join(kn_device *const *devices, size_t count, const char **why);
+/* Which NCCL there is, or why none. */
+void kn_nccl_describe(char *text, size_t size);
 
 #ifdef __cplusplus
 }

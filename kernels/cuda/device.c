@@ -334,6 +334,15 @@ kn_device *kn_cuda_new(int ordinal, const char **why)
     return &c->base;
 }
 
+int kn_cuda_count(void)
+{
+    int count = 0;
+    if (cudaGetDeviceCount(&count) != cudaSuccess)
+        count = 0;
+    cudaGetLastError();
+    return count;
+}
+
 void kn_cuda_free(kn_device *device)
 {
     kn_cuda *c = (kn_cuda *)device;

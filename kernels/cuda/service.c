@@ -1,5 +1,5 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
-/* The plugin "cuda": the door through which the model runtime and stages reach the run's one device. */
+/* The plugin "cuda": the door through which the model runtime and stages reach the run's devices. */
 #include "kernels/cuda/service.h"
 
 #include <pthread.h>
@@ -9,44 +9,84 @@
 typedef struct backend {
     kn_backend door;
     pthread_mutex_t lock;
-    kn_device *device; /* NULL before the first open and after the last close */
-    unsigned opens;
-    char why[512]; /* "" until a device was refused */
+    struct one {
+        kn_device *device; /* NULL before the first open and after the last close */
+        unsigned opens;
+        char why[512]; /* "" until it was refused */
+    } one[KN_CUDA_DEVICES];
+    char why[512]; /* why devices were not joined */
 } backend;
 
-static kn_device *backend_open(const kn_backend *door, const char **why)
+static backend *backend_of(const kn_backend *door)
 {
-    backend *b = (backend *)((char *)(uintptr_t)door - offsetof(backend, door));
-    pthread_mutex_lock(&b->lock);
-    if (!b->device && !*b->why) {
-        const char *reason = NULL;
-        b->device = kn_cuda_new(0, &reason);
-        if (!b->device)
-            snprintf(b->why, sizeof(b->why), "%s", reason ? reason : "out of memory");
+    return (backend *)((char *)(uintptr_t)door - offsetof(backend, door));
+}
+
+static size_t backend_count(const kn_backend *door)
+{
+    (void)door;
+    const int count = kn_cuda_count();
+    return count < KN_CUDA_DEVICES ? (size_t)count : KN_CUDA_DEVICES;
+}
+
+static kn_device *backend_open(const kn_backend *door, size_t number, const char **why)
+{
+    backend *b = backend_of(door);
+    if (number >= KN_CUDA_DEVICES) {
+        *why = "there are not so many GPUs";
+        return NULL;
     }
-    kn_device *device = b->device;
-    b->opens += device != NULL;
-    *why = device ? NULL : b->why;
+    struct one *one = &b->one[number];
+    pthread_mutex_lock(&b->lock);
+    if (!one->device && !*one->why) {
+        const char *reason = NULL;
+        one->device = kn_cuda_new((int)number, &reason);
+        if (!one->device)
+            snprintf(one->why, sizeof(one->why), "%s", reason ? reason : "out of memory");
+    }
+    kn_device *device = one->device;
+    one->opens += device != NULL;
+    *why = device ? NULL : one->why;
     pthread_mutex_unlock(&b->lock);
     return device;
 }
 
 static void backend_close(const kn_backend *door, kn_device *device)
 {
-    backend *b = (backend *)((char *)(uintptr_t)door - offsetof(backend, door));
+    backend *b = backend_of(door);
     if (!device)
         return;
+    struct one *one = &b->one[((const kn_cuda *)device)->ordinal];
     pthread_mutex_lock(&b->lock);
-    if (--b->opens == 0) {
-        kn_cuda_free(b->device);
-        b->device = NULL;
+    if (--one->opens == 0) {
+        kn_cuda_free(one->device);
+        one->device = NULL;
     }
     pthread_mutex_unlock(&b->lock);
+}
+
+static kn_collective *backend_join(const kn_backend *door, kn_device *const *devices, size_t count, const char **why)
+{
+    backend *b = backend_of(door);
+    const char *reason = NULL;
+    kn_collective *group = kn_nccl_join(devices, count, &reason);
+    pthread_mutex_lock(&b->lock);
+    if (!group)
+        snprintf(b->why, sizeof(b->why), "%s", reason);
+    pthread_mutex_unlock(&b->lock);
+    *why = group ? NULL : b->why;
+    return group;
 }
 
 static const char *backend_name(const kn_device *device)
 {
     return ((const kn_cuda *)device)->name;
+}
+
+static void backend_joins(const kn_backend *door, char *text, size_t size)
+{
+    (void)door;
+    kn_nccl_describe(text, size);
 }
 
 static int init(void *self, const sluice_host *host)
@@ -55,9 +95,12 @@ static int init(void *self, const sluice_host *host)
     b->door = (kn_backend){.size = sizeof(kn_backend),
                            .ops_size = sizeof(kn_ops),
                            .kind = "cuda",
+                           .count = backend_count,
                            .open = backend_open,
                            .close = backend_close,
-                           .name = backend_name};
+                           .name = backend_name,
+                           .join = backend_join,
+                           .joins = backend_joins};
     pthread_mutex_init(&b->lock, NULL);
     return SLUICE_OK;
 }
@@ -65,7 +108,8 @@ static int init(void *self, const sluice_host *host)
 static void fini(void *self)
 {
     backend *b = self;
-    kn_cuda_free(b->device);
+    for (size_t i = 0; i < KN_CUDA_DEVICES; i++)
+        kn_cuda_free(b->one[i].device);
     pthread_mutex_destroy(&b->lock);
 }
 
@@ -76,8 +120,8 @@ static const void *get(void *self)
 
 static const char *numerics(void *self)
 {
-    const backend *b = self;
-    return b->device ? b->device->ops->numerics(b->device) : NULL;
+    const kn_device *device = ((const backend *)self)->one[0].device;
+    return device ? device->ops->numerics(device) : NULL;
 }
 
 static const sluice_param params[] = {SLUICE_PARAMS_END};
@@ -87,8 +131,8 @@ const sluice_service_class kn_cuda_backend_class = {
     .base.init = init,
     .base.fini = fini,
     .base.doc =
-        "The op table of the model runtime on the first GPU that CUDA_VISIBLE_DEVICES shows. SLUICE_CUDA_MEMORY\n"
-        "(24G, 80%) bounds its memory.",
+        "The op table of the model runtime on the GPUs that CUDA_VISIBLE_DEVICES shows, the first alone unless the\n"
+        "runtime's devices says otherwise. SLUICE_CUDA_MEMORY (24G, 80%) bounds the memory of each.",
     .service = KN_BACKEND_CUDA,
     .get = get,
     .numerics = numerics,

@@ -330,7 +330,7 @@ static int stage_open(const sluice_cuda_service *table, const sluice_host *host,
     const char *why = NULL;
     char label[128];
     *out = NULL;
-    kn_device *device = s->backend->open(s->backend, &why);
+    kn_device *device = s->backend->open(s->backend, 0, &why);
     if (!device)
         return sluice_error(host, SLUICE_UNSUPPORTED, "no GPU: %s", why);
     sluice_cuda *g = calloc(1, sizeof(*g));

@@ -508,13 +508,14 @@ static int train(struct trainer *t)
     t->order = malloc(count * sizeof *t->order);
     if (!t->order)
         return sluice_error(t->host, SLUICE_NO_MEMORY, "out of memory for the order of %zu examples", count);
+    const uint32_t devices = t->policy.info.devices; /* 0 where the runtime does not know of it */
     t->work = (struct batch){.host = t->host,
                              .service = t->policy.service,
                              .training = t->training,
                              .loss = t->loss,
                              .examples = &t->examples,
                              .heads = t->heads,
-                             .micro_tokens = (size_t)t->micro_tokens};
+                             .micro_tokens = (size_t)t->micro_tokens * (devices > 0 ? devices : 1)};
     rc = checkpoint_load(t->host, t->policy.service, t->training, &t->counts, sizeof t->counts, &checkpoint);
     if (rc == SLUICE_OK)
         sluice_log(t->host, SLUICE_LOG_INFO, "goes on after step %llu", (unsigned long long)t->counts.steps);

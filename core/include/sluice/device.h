@@ -35,6 +35,8 @@ typedef struct sluice_device_info {
     const char *numerics; /* what decides the bits: part of every content key */
     bool host_memory;     /* memory of the device is host memory */
     const char *reason;   /* why it is the processor where a GPU was looked for, in one line; NULL otherwise */
+    uint32_t count;       /* such devices that there are, whether used or not */
+    const char *together; /* what would sum over several, or why nothing can; NULL where there are no several */
 } sluice_device_info;
 
 /* Bytes. */

@@ -51,6 +51,8 @@ typedef struct sluice_model_info {
     const char *numerics;     /* instruction set, library, tile, dtype */
     uint8_t content_hash[16]; /* of weights, config and tokenizer */
     uint32_t head_outputs;    /* k of a reward model's head ("score.weight" [k, hidden]); 0 = a language model */
+    uint32_t
+        devices; /* a training deals the groups of a call out to so many: micro-batches that large keep them busy */
 } sluice_model_info;
 
 enum sluice_encode_flags {

@@ -373,10 +373,10 @@ bool out_of_luck(int64_t *nth)
     return *nth > 0 && --*nth == 0;
 }
 
-void *take(Card *card, int, size_t size, cudaMemPool_t pool)
+void *take(Card *card, int device, size_t size, cudaMemPool_t pool)
 {
     const size_t room = (size + ZONE - 1) / ZONE * ZONE + (size == 0 ? (size_t)ZONE : 0);
-    if (out_of_luck(&settings.fail_allocation)) {
+    if ((settings.fail_device < 0 || settings.fail_device == device) && out_of_luck(&settings.fail_allocation)) {
         return nullptr;
     }
     if (room > unused(card) || (pool != nullptr && pool->most != 0 && pool->used + room > pool->most)) {

@@ -30,6 +30,11 @@ typedef struct emulate_settings {
     int launch_error;        /* with this cudaError_t; 700, an illegal address, by default */
     int64_t fail_allocation; /* the n-th allocation of device memory from now finds none; 0: none */
     int64_t fail_pinned;     /* the same for pinned host memory */
+    int fail_device;         /* the device that fail_launch and fail_allocation count on; -1: any */
+    int other;               /* cards from this one on are of another kind; 0: all are of one */
+    int nccl;                /* version of NCCL, as 22809; 0: there is none */
+    int64_t fail_nccl;       /* the n-th collective call from now fails in the middle, and its ranks wait for ever */
+    int patience;            /* milliseconds that a collective waits for a rank while nothing else happens */
 } emulate_settings;
 
 typedef struct emulate_counts {
@@ -43,6 +48,8 @@ typedef struct emulate_counts {
     uint64_t products; /* of matrices */
     uint64_t copies;   /* between host and device */
     uint64_t pageable; /* of them, with host memory that is not pinned: these wait on a device */
+    int communicators; /* of NCCL, alive */
+    uint64_t sums;     /* by NCCL, over all cards */
     uint64_t waits;    /* calls in which the host waited for a stream, an event or the device */
 } emulate_counts;
 

@@ -140,8 +140,11 @@ cudaError_t cudaGetDevice(int *ordinal)
 
 cudaError_t cudaSetDevice(int ordinal)
 {
-    EMULATE_BEGIN();
-    cudaError_t error;
+    Call call;
+    cudaError_t error = broken(ordinal);
+    if (error != cudaSuccess) {
+        return answer(error);
+    }
     if (card_of_device(ordinal, &error) != nullptr) {
         device = ordinal;
     }
@@ -179,7 +182,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int ordinal)
         return answer(error);
     }
     memset(p, 0, sizeof *p);
-    snprintf(p->name, sizeof p->name, "emulated device %d", ordinal);
+    snprintf(p->name, sizeof p->name,
+             settings.other > 0 && ordinal >= settings.other ? "another device" : "emulated device");
     snprintf(p->uuid.bytes, sizeof p->uuid.bytes, "emulated%d", ordinal & 15);
     p->totalGlobalMem = settings.memory;
     p->sharedMemPerBlock = 48 * 1024;
@@ -324,7 +328,7 @@ cudaError_t cudaDeviceSynchronize(void)
     }
     rt.counts.waits++;
     run_all();
-    return answer(rt.broken);
+    return answer(broken());
 }
 
 cudaError_t cudaDeviceReset(void)

@@ -147,7 +147,7 @@ static void run_graph(const Graph &graph)
             }
         }
         done[chosen] = true;
-        if (rt.broken == cudaSuccess) {
+        if (broken() == cudaSuccess) {
             graph.nodes[chosen].work.run();
         }
     }

@@ -19,15 +19,15 @@ static void run_kernel(const void *kernel, Place launched, const std::vector<uin
             return;
         }
     }
-    if (out_of_luck(&settings.fail_launch)) {
-        rt.broken = (cudaError_t)settings.launch_error;
+    if ((settings.fail_device < 0 || settings.fail_device == stream->device) && out_of_luck(&settings.fail_launch)) {
+        broken(stream->device) = (cudaError_t)settings.launch_error;
         return;
     }
     rt.kernel = kernel;
     open_memory();
     const bool ran = run_grid(kernel, launched, grid, block, dynamic, body);
     if (!ran) {
-        rt.broken = cudaErrorLaunchFailure;
+        broken(stream->device) = cudaErrorLaunchFailure;
     } else if (!zones_untouched(&why)) {
         fault("%s, launched at %s:%d: %s", name_of(kernel).c_str(), launched.file, launched.line, why.c_str());
     }

@@ -32,7 +32,7 @@ cudaError_t cudaMalloc(void **p, size_t size)
         run_all();
         *p = take(card, current_device(), size, nullptr);
     }
-    return answer(*p != nullptr ? rt.broken : cudaErrorMemoryAllocation);
+    return answer(*p != nullptr ? broken() : cudaErrorMemoryAllocation);
 }
 
 /* The start of a live block, not being freed already. */
@@ -65,7 +65,7 @@ cudaError_t cudaFree(void *p)
     }
     run_all(); /* it waits for the device */
     give(p);
-    return answer(rt.broken);
+    return answer(broken());
 }
 
 /* ---- pinned host memory ---- */
@@ -117,7 +117,7 @@ cudaError_t cudaFreeHost(void *p)
     run_all(); /* it waits for the device */
     rt.pinned.erase(found);
     free(p);
-    return answer(rt.broken);
+    return answer(broken());
 }
 
 cudaError_t cudaHostRegister(void *p, size_t size, unsigned int)
@@ -140,7 +140,7 @@ cudaError_t cudaHostUnregister(void *p)
     }
     run_all();
     rt.pinned.erase(found);
-    return answer(rt.broken);
+    return answer(broken());
 }
 
 cudaError_t cudaHostGetDevicePointer(void **p, void *host, unsigned int)
@@ -227,7 +227,7 @@ cudaError_t cudaMemPoolDestroy(cudaMemPool_t pool)
         }
     }
     delete pool;
-    return answer(rt.broken);
+    return answer(broken());
 }
 
 cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t pool, cudaMemPoolAttr attribute, void *value)
@@ -338,7 +338,7 @@ cudaError_t cudaMallocFromPoolAsync(void **p, size_t size, cudaMemPool_t pool, c
         *p = take(&card, pool->device, size, pool);
     }
     if (*p == nullptr) {
-        return answer(rt.broken != cudaSuccess ? rt.broken : cudaErrorMemoryAllocation);
+        return answer(broken() != cudaSuccess ? broken() : cudaErrorMemoryAllocation);
     }
     size_t at;
     Block *b = block_of(*p, &at);

@@ -263,7 +263,7 @@ static cublasStatus_t multiply_on(cudaStream_t handle, const Product &p)
     if (stream == nullptr) {
         return CUBLAS_STATUS_INVALID_VALUE;
     }
-    if (rt.broken != cudaSuccess) {
+    if (broken() != cudaSuccess) {
         return CUBLAS_STATUS_EXECUTION_FAILED;
     }
     for (const void *pointer : {p.pa, p.pb, static_cast<const void *>(p.pd), static_cast<const void *>(p.workspace)}) {
@@ -289,7 +289,7 @@ static cublasStatus_t ready()
 {
     Call call;
     cudaError_t error;
-    return rt.broken == cudaSuccess && card_of_device(current_device(), &error) != nullptr
+    return broken() == cudaSuccess && card_of_device(current_device(), &error) != nullptr
                ? CUBLAS_STATUS_SUCCESS
                : CUBLAS_STATUS_NOT_INITIALIZED;
 }

@@ -28,6 +28,7 @@ namespace emulate_cuda
 
 struct Stream;
 struct Capture;
+struct Assembly;
 
 /* A point in a stream's work. */
 struct Point {
@@ -39,7 +40,20 @@ struct Point {
 struct Work {
     const char *what; /* kind of work it is */
     std::function<void()> run;
-    std::vector<Point> after; /* not before these */
+    std::vector<Point> after;                     /* not before these */
+    std::shared_ptr<Assembly> assembly = nullptr; /* not before other cards' streams are at theirs: then run does all */
+};
+
+/* Work that several cards do together, as one sum over all of them: each has it in a stream, and it begins when all are
+ * there (nccl.cc). */
+struct Assembly {
+    std::string what;                            /* in messages */
+    std::vector<std::shared_ptr<Stream>> stream; /* by rank; null: has not come */
+    std::vector<bool> gone;                      /* ranks that gave up, and go on without it */
+    bool over = false;                           /* it is done */
+    bool lost = false;                           /* it never will be */
+    uint64_t progress = 0;                       /* of the runtime, and since when it has made no more */
+    double since = 0;
 };
 
 struct Stream {
@@ -85,7 +99,9 @@ struct Runtime {
     std::vector<std::shared_ptr<Stream>> streams; /* with the default ones */
     std::map<cudaStream_t, std::shared_ptr<Stream>> handles;
     std::map<char *, std::pair<size_t, bool>> pinned; /* bytes, and whether it was only registered */
-    cudaError_t broken = cudaSuccess;                 /* a sticky error */
+    std::map<int, cudaError_t> broken;                /* sticky errors, by device */
+    int working = -1;                                 /* the device whose work runs; -1: the host's call */
+    uint64_t progress = 0;                            /* work queued and done */
     emulate_counts counts = {};
     uint64_t random = 0, random_of = 0; /* and the seed that it came from */
     int open = 0;                       /* how often device memory was opened */
@@ -109,10 +125,13 @@ int current_device(); /* the thread's */
 void choose_device(int ordinal);
 /* The card, with its context made; nullptr and *error when there is none. */
 Card *card_of_device(int device, cudaError_t *error);
-#define EMULATE_BEGIN()                         \
-    emulate_cuda::Call call;                    \
-    if (emulate_cuda::rt.broken != cudaSuccess) \
-    return emulate_cuda::answer(emulate_cuda::rt.broken)
+/* The sticky error of a device: of the one whose work runs, else of the thread's. */
+cudaError_t &broken();
+cudaError_t &broken(int device);
+#define EMULATE_BEGIN()                        \
+    emulate_cuda::Call call;                   \
+    if (emulate_cuda::broken() != cudaSuccess) \
+    return emulate_cuda::answer(emulate_cuda::broken())
 
 /* Bytes of shared memory that a block may ask for, by compute capability. */
 int shared_most();
@@ -123,6 +142,8 @@ std::string name_of(const void *function);
 /* A fault of the program under test that no CUDA error tells: ends the process, or breaks the device. */
 void fault(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void note_fault(const char *text);
+/* Lets other threads of the host call, within a call that waits. */
+void let_others();
 uint64_t draw();
 
 /* ---- card.cc ---- */
@@ -158,7 +179,8 @@ std::shared_ptr<Stream> stream_of(cudaStream_t);
 std::shared_ptr<Stream> new_stream(int device, bool blocking);
 /* Queues work on a stream, or adds it to the graph that the stream captures. */
 cudaError_t enqueue(const std::shared_ptr<Stream> &, Work);
-/* Executes until the stream has done the ticket. */
+/* Executes until the stream has done the ticket, which may need other threads of the host; an assembly that some rank
+ * never comes to is a fault. */
 void run_until(const std::shared_ptr<Stream> &, uint64_t ticket);
 void run_all();
 /* Refuses what no capture allows, and spoils the captures that see it. */

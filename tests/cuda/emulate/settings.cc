@@ -9,13 +9,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 namespace emulate_cuda
 {
 
 Runtime &rt = *new Runtime;
 
-static const emulate_settings defaults = {0, 1, true, 1, (size_t)4 << 30, 90, 16, CUDART_VERSION, 0, 700, 0, 0};
+static const emulate_settings defaults = {0, 1, true, 1, (size_t)4 << 30, 90, 16,   CUDART_VERSION, 0, 700,
+                                          0, 0, -1,   0, 22809,           0,  10000};
 emulate_settings settings = defaults;
 static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 static __thread cudaError_t last;
@@ -49,6 +51,16 @@ static void set(const char *key, const char *value)
         settings.fail_allocation = n;
     } else if (strcmp(key, "fail_pinned") == 0) {
         settings.fail_pinned = n;
+    } else if (strcmp(key, "fail_device") == 0) {
+        settings.fail_device = (int)n;
+    } else if (strcmp(key, "other") == 0) {
+        settings.other = (int)n;
+    } else if (strcmp(key, "nccl") == 0) {
+        settings.nccl = (int)n;
+    } else if (strcmp(key, "fail_nccl") == 0) {
+        settings.fail_nccl = n;
+    } else if (strcmp(key, "patience") == 0) {
+        settings.patience = (int)n;
     } else {
         fprintf(stderr, "EMULATED_CUDA: no setting \"%s\"; control.h lists them\n", key);
         exit(2);
@@ -83,9 +95,10 @@ static struct Counts {
         const emulate_counts c = emulate_count();
         fprintf(
             file,
-            "contexts %d streams %d events %d allocations %d pinned %d bytes %zu most %zu launches %llu graphs %llu\n",
+            "contexts %d streams %d events %d allocations %d pinned %d bytes %zu most %zu launches %llu graphs %llu "
+            "communicators %d sums %llu\n",
             c.contexts, c.streams, c.events, c.allocations, c.pinned, c.bytes, c.most, (unsigned long long)c.launches,
-            (unsigned long long)c.graph_launches);
+            (unsigned long long)c.graph_launches, c.communicators, (unsigned long long)c.sums);
         fclose(file);
     }
 } counts;
@@ -106,6 +119,23 @@ Call::Call()
 Call::~Call()
 {
     pthread_mutex_unlock(&lock);
+}
+
+void let_others()
+{
+    pthread_mutex_unlock(&lock);
+    usleep(50);
+    pthread_mutex_lock(&lock);
+}
+
+cudaError_t &broken(int device)
+{
+    return rt.broken[device];
+}
+
+cudaError_t &broken()
+{
+    return rt.broken[rt.working >= 0 ? rt.working : current_device()];
 }
 
 cudaError_t answer(cudaError_t error)
@@ -141,8 +171,8 @@ void fault(const char *format, ...)
         fprintf(stderr, "emulated CUDA: %s\n", text);
         abort();
     }
-    if (rt.broken == cudaSuccess) {
-        rt.broken = cudaErrorLaunchFailure;
+    if (broken() == cudaSuccess) {
+        broken() = cudaErrorLaunchFailure;
     }
 }
 
@@ -290,13 +320,13 @@ cudaError_t cudaGetLastError(void)
     Call call;
     const cudaError_t error = last;
     last = cudaSuccess;
-    return rt.broken != cudaSuccess ? rt.broken : error;
+    return broken() != cudaSuccess ? broken() : error;
 }
 
 cudaError_t cudaPeekAtLastError(void)
 {
     Call call;
-    return rt.broken != cudaSuccess ? rt.broken : last;
+    return broken() != cudaSuccess ? broken() : last;
 }
 
 } // extern "C"

@@ -42,35 +42,91 @@ std::shared_ptr<Stream> stream_of(cudaStream_t handle)
 
 /* ---- execution ---- */
 
-static bool may_run(const Stream *s)
+/* The assembly that the stream's next work waits for; nullptr when there is none, or it is done without it. */
+static Assembly *assembly_of(const Stream *s)
 {
-    for (const Point &p : s->queue.front().after) {
-        if (p.stream->done < p.ticket) {
-            return false;
+    Assembly *m = s->queue.empty() ? nullptr : s->queue.front().assembly.get();
+    if (m == nullptr || m->over || broken(s->device) != cudaSuccess) {
+        return nullptr;
+    }
+    for (size_t rank = 0; rank < m->stream.size(); rank++) {
+        if (m->stream[rank].get() == s && m->gone[rank]) {
+            return nullptr;
         }
     }
-    return true;
+    return m;
+}
+
+/* The stream that must go on before s can: s itself, or what its next work waits for. nullptr when that is another
+ * thread of the host, or nothing that will ever be. */
+static Stream *needed(Stream *s, int depth = 0)
+{
+    if (s->queue.empty() || depth > 64) {
+        return nullptr;
+    }
+    for (const Point &p : s->queue.front().after) {
+        if (p.stream->done < p.ticket) {
+            return needed(p.stream.get(), depth + 1);
+        }
+    }
+    if (Assembly *m = assembly_of(s)) {
+        for (const auto &other : m->stream) {
+            if (other == nullptr || m->lost) {
+                return nullptr;
+            }
+            if (other.get() != s && assembly_of(other.get()) != m) {
+                return needed(other.get(), depth + 1);
+            }
+        }
+    }
+    return s;
+}
+
+static bool may_run(Stream *s)
+{
+    return needed(s) == s;
 }
 
 static void run_next(Stream *s)
 {
     Work work = std::move(s->queue.front());
+    Assembly *m = work.assembly.get();
+    const bool runs = m == nullptr ? broken(s->device) == cudaSuccess : assembly_of(s) == m;
     s->queue.pop_front();
-    if (rt.broken == cudaSuccess) {
+    if (runs) {
+        const int before = rt.working;
+        rt.working = s->device;
         work.run();
+        rt.working = before;
+    }
+    if (runs && m != nullptr) {
+        m->over = true;
     }
     s->done++;
+    rt.progress++;
 }
 
-/* The stream that must go on before s can: s itself, or what its next work waits for. */
-static Stream *needed(Stream *s)
+/* Whether nothing has happened for so long that the assembly will never be. Says so once. */
+static bool given_up(Assembly *m)
 {
-    for (const Point &p : s->queue.front().after) {
-        if (p.stream->done < p.ticket) {
-            return needed(p.stream.get());
+    timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    const double seconds = (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+    if (m->progress != rt.progress || m->since == 0) {
+        m->progress = rt.progress;
+        m->since = seconds;
+    }
+    if (seconds - m->since < settings.patience * 1e-3) {
+        return false;
+    }
+    for (size_t rank = 0; rank < m->stream.size(); rank++) {
+        if (m->stream[rank] == nullptr) {
+            fault("%s: rank %zu of %zu never comes", m->what.c_str(), rank, m->stream.size());
+            m->gone.assign(m->gone.size(), true);
+            return true;
         }
     }
-    return s;
+    return false; /* a card that stopped working keeps the others, until they are told */
 }
 
 static void forget_destroyed()
@@ -104,7 +160,26 @@ void run_until(const std::shared_ptr<Stream> &stream, uint64_t ticket)
         return;
     }
     while (stream->done < ticket) {
-        run_next(settings.seed == 0 ? needed(stream.get()) : any(stream.get()));
+        Stream *next = settings.seed == 0 ? needed(stream.get()) : any(stream.get());
+        if (next != nullptr) {
+            run_next(next);
+            continue;
+        }
+        close_memory();
+        Assembly *m = assembly_of(stream.get());
+        if (m == nullptr || !given_up(m)) {
+            let_others();
+        }
+    }
+    close_memory();
+    forget_destroyed();
+}
+
+/* As far as it goes without waiting for other threads of the host. */
+static void run_along(const std::shared_ptr<Stream> &stream)
+{
+    for (Stream *next; !stream->queue.empty() && (next = any(stream.get())) != nullptr;) {
+        run_next(next);
     }
     close_memory();
     forget_destroyed();
@@ -140,8 +215,9 @@ cudaError_t enqueue(const std::shared_ptr<Stream> &stream, Work work)
     stream->queue.push_back(std::move(work));
     stream->issued++;
     const uint64_t seed = settings.seed;
+    rt.progress++;
     if (seed == 1) {
-        run_until(stream, stream->issued);
+        run_along(stream);
     }
     if (seed > 1 && seed % 2 == 1 && draw() % 2 == 0) { /* even seeds only mix what waits */
         if (Stream *s = any(nullptr)) {
@@ -219,7 +295,7 @@ static cudaError_t copy(void *to, size_t pitch, const void *from, size_t pitch_f
         enqueue(stream, Work{"a copy", [=] { move(to, from, pitch, pitch_from, width, height, stream.get()); }, {}});
     if (pageable && error == cudaSuccess) {
         run_until(stream, stream->issued);
-        error = rt.broken;
+        error = broken(stream->device);
     }
     return error;
 }
@@ -227,6 +303,18 @@ static cudaError_t copy(void *to, size_t pitch, const void *from, size_t pitch_f
 } // namespace emulate_cuda
 
 using namespace emulate_cuda;
+
+/* One piece of work, if any can be done now. */
+static void run_some(Stream *stream)
+{
+    Stream *next = needed(stream);
+    if (next != nullptr) {
+        run_next(next);
+        close_memory();
+    } else if (Assembly *m = assembly_of(stream)) {
+        given_up(m);
+    }
+}
 
 #define EMULATE_STREAM(handle)                                \
     EMULATE_BEGIN();                                          \
@@ -252,7 +340,7 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t size, cudaMemcpyKind k
     if (error == cudaSuccess && kind != cudaMemcpyDeviceToDevice) {
         rt.counts.waits++;
         run_until(stream, stream->issued);
-        error = rt.broken;
+        error = broken(stream->device);
     }
     return answer(error);
 }
@@ -275,7 +363,7 @@ cudaError_t cudaMemcpy2D(void *to, size_t pitch, const void *from, size_t pitch_
     if (error == cudaSuccess) {
         rt.counts.waits++;
         run_until(stream, stream->issued);
-        error = rt.broken;
+        error = broken(stream->device);
     }
     return answer(error);
 }
@@ -359,7 +447,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t handle)
     }
     rt.counts.waits++;
     run_until(stream, stream->issued);
-    return answer(rt.broken);
+    return answer(broken(stream->device));
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t handle)
@@ -369,11 +457,10 @@ cudaError_t cudaStreamQuery(cudaStream_t handle)
         return answer(cudaErrorStreamCaptureUnsupported);
     }
     if (stream->done < stream->issued && (settings.seed == 0 || draw() % 4 != 0)) {
-        run_next(needed(stream.get())); /* who asks often enough sees the end */
-        close_memory();
+        run_some(stream.get()); /* who asks often enough sees the end */
     }
-    if (rt.broken != cudaSuccess) {
-        return answer(rt.broken);
+    if (broken(stream->device) != cudaSuccess) {
+        return answer(broken(stream->device));
     }
     return stream->done < stream->issued ? cudaErrorNotReady : cudaSuccess;
 }
@@ -474,8 +561,9 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
     if (event->at.stream != nullptr) {
         rt.counts.waits++;
         run_until(event->at.stream, event->at.ticket);
+        return answer(broken(event->at.stream->device));
     }
-    return answer(rt.broken);
+    return answer(broken());
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event)
@@ -489,11 +577,10 @@ cudaError_t cudaEventQuery(cudaEvent_t event)
     }
     const Point at = event->at;
     if (at.stream != nullptr && at.stream->done < at.ticket) {
-        run_next(needed(at.stream.get())); /* who asks often enough sees the end */
-        close_memory();
+        run_some(at.stream.get()); /* who asks often enough sees the end */
     }
-    if (rt.broken != cudaSuccess) {
-        return answer(rt.broken);
+    if (at.stream != nullptr && broken(at.stream->device) != cudaSuccess) {
+        return answer(broken(at.stream->device));
     }
     return at.stream != nullptr && at.stream->done < at.ticket ? cudaErrorNotReady : cudaSuccess;
 }
