@@ -30,7 +30,7 @@ static unsigned failures, complaints;
 
 static kn_device *device;
 
-static kn_device *open_device(const kn_backend *backend, const char **why)
+static kn_device *open_device(const kn_backend *backend, size_t number, const char **why)
 {
     return device;
 }

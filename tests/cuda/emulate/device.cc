@@ -142,7 +142,8 @@ cudaError_t cudaSetDevice(int ordinal)
 {
     Call call;
     cudaError_t error = broken(ordinal);
-    if (error != cudaSuccess) {
+    if (error != cudaSuccess) { /* it is the thread's, and each call to it fails */
+        device = ordinal;
         return answer(error);
     }
     if (card_of_device(ordinal, &error) != nullptr) {

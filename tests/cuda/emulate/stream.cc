@@ -89,9 +89,9 @@ static bool may_run(Stream *s)
 
 static void run_next(Stream *s)
 {
-    Work work = std::move(s->queue.front());
-    Assembly *m = work.assembly.get();
+    Assembly *m = s->queue.front().assembly.get();
     const bool runs = m == nullptr ? broken(s->device) == cudaSuccess : assembly_of(s) == m;
+    Work work = std::move(s->queue.front());
     s->queue.pop_front();
     if (runs) {
         const int before = rt.working;
@@ -107,7 +107,7 @@ static void run_next(Stream *s)
 }
 
 /* Whether nothing has happened for so long that the assembly will never be. Says so once. */
-static bool given_up(Assembly *m)
+static bool given_up(const Stream *s, Assembly *m)
 {
     timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -121,7 +121,9 @@ static bool given_up(Assembly *m)
     }
     for (size_t rank = 0; rank < m->stream.size(); rank++) {
         if (m->stream[rank] == nullptr) {
+            rt.working = s->device;
             fault("%s: rank %zu of %zu never comes", m->what.c_str(), rank, m->stream.size());
+            rt.working = -1;
             m->gone.assign(m->gone.size(), true);
             return true;
         }
@@ -167,7 +169,7 @@ void run_until(const std::shared_ptr<Stream> &stream, uint64_t ticket)
         }
         close_memory();
         Assembly *m = assembly_of(stream.get());
-        if (m == nullptr || !given_up(m)) {
+        if (m == nullptr || !given_up(stream.get(), m)) {
             let_others();
         }
     }
@@ -312,7 +314,7 @@ static void run_some(Stream *stream)
         run_next(next);
         close_memory();
     } else if (Assembly *m = assembly_of(stream)) {
-        given_up(m);
+        given_up(stream, m);
     }
 }
 
