@@ -22,9 +22,12 @@ KN_INLINE V block_load_n(const void *block, size_t i, size_t n, const bool bf16)
 
 /* --- scores --- */
 
-/* m rows against nb blocks at once: with few rows, several blocks keep the multipliers busy. */
+/* m rows against nb blocks at once: with few rows, several blocks keep the multipliers busy. `next` are the blocks
+ * after them where these lie in pages, each a step to somewhere else in memory: they are asked for, values and all,
+ * meanwhile.
+ */
 KN_INLINE void scores(const int m, const int nb, const bool bf16, size_t head_dim, float scale, const float *q,
-                      size_t sm, const void *const *block, float *s, size_t ls)
+                      size_t sm, const void *const *block, const void *const *next, float *s, size_t ls)
 {
     V acc[MR * NW > 4 * NW ? MR * NW : 4 * NW];
     KN_UNROLL
@@ -36,6 +39,12 @@ KN_INLINE void scores(const int m, const int nb, const bool bf16, size_t head_di
         for (int n = 0; n < nb; n++) {
             W_EACH(w)
             b[n * NW + w] = block_load(block[n], k * 16 + w * VN, bf16);
+            if (next && bf16)
+                __builtin_prefetch((const char *)next[n] + k * 64);
+            else if (next) {
+                __builtin_prefetch((const char *)next[n] + k * 128);
+                __builtin_prefetch((const char *)next[n] + k * 128 + 64);
+            }
         }
         KN_UNROLL
         for (int r = 0; r < m; r++) {
@@ -57,21 +66,28 @@ KN_INLINE void scores(const int m, const int nb, const bool bf16, size_t head_di
 KN_INLINE void all_scores(const bool bf16, size_t m, size_t head_dim, float scale, const float *q, size_t sm,
                           const kn_blocks *blocks, size_t from, size_t to, float *s, size_t ls)
 {
-    const size_t at_once = m == 1 ? 4 : m == 2 && NW <= 2 ? 2 : 1;
+    const size_t at_once = m == 1 ? 4 : (m == 2 && NW <= 2) || (m == 3 && NW == 1) ? 2 : 1;
     for (size_t b = from; b < to;) {
-        const void *block[4];
+        const void *block[4], *after[4], *const *next = NULL;
         const size_t nb = to - b >= at_once ? at_once : 1;
         for (size_t i = 0; i < nb; i++)
             block[i] = block_at(blocks, b + i);
+        if (blocks->pages && b + nb < to) {
+            for (size_t i = 0; i < nb; i++)
+                after[i] = block_at(blocks, kn_min(b + nb + i, to - 1));
+            next = after;
+        }
         float *to_s = s + 16 * (b - from);
-#define ONE(M)                                                       \
-    case M:                                                          \
-        scores(M, 1, bf16, head_dim, scale, q, sm, block, to_s, ls); \
+#define ONE(M)                                                             \
+    case M:                                                                \
+        scores(M, 1, bf16, head_dim, scale, q, sm, block, next, to_s, ls); \
         break;
         if (nb == 4)
-            scores(1, 4, bf16, head_dim, scale, q, sm, block, to_s, ls);
+            scores(1, 4, bf16, head_dim, scale, q, sm, block, next, to_s, ls);
+        else if (nb == 2 && m == 2)
+            scores(2, 2, bf16, head_dim, scale, q, sm, block, next, to_s, ls);
         else if (nb == 2)
-            scores(2, 2, bf16, head_dim, scale, q, sm, block, to_s, ls);
+            scores(3, 2, bf16, head_dim, scale, q, sm, block, next, to_s, ls);
         else
             TILE_ROWS(m, ONE)
 #undef ONE

@@ -143,23 +143,28 @@ static double weigh_row(float *weight, const row *r)
 }
 
 /* The number, or the weight, of the tokens whose logit is at least `least`. */
-static double measure_above(const row *r, const float *weight, float least, bool count)
+KN_INLINE double sum_above(const row *r, const float *weight, float least, const bool count)
 {
-    const V bound = v_set1(least), one = v_set1(1), none = v_set1(0);
+    const V bound = v_set1(least), one = v_set1(1);
     double sum = 0;
     for (size_t at = 0; at < r->padded; at += 256) {
         W part = w_set1(0);
         for (size_t i = at; i < kn_min(r->padded, at + 256); i += 16) {
-            const W x = w_load(r->x + i), m = w_load(weight + i);
+            const W x = w_load(r->x + i), m = count ? w_set1(1) : w_load(weight + i);
             W_EACH(w)
-            part.v[w] = part.v[w] + v_select(x.v[w] >= bound, count ? one : m.v[w], none);
+            part.v[w] = part.v[w] + v_where_at_least(x.v[w], bound, count ? one : m.v[w]);
         }
         sum += w_sum(part);
     }
     return sum;
 }
 
-enum { FEW = 512 }; /* tokens that are worth a list */
+static double measure_above(const row *r, const float *weight, float least, bool count)
+{
+    return count ? sum_above(r, weight, least, true) : sum_above(r, weight, least, false);
+}
+
+enum { FEW = 512, MANY = 2048 }; /* tokens that are worth a list to draw from; to find a boundary in */
 
 /* Tokens whose logit is at least `least` and below `below`, in order of token; at most `most` of them, and most + 1
  * says that there are more. */
@@ -169,7 +174,7 @@ static size_t collect(entry *e, const row *r, const float *weight, float least, 
     const V low = v_set1(least), high = v_set1(below);
     for (size_t i = 0; i < r->padded; i += VN) {
         const V x = v_load(r->x + i);
-        for (unsigned bits = v_bits(x >= low) & v_bits(x < high); bits != 0; bits &= bits - 1) {
+        for (unsigned bits = v_bits_at_least(x, low) & v_bits_less(x, high); bits != 0; bits &= bits - 1) {
             const size_t k = i + (size_t)__builtin_ctz(bits);
             if (count == most)
                 return most + 1;
@@ -242,45 +247,97 @@ static size_t keep_prefix(entry *e, size_t n, entry *work, bool count, double ta
     return kept;
 }
 
-/* Takes out of the row (-infinity, no weight) all behind the shortest ranked prefix whose count or weight reaches
- * `target`; `least` is low enough for that. What is left: its weight. */
-static double cut_row(row *w, const room *r, float least, bool count, double target)
+/* Where the boundary lies: at a logit of at least `least` and below `above`, whose tokens and better ones come to
+ * `taken`. */
+typedef struct bracket {
+    float least, above;
+    double taken;
+} bracket;
+
+/* Looks at a logit between the two. */
+static void narrow(bracket *k, const row *w, const float *weight, float middle, bool count, double target)
 {
-    float above = INFINITY; /* the boundary's logit is at least `least` and below this */
-    double taken = 0;       /* what `above` and more come to */
+    const double sum = measure_above(w, weight, middle, count);
+    if (sum >= target) {
+        k->least = middle;
+    } else {
+        k->above = middle;
+        k->taken = sum;
+    }
+}
+
+/* The lower end of what is left of low … high, halved so often. */
+static float halve(const row *w, const float *weight, float low, float high, int rounds, bool count, double target)
+{
+    while (rounds-- > 0) {
+        const float middle = low + (high - low) / 2;
+        if (measure_above(w, weight, middle, count) >= target)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+enum { EVERY = 16, SAMPLE_ROUNDS = 9 };
+
+/* Narrows to what a sample of the row, one group of sixteen in EVERY, says, give or take two standard deviations of a
+ * share of the row that so many tokens show. What comes out is right whatever the sample: it only saves passes. */
+static void narrow_by_sample(bracket *k, const row *w, const room *r, bool count, double target, double whole)
+{
+    float *x = (float *)r->work, *weight = x + w->padded / EVERY + 16;
+    row sample = {.x = x, .max = w->max};
+    for (size_t i = 0; i < w->padded; i += 16 * EVERY, sample.n += 16) {
+        w_store(x + sample.n, w_load(w->x + i));
+        w_store(weight + sample.n, w_load(r->weight + i));
+    }
+    sample.padded = sample.n;
+    const double all = measure_above(&sample, weight, -3.4028234e38f, count), share = target / whole;
+    if (!(all > 0 && share > 0 && share < 1))
+        return;
+    const double spread = 2 * sqrt(share * (1 - share) / (double)sample.n);
+    const float high = halve(&sample, weight, k->least, w->max, SAMPLE_ROUNDS, count, (share - spread) * all);
+    const float low = halve(&sample, weight, k->least, high, SAMPLE_ROUNDS, count, (share + spread) * all);
+    const float step = (w->max - k->least) / (1 << SAMPLE_ROUNDS); /* the end above: what is left, but never below it */
+    if (high + step < k->above)
+        narrow(k, w, r->weight, high + step, count, target);
+    if (low > k->least && low < k->above)
+        narrow(k, w, r->weight, low, count, target);
+}
+
+/* Takes out of the row (-infinity, no weight) all behind the shortest ranked prefix whose count or weight reaches
+ * `target` of `whole`; `least` is low enough for that. */
+static void cut_row(row *w, const room *r, float least, bool count, double target, double whole)
+{
+    bracket k = {least, INFINITY, 0};
     size_t n;
-    while ((n = collect(r->work, w, r->weight, least, above, FEW)) > FEW) {
-        const float high = above < w->max ? above : w->max, middle = least + (high - least) / 2;
-        if (!(middle > least && middle < above)) { /* that many equal logits */
-            n = collect(r->work, w, r->weight, least, above, w->n);
+    if (w->n >= 16 * MANY / EVERY)
+        narrow_by_sample(&k, w, r, count, target, whole);
+    while ((n = collect(r->work, w, r->weight, k.least, k.above, MANY)) > MANY) {
+        const float high = k.above < w->max ? k.above : w->max, middle = k.least + (high - k.least) / 2;
+        if (!(middle > k.least && middle < k.above)) { /* that many equal logits */
+            n = collect(r->work, w, r->weight, k.least, k.above, w->n);
             break;
         }
-        const double sum = measure_above(w, r->weight, middle, count);
-        if (sum >= target) {
-            least = middle;
-        } else {
-            above = middle;
-            taken = sum;
-        }
+        narrow(&k, w, r->weight, middle, count, target);
     }
-    const uint64_t last = n > 0 ? select_boundary(r->work, n, count, target - taken) : 0;
+    const uint64_t last = n > 0 ? select_boundary(r->work, n, count, target - k.taken) : 0;
     const entry end = {.rank = last};
-    const float bound = n > 0 ? logit_of(&end) : least;
+    const float bound = n > 0 ? logit_of(&end) : k.least;
     const V limit = v_set1(bound), none = v_set1(-INFINITY);
     for (size_t i = 0; i < w->padded; i += VN) {
         const V x = v_load(w->x + i);
-        if (v_bits(x == limit) != 0) {
-            for (size_t k = i; k < i + VN; k++)
-                if (w->x[k] < bound || (w->x[k] == bound && (uint32_t)k > token_of(&end))) {
-                    w->x[k] = -INFINITY;
-                    r->weight[k] = 0;
+        if (v_bits_at_least(x, limit) != v_bits_less(limit, x)) { /* one that is equal */
+            for (size_t t = i; t < i + VN; t++)
+                if (w->x[t] < bound || (w->x[t] == bound && (uint32_t)t > token_of(&end))) {
+                    w->x[t] = -INFINITY;
+                    r->weight[t] = 0;
                 }
         } else {
             v_store(w->x + i, v_select(x >= limit, x, none));
-            v_store(r->weight + i, v_select(x >= limit, v_load(r->weight + i), v_set1(0)));
+            v_store(r->weight + i, v_where_at_least(x, limit, v_load(r->weight + i)));
         }
     }
-    return measure_above(w, r->weight, bound, false);
 }
 
 /* The kept tokens of a scaled row by top-k, top-p and min-p, of which at least one is on: how many are listed in
@@ -290,23 +347,26 @@ static size_t truncate_row(const room *r, row *w, const kn_choice *c)
     const bool by_count = c->top_k > 0 && c->top_k < w->n, by_mass = c->top_p < 1;
     const double all = weigh_row(r->weight, w), mass = by_mass && !by_count ? c->top_p * all : 0;
     float least = 0;
+    double above = 0; /* no more than the number of tokens from `least` on: no weight is more than 1 */
     for (float reach = 4;; reach *= 2) {
         least = reach > 1000 ? -3.4028234e38f : w->max - reach;
-        if (reach > 1000 || (by_count  ? measure_above(w, r->weight, least, true) >= c->top_k
-                             : by_mass ? measure_above(w, r->weight, least, false) >= mass
-                                       : kn_exp(-reach) < 0.99 * c->min_p))
+        if (by_count || by_mass)
+            above = measure_above(w, r->weight, least, by_count);
+        if (reach > 1000 || (by_count ? above >= c->top_k : by_mass ? above >= mass : kn_exp(-reach) < 0.99 * c->min_p))
             break;
     }
-    size_t n = collect(r->kept, w, r->weight, least, INFINITY, FEW);
+    size_t n = above > FEW ? FEW + 1 : collect(r->kept, w, r->weight, least, INFINITY, FEW);
     if (n > FEW) {
-        double left = all;
         if (by_count)
-            left = cut_row(w, r, least, true, c->top_k);
+            cut_row(w, r, least, true, c->top_k, (double)w->n);
+        const double left = by_count ? measure_above(w, r->weight, least, false) : all;
         if (by_mass)
-            cut_row(w, r, least, false, c->top_p * left);
+            cut_row(w, r, least, false, c->top_p * left, left);
         for (size_t i = 0; c->min_p > 0 && i < w->n; i++)
-            if (r->weight[i] < c->min_p)
+            if (r->weight[i] < c->min_p) {
                 w->x[i] = -INFINITY;
+                r->weight[i] = 0;
+            }
         return 0;
     }
     if (by_count && n > c->top_k)
@@ -372,13 +432,13 @@ static uint32_t draw_listed(const entry *e, size_t n, const kn_draw *d)
 }
 
 /* Every token of the row; sixty-four at a time share their counters. -log(1 - u) is at least u, so a token can only win
- * where u < exp(x - best): the two logarithms are worked out for such stretches alone. mass = Σ exp(x - max). */
-static uint32_t draw_whole(const row *r, uint32_t start, const kn_draw *d, double *mass)
+ * where u < exp(x - best): the two logarithms are worked out for such stretches alone. weight = exp(x - max), mass = Σ
+ * weight. */
+static uint32_t draw_whole(const row *r, const float *weight, uint32_t start, const kn_draw *d, double *mass)
 {
     const entry first = entry_of(r->x[start], 1, start);
     float best = draw_value(&first, d);
     uint32_t token = start;
-    const V max = v_set1(r->max);
     V ratio = v_set1((float)kn_exp((double)r->max - best) * 1.0001f);
     W sum = w_set1(0);
     *mass = 0;
@@ -394,10 +454,10 @@ static uint32_t draw_whole(const row *r, uint32_t start, const kn_draw *d, doubl
             draw_words(word[w], d, (VU)(vi_iota() + (int32_t)(at / 4 + (size_t)w * VN)));
             KN_UNROLL
             for (int n = 0; n < 4; n++) {
-                const V weight = v_exp(v_load(r->x + at + 16 * n + w * VN) - max);
+                const V share = v_load(weight + at + 16 * n + w * VN);
                 const V low = v_from_int((VI)(word[w][n] >> 8)) * v_set1(0x1p-24f); /* not above u */
-                sum.v[w] = sum.v[w] + weight;
-                hit[w][n] = v_bits(low < weight * ratio);
+                sum.v[w] = sum.v[w] + share;
+                hit[w][n] = v_bits_less(low, share * ratio);
                 any |= hit[w][n];
             }
         }
@@ -425,10 +485,13 @@ static uint32_t draw_whole(const row *r, uint32_t start, const kn_draw *d, doubl
 /* The first token with the largest logit. */
 static uint32_t first_largest(const row *r)
 {
-    uint32_t v = 0;
-    while (v + 1 < r->n && r->x[v] != r->max)
-        v++;
-    return v;
+    const V max = v_set1(r->max);
+    for (size_t i = 0; i < r->padded; i += VN) {
+        const unsigned bits = v_bits_at_least(v_load(r->x + i), max);
+        if (bits != 0)
+            return (uint32_t)(i + (size_t)__builtin_ctz(bits));
+    }
+    return 0;
 }
 
 /* --- the op --- */
@@ -449,7 +512,9 @@ static int choose_row(kn_chosen *chosen, float *l, const kn_choice *c, size_t vo
         token = draw_listed(r->kept, listed, &draw);
         kept_mass = measure(r->kept, listed, false);
     } else if (!greedy) {
-        token = draw_whole(&w, token, &draw, &kept_mass);
+        if (!cut)
+            weigh_row(r->weight, &w);
+        token = draw_whole(&w, r->weight, token, &draw, &kept_mass);
     }
     float plain = l[token];
     for (size_t i = 0; i < penalized; i++)

@@ -14,8 +14,11 @@ KN_INLINE void block(const int m, const int np, const kn_product16 *p, const A *
     float *c = p->c ? p->c + row * p->ldc + column : NULL;
     V acc[MR * NP * NW > MOST_PANELS ? MR * NP * NW : MOST_PANELS];
     KN_UNROLL
-    for (int i = 0; i < m * nv; i++)
-        acc[i] = v_zero();
+    for (int r = 0; r < m; r++) { /* two loops, each short enough to be unrolled: the sums stay in registers */
+        KN_UNROLL
+        for (int n = 0; n < nv; n++)
+            acc[r * nv + n] = v_zero();
+    }
     if (c && p->accumulate)
         for (int r = 0; r < m; r++) {
             KN_UNROLL

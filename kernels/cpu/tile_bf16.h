@@ -49,9 +49,9 @@ KN_INLINE uint32_t load_pair(const uint16_t *p)
 KN_INLINE void tile_run(V *acc, const int m, const int np, const int by_row, size_t pairs, const void *a, size_t lda,
                         const uint16_t *b, size_t panel)
 {
-    /* Few rows: memory has to keep up, so the next panels are asked for. More: these come from a cache. One: the loads
-     * themselves run far enough ahead. */
-    const bool ahead = by_row && m > 1 && m <= 8;
+    /* Memory has to keep up with the first rows that use a panel, so the next panels are asked for; for the rows after
+     * them this costs nothing that they would use. One row: the loads themselves run far enough ahead. */
+    const bool ahead = by_row && m > 1;
     const uint16_t *a0 = a, *a3 = a0 + 3 * lda, *a6 = a0 + 6 * lda, *a9 = a0 + 9 * lda, *a12 = a0 + 12 * lda;
     for (size_t k = 0; k < pairs; k++) {
         VU bv[8];

@@ -337,6 +337,35 @@ KN_INLINE unsigned v_bits(VI mask)
 #endif
 }
 
+/* Comparisons that end as bits or as zeros; said in one step, for AVX-512 keeps them in mask registers. */
+KN_INLINE unsigned v_bits_at_least(V a, V b)
+{
+#if VN == 16
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GE_OQ);
+#else
+    return v_bits(a >= b);
+#endif
+}
+
+KN_INLINE unsigned v_bits_less(V a, V b)
+{
+#if VN == 16
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ);
+#else
+    return v_bits(a < b);
+#endif
+}
+
+/* x where a is at least b, else 0. */
+KN_INLINE V v_where_at_least(V a, V b, V x)
+{
+#if VN == 16
+    return (V)_mm512_maskz_mov_ps(_mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GE_OQ), (__m512)x);
+#else
+    return (V)((VI)(a >= b) & (VI)x);
+#endif
+}
+
 /* High and low halves of the 64-bit products a·b; b is the same in all lanes. */
 KN_INLINE VU vu_mul_wide(VU a, VU b, VU *low)
 {

@@ -117,12 +117,14 @@ KN_INLINE float w_max_lane(W a)
 
 /* --- functions --- */
 
-/* p · 2^n for whole n of -126 … 128 and p about 1, rounded once; 0 where tiny. */
-KN_INLINE V v_scale(V p, V n, VI tiny)
+/* p · 2^n for whole n of -126 … 128 and p about 1, rounded once; 0 where x is less than `least`. */
+KN_INLINE V v_scale(V p, V n, V x, V least)
 {
 #if VN == 16
-    return v_select(tiny, v_zero(), (V)_mm512_scalef_ps((__m512)p, (__m512)n));
+    const __mmask16 kept = _mm512_cmp_ps_mask((__m512)x, (__m512)least, _CMP_NLT_UQ);
+    return (V)_mm512_maskz_scalef_ps(kept, (__m512)p, (__m512)n);
 #else
+    const VI tiny = x < least;
     const VI whole = v_round(n), half = whole >> 1; /* in two steps: 2^128 is no float */
     return v_select(tiny, v_zero(), p * (V)((half + 127) << 23) * (V)((whole - half + 127) << 23));
 #endif
@@ -130,10 +132,9 @@ KN_INLINE V v_scale(V p, V n, VI tiny)
 
 /* Within 2 units in the last place; 0 below -87.33 (no denormals), infinity above 88.73, NaN for NaN. Argument
  * reduction and polynomial are those of Cephes' expf (Moshier). */
-KN_INLINE V v_exp(V x)
+KN_INLINE V v_exp(V all)
 {
-    const VI tiny = x < v_set1(-87.33654f);
-    x = v_max(v_set1(-88.0f), v_min(v_set1(89.0f), x));
+    const V x = v_max(v_set1(-88.0f), v_min(v_set1(89.0f), all));
     const V n = v_nearest(x * v_set1(1.44269504088896341f));
     V r = v_fnma(n, v_set1(0.693359375f), x);
     r = v_fnma(n, v_set1(-2.12194440e-4f), r);
@@ -144,7 +145,7 @@ KN_INLINE V v_exp(V x)
     p = v_fma(p, r, v_set1(1.6666665459e-1f));
     p = v_fma(p, r, v_set1(5.0000001201e-1f));
     p = v_fma(p, r * r, r) + v_set1(1.0f);
-    return v_scale(p, n, tiny);
+    return v_scale(p, n, all, v_set1(-87.33654f));
 }
 
 /* Normal positive numbers only; within 2 units in the last place (Cephes' logf). */
