@@ -114,10 +114,8 @@ void kn_cuda_memory_free(kn_cuda *c)
     if (!c->memory)
         return;
     scratch_free(c, true);
-    if (c->pool) {
-        cudaStreamSynchronize(c->stream);
+    if (c->pool) /* what the stream has still to free goes back when it comes to that */
         cudaMemPoolDestroy(c->pool);
-    }
     free(c->memory);
 }
 

@@ -4,7 +4,7 @@
  * prefixes, windows, caps, every head size that has kernels of its own, pages, and what is refused. Twice the same call
  * gives the same bits, and a row's result does not hang on the rows beside it.
  *
- * test_attention                  a choice of shapes
+ * test_attention                  a choice of shapes, in the order of EMULATED_CUDA=seed=N
  * test_attention SEED [SEED…]     all of them, for each order of the emulated threads
  */
 #include <math.h>
@@ -482,7 +482,8 @@ int main(int argc, char **argv)
     quick = argc == 1;
     for (int i = 1; i < (argc > 1 ? argc : 2); i++) {
 #ifdef EMULATED
-        emulate()->seed = argc > 1 ? strtoull(argv[i], NULL, 10) : 0;
+        if (argc > 1)
+            emulate()->seed = strtoull(argv[i], NULL, 10);
 #endif
         device = kn_cuda_new(0, &why);
         if (!device) {

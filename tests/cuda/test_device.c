@@ -107,7 +107,8 @@ static void one_context_for_several_devices_of_a_process(void **state)
 
 static void bytes_come_back(void **state)
 {
-    static const size_t sizes[] = {0, 1, 63, 64, 65, 4096, (4 << 20) - 1, 4 << 20, (4 << 20) + 7, 11 << 20};
+    static const size_t sizes[] = {0, 1, 63, 64, 65, 4096, (4 << 20) - 1, 4 << 20, (4 << 20) + 7, 19 << 20};
+    /* the last is more than the ring holds */
     for (uint64_t seed = 0; seed < 4; seed++) {
         fresh(state);
         emulate()->seed = seed;
@@ -140,7 +141,7 @@ static void bytes_come_back(void **state)
     }
 }
 
-/* Arrays of indices through many ops: more than the ring holds, some again and again. */
+/* Arrays of indices through many ops: several times what the ring holds, and the last again and again. */
 static void index_arrays_are_sent_once_and_never_overwritten_too_early(void **state)
 {
     enum { ROWS = 700, D = 4, VOCAB = 50, TIMES = 3000 };
@@ -149,23 +150,27 @@ static void index_arrays_are_sent_once_and_never_overwritten_too_early(void **st
         emulate()->seed = seed;
         kn_device *device = device_new();
         const kn_ops *ops = device->ops;
-        static float table[VOCAB][D], out[ROWS][D];
+        static float table[VOCAB][D], out[ROWS][D], wanted[ROWS];
         uint32_t token[ROWS];
-        float *t = ops->alloc(device, sizeof(table)), *y = ops->alloc(device, sizeof(out));
+        float *t = ops->alloc(device, sizeof(table)), *y = ops->alloc(device, sizeof(out)),
+              *sum = ops->alloc(device, sizeof(out));
+        memset(wanted, 0, sizeof(wanted));
         for (int v = 0; v < VOCAB; v++)
             for (int k = 0; k < D; k++)
                 table[v][k] = (float)(10 * v + k);
         assert_int_equal(ops->write(device, t, table, sizeof(table)), KN_OK);
-        for (int time = 0; time < TIMES; time++) {
-            for (int r = 0; r < ROWS; r++)
-                token[r] = (uint32_t)(r * 7 + time) % VOCAB;
-            assert_int_equal(ops->embed(device, y, t, token, ROWS, D), KN_OK);
-            if (time % 500 == 0) {
-                assert_int_equal(ops->read(device, out, y, sizeof(out)), KN_OK);
-                for (int r = 0; r < ROWS; r++)
-                    assert_true(out[r][1] == (float)(10 * token[r] + 1));
+        assert_int_equal(ops->clear(device, sum, sizeof(out)), KN_OK);
+        for (uint32_t time = 0; time < TIMES; time++) { /* no two alike; whole numbers, whose sums are exact */
+            for (uint32_t r = 0; r < ROWS; r++) {
+                token[r] = ((r + 1) * (time + 1) * 2654435761u >> 16) % VOCAB;
+                wanted[r] += (float)(10 * token[r] + 1);
             }
+            assert_int_equal(ops->embed(device, y, t, token, ROWS, D), KN_OK);
+            assert_int_equal(ops->add(device, sum, y, ROWS * D), KN_OK);
         }
+        assert_int_equal(ops->read(device, out, sum, sizeof(out)), KN_OK);
+        for (int r = 0; r < ROWS; r++)
+            assert_true(out[r][1] == wanted[r]);
         const uint64_t before = emulate_count().copies;
         for (int time = 0; time < 20; time++)
             assert_int_equal(ops->embed(device, y, t, token, ROWS, D), KN_OK);
@@ -173,6 +178,7 @@ static void index_arrays_are_sent_once_and_never_overwritten_too_early(void **st
         assert_int_equal(emulate_count().pageable, 0);
         ops->free(device, t);
         ops->free(device, y);
+        ops->free(device, sum);
         device_end(device);
     }
 }
@@ -349,6 +355,32 @@ static void a_step_may_be_interrupted(void **state)
     device_end(device);
 }
 
+/* --- the end --------------------------------------------------------------------------------------------------------
+ */
+
+/* What was asked and not yet done is done before the memory it goes through is given back. */
+static void a_device_is_freed_in_the_middle_of_its_work(void **state)
+{
+    static float numbers[3 << 20];
+    for (uint64_t seed = 0; seed < 4; seed++) {
+        fresh(state);
+        emulate()->seed = seed;
+        kn_device *device = device_new();
+        const kn_ops *ops = device->ops;
+        float *x = ops->alloc(device, sizeof(numbers));
+        for (int i = 0; i < 3; i++) { /* the third time a graph */
+            assert_int_equal(ops->step_begin(device), KN_OK);
+            assert_int_equal(ops->embed(device, x, x, (const uint32_t[]){0, 1, 0}, 3, 64), KN_OK);
+            assert_int_equal(ops->step_end(device), KN_OK);
+        }
+        assert_int_equal(ops->write(device, x, numbers, sizeof(numbers)), KN_OK);
+        ops->free(device, x);
+        device_end(device);
+        assert_int_equal(cudaDeviceSynchronize(), cudaSuccess);
+        assert_string_equal(emulate_fault(), "");
+    }
+}
+
 /* --- failures -------------------------------------------------------------------------------------------------------
  */
 
@@ -370,7 +402,7 @@ static void what_stops_working_is_named_and_stays(void **state)
         if (cases[i].steps)
             assert_int_equal(ops->step_begin(device), KN_OK);
         ops->add(device, x, x, 100);
-        status = ops->read(device, got, x, 400);
+        status = ops->read(device, got, x, i == 0 ? 0 : 400); /* nothing to read: it waits all the same */
         if (cases[i].steps)
             ops->step_end(device);
         assert_int_equal(status, KN_DEVICE_FAILED);
@@ -395,6 +427,7 @@ int main(void)
         cmocka_unit_test_setup(a_full_device_refuses_and_goes_on, fresh),
         cmocka_unit_test_setup(steps_become_graphs_and_compute_the_same, fresh),
         cmocka_unit_test_setup(a_step_may_be_interrupted, fresh),
+        cmocka_unit_test_setup(a_device_is_freed_in_the_middle_of_its_work, fresh),
         cmocka_unit_test_setup(what_stops_working_is_named_and_stays, fresh),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

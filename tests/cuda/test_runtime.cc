@@ -149,6 +149,14 @@ static void freed_memory()
     });
     dies("is inside a block", [] { cudaFree(floats(100) + 1); });
     dies("which cudaHostAlloc did not give", [] { cudaFreeHost(malloc(4)); });
+    dies("page-locked memory", [] {
+        cudaStream_t s = stream();
+        void *pinned;
+        DONE(cudaHostAlloc(&pinned, 400, 0));
+        DONE(cudaMemcpyAsync(floats(100), pinned, 400, cudaMemcpyHostToDevice, s));
+        DONE(cudaFreeHost(pinned));
+        cudaStreamSynchronize(s);
+    });
     dies("another stream allocates", [] {
         cudaStream_t s = stream(), t = stream();
         void *p;

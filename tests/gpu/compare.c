@@ -136,7 +136,7 @@ static finding *finding_of(compare *c, const char *op)
     return f;
 }
 
-__attribute__((format(printf, 2, 3))) static void fails(finding *f, const char *format, ...)
+__attribute__((format(printf, 3, 4))) static void fails(const compare *c, finding *f, const char *format, ...)
 {
     if (f->failures++ > 0)
         return;
@@ -144,6 +144,10 @@ __attribute__((format(printf, 2, 3))) static void fails(finding *f, const char *
     va_start(args, format);
     vsnprintf(f->first, sizeof(f->first), format, args);
     va_end(args);
+    if (c->first) {
+        printf("%s is **wrong**: %s\n", f->op, f->first);
+        exit(1);
+    }
 }
 
 static double largest_of(const float *x, size_t n)
@@ -176,7 +180,7 @@ static void compare_arrays(compare *c, const char *op, const float *a, const flo
         f->worst = share > f->worst ? share : f->worst;
         if (!(error <= allowed)) {
             f->worst = share > f->worst || isnan(share) ? share : f->worst;
-            fails(f, "element %zu of %zu is %.9g, expected %.9g (largest %.3g)", i, n, (double)a[i], (double)b[i],
+            fails(c, f, "element %zu of %zu is %.9g, expected %.9g (largest %.3g)", i, n, (double)a[i], (double)b[i],
                   largest_of(b, n));
             return;
         }
@@ -203,5 +207,5 @@ void compare_true(compare *c, const char *op, bool holds, const char *what)
     finding *f = finding_of(c, op);
     f->cases++;
     if (!holds)
-        fails(f, "does not hold: %s", what);
+        fails(c, f, "does not hold: %s", what);
 }

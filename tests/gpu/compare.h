@@ -38,6 +38,7 @@ typedef struct compare {
     side side[SIDES];
     kn_dtype type;
     bool quick;       /* small shapes alone: for emulation */
+    bool first;       /* ends the program where something is wrong */
     const char *only; /* a part of an op's name, or NULL */
     finding found[160];
     unsigned finds;

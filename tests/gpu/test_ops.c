@@ -1,7 +1,8 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * test_ops [--device cuda|cpu] [--type float32|bf16] [--quick] [--only PART]: every op of a device's table against the
- * scalar reference, as a table. Exits with 1 where one is too far off, with 77 where there is no such device.
+ * test_ops [--device cuda|cpu] [--type float32|bf16] [--quick] [--first] [--only PART]: every op of a device's table
+ * against the scalar reference, as a table. Exits with 1 where one is too far off, with 77 where there is no such
+ * device. --quick: small shapes alone. --first: ends with the first that is too far off. --parts: names the parts.
  */
 #include "compare.h"
 
@@ -80,6 +81,13 @@ static unsigned print(const compare *c)
     return failures;
 }
 
+static int print_parts(void)
+{
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
+        printf("%s\n", parts[i].name);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     const char *name = "cuda", *type = NULL, *why = NULL;
@@ -89,6 +97,10 @@ int main(int argc, char **argv)
         const char *value = i + 1 < argc ? argv[i + 1] : NULL;
         if (strcmp(argv[i], "--quick") == 0)
             c.quick = true;
+        else if (strcmp(argv[i], "--first") == 0)
+            c.first = true;
+        else if (strcmp(argv[i], "--parts") == 0)
+            return print_parts();
         else if (value && strcmp(argv[i], "--device") == 0)
             name = argv[++i];
         else if (value && strcmp(argv[i], "--type") == 0)
@@ -99,7 +111,8 @@ int main(int argc, char **argv)
             usage = true;
     }
     if (usage || (type && strcmp(type, "float32") != 0 && strcmp(type, "bf16") != 0)) {
-        fprintf(stderr, "usage: test_ops [--device cuda|cpu] [--type float32|bf16] [--quick] [--only PART]\n");
+        fprintf(stderr,
+                "usage: test_ops [--device cuda|cpu] [--type float32|bf16] [--quick] [--first] [--only PART]\n");
         return 2;
     }
     kn_device *device = device_of(name, &why);

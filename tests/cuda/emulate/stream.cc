@@ -268,6 +268,17 @@ static void move(void *to, const void *from, size_t pitch, size_t pitch_from, si
     }
 }
 
+/* Whether page-locked memory that a copy was asked with is still there when it is made. */
+static bool still_pinned(const void *p, Where then)
+{
+    int device;
+    if (then != PINNED || where(p, &device) == PINNED) {
+        return true;
+    }
+    fault("a copy comes to page-locked memory at %p that was freed before", p);
+    return false;
+}
+
 static cudaError_t copy(void *to, size_t pitch, const void *from, size_t pitch_from, size_t width, size_t height,
                         cudaMemcpyKind kind, const std::shared_ptr<Stream> &stream)
 {
@@ -293,8 +304,13 @@ static cudaError_t copy(void *to, size_t pitch, const void *from, size_t pitch_f
         return enqueue(stream,
                        Work{"a copy", [=] { move(to, bytes.data(), width, width, width, 1, stream.get()); }, {}});
     }
-    error =
-        enqueue(stream, Work{"a copy", [=] { move(to, from, pitch, pitch_from, width, height, stream.get()); }, {}});
+    error = enqueue(stream, Work{"a copy",
+                                 [=] {
+                                     if (still_pinned(to, there) && still_pinned(from, here)) {
+                                         move(to, from, pitch, pitch_from, width, height, stream.get());
+                                     }
+                                 },
+                                 {}});
     if (pageable && error == cudaSuccess) {
         run_until(stream, stream->issued);
         error = broken(stream->device);
