@@ -12,7 +12,7 @@ trap 'rm -rf "$work"' EXIT
 failed=0
 check() {
     if "$@" >"$work/log" 2>&1; then
-        echo "ok: $*"
+        echo "ok: $*" | cut -c 1-120
     else
         tail -n 40 "$work/log"
         echo "FAIL: $*"
@@ -26,8 +26,21 @@ for invariant in 0 1; do
     done
 done
 unset SLUICE_CUDA_INVARIANT SLUICE_TEST_QUICK
-export SLUICE_PLUGIN_PATH="$SLUICE_BUILD/tests/cuda/plugins"
-check "$SLUICE_BUILD/sluice" run "$SLUICE_SOURCE/pipelines/quickstart.cfg" --out "$work/quickstart" \
-    --set runtime.device=cuda --set start-questions.count=8 --set prompts.count=8 --set control-prompts.count=8 \
-    --set questions.count=8 --set control-questions.count=8
+# Every pipeline that uses a model, with little of everything; one that has too little then on the processor, too, is left
+# out.
+for file in "$SLUICE_SOURCE"/pipelines/*.cfg; do
+    name=$(basename "$file" .cfg)
+    [ "$name" != make-data ] || continue # it writes beside the pipelines
+    few=$(sed -n 's/.*{ *name *= *"\([a-z0-9-]*\)".*[ ;]\(count\|limit\) *= *[0-9].*/--set \1.\2=12/p
+        s/.*{ *name *= *"\([a-z0-9-]*\)".*[ ;]max_tokens *= *[0-9].*/--set \1.max_tokens=8/p
+        s/.*{ *name *= *"\([a-z0-9-]*\)".*[ ;]epochs *= *[0-9].*/--set \1.epochs=1/p' "$file")
+    # shellcheck disable=SC2086 # a list of words
+    if "$SLUICE_BUILD/sluice" run "$file" --out "$work/cpu" --quiet --set runtime.device=cpu $few >"$work/log" 2>&1; then
+        SLUICE_PLUGIN_PATH="$SLUICE_BUILD/tests/cuda/plugins" check "$SLUICE_BUILD/sluice" run "$file" --quiet \
+            --out "$work/cuda" --set runtime.device=cuda $few
+    else
+        echo "left out: $name: $(tail -n 1 "$work/log")"
+    fi
+    rm -rf "$work/cpu" "$work/cuda"
+done
 exit $failed

@@ -467,7 +467,7 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
 
 /* ---- products ---- */
 
-enum { WORKSPACE = 16384 }; /* bytes that the one algorithm wants where it may have them */
+enum { WORKSPACE = 16384 }; /* bytes that the first algorithm wants where it may have them; a second wants none */
 
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
                                               cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c,
@@ -478,12 +478,15 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
     if (want < 1 || !agree(*desc, *a, *b, *c, *d)) {
         return want < 1 ? CUBLAS_STATUS_INVALID_VALUE : CUBLAS_STATUS_NOT_SUPPORTED;
     }
-    memset(results, 0, sizeof *results);
-    results->workspaceSize = preference->workspace >= WORKSPACE ? (size_t)WORKSPACE : 0;
-    results->algo.data[0] = 1 + results->workspaceSize;
-    results->state = CUBLAS_STATUS_SUCCESS;
-    results->wavesCount = 1.0f;
-    *got = 1;
+    const bool roomy = preference->workspace >= WORKSPACE;
+    *got = roomy && want > 1 ? 2 : 1;
+    for (int i = 0; i < *got; i++) {
+        memset(&results[i], 0, sizeof results[i]);
+        results[i].workspaceSize = roomy && i == 0 ? (size_t)WORKSPACE : 0;
+        results[i].algo.data[0] = 1 + results[i].workspaceSize;
+        results[i].state = CUBLAS_STATUS_SUCCESS;
+        results[i].wavesCount = 1.0f;
+    }
     return CUBLAS_STATUS_SUCCESS;
 }
 
