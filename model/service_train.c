@@ -27,8 +27,11 @@ static int starting_head(const sluice_model *model, const sluice_optimizer *o, f
     if (rc != SLUICE_OK)
         return rc;
     if (service_outputs(from) != o->head_outputs)
-        return sluice_error(model->host, SLUICE_BAD_MODEL, "%s has a head of %u outputs, and %u are asked for",
-                            from->version->path, service_outputs(from), o->head_outputs);
+        return sluice_error(
+            model->host, SLUICE_BAD_MODEL,
+            "%s has a head of %u output%s, and %u are asked for; leave head out, or set it where the head is "
+            "begun",
+            from->version->path, service_outputs(from), service_outputs(from) == 1 ? "" : "s", o->head_outputs);
     if (c->layout.config.hidden != model->version->checkpoint->layout.config.hidden)
         return sluice_error(model->host, SLUICE_BAD_MODEL,
                             "the head of %s is for hidden states of %u numbers, and those of %s have %u",

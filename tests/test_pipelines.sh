@@ -91,6 +91,15 @@ else
 fi
 run reward-model "$pipelines/reward-model.cfg" reward@2 --set first-questions.count=48 --set questions.count=48 --set held-out.count=32 &&
     differ reward-model/models/reward@1 reward-model/models/reward@2
+run reward-model-4 "$pipelines/reward-model.cfg" reward@2 --set probed.head=4 --set first-questions.count=48 --set questions.count=48 \
+    --set held-out.count=32
+if grep -q '"stage":"full-says".*"spread":' "$work/reward-model-4/metrics.jsonl"; then # as the head of the file says
+    echo "ok: four outputs on one body"
+    passed=$((passed + 1))
+else
+    echo "not ok: reward-model-4: no spread between outputs"
+    failed=$((failed + 1))
+fi
 run dpo "$pipelines/dpo.cfg" policy@1 --set preferences.limit=48 --set held-out.limit=16
 run ipo "$pipelines/ipo.cfg" policy@1 --set preferences.limit=48 --set held-out.limit=16 && differ ipo/models/policy@1 dpo/models/policy@1
 if ls "$work"/ipo/tensorboard/ipo/train/events.out.tfevents.* >/dev/null 2>&1; then
