@@ -135,10 +135,10 @@ static int check_places(sm_safetensors *file, uint64_t start, uint64_t size, sm_
     for (size_t i = 0; i < file->count; i++) {
         sm_stored_tensor *tensor = &file->tensor[i];
         if (tensor->end > size) {
-            return sm_fail(
-                error, SM_FORMAT,
-                "%s: tensor %.100s ends at byte %llu, but the file has %llu after its header: it is truncated",
-                file->path, tensor->name, (unsigned long long)tensor->end, (unsigned long long)size);
+            return sm_fail(error, SM_FORMAT,
+                           "%s: tensor %.100s ends at byte %llu, but the file has %llu after its header: it is "
+                           "truncated; copy it again",
+                           file->path, tensor->name, (unsigned long long)tensor->end, (unsigned long long)size);
         }
         if (tensor->begin != end) {
             return sm_fail(error, SM_FORMAT, "%s: tensor %.100s begins at byte %llu, but %.100s ends at %llu: they %s",
@@ -208,8 +208,9 @@ static int read_header(sm_safetensors *file, uint64_t size, sm_error *error)
                        (unsigned long long)length);
     }
     if (length > size - sizeof prefix) {
-        return sm_fail(error, SM_FORMAT, "%s: its header is %llu bytes long, but %llu follow: it is truncated",
-                       file->path, (unsigned long long)length, (unsigned long long)(size - sizeof prefix));
+        return sm_fail(error, SM_FORMAT,
+                       "%s: its header is %llu bytes long, but %llu follow: it is truncated; copy it again", file->path,
+                       (unsigned long long)length, (unsigned long long)(size - sizeof prefix));
     }
     char *text = malloc(length + 1);
     if (!text) {
@@ -316,7 +317,10 @@ int sm_safetensors_read(const sm_safetensors *file, const sm_stored_tensor *tens
             return status;
         }
         if (!sm_dtype_decode(to + done, raw, now, dtype)) {
-            return sm_fail(error, SM_FORMAT, "%s: tensor %.100s holds an infinity or a NaN", file->path, tensor->name);
+            return sm_fail(error, SM_FORMAT,
+                           "%s: tensor %.100s holds an infinity or a NaN; take a version from before the training "
+                           "went wrong",
+                           file->path, tensor->name);
         }
         done += now;
     }

@@ -140,8 +140,8 @@ int sm_same_tokenizer(const char *dir_a, const char *dir_b, sm_error *error)
     struct difference found = {.path = ""};
     if (differ(a, b, 0, &found)) {
         char shown_a[80], shown_b[80];
-        status = sm_fail(error, SM_MISMATCH, TOKENIZER ": %s is %s in %s and %s in %s", found.path,
-                         show(found.a, shown_a), dir_a, show(found.b, shown_b), dir_b);
+        status = sm_fail(error, SM_MISMATCH, TOKENIZER ": %s is %s in %s and %s in %s; take versions of one model",
+                         found.path, show(found.a, shown_a), dir_a, show(found.b, shown_b), dir_b);
     }
 done:
     json_decref(a);

@@ -152,6 +152,16 @@ exits 2 'slerp wants --base' average --method slerp --out x "$model"
 exits 2 "eta is '2'" average --method slerp --base "$model" --eta 2 --out x "$model"
 exits 2 'base goes with slerp' average --base "$model" --out x "$model"
 exits 2 '1 number for 2 models' average --method weighted --weights 1 --out x "$model" "$model"
+# A damaged model, and models that do not belong together: which, what to do, exit code 3, and nothing is left behind.
+embedded=$SLUICE_SOURCE/models/embedded
+cp -R "$embedded" cut && cp -R "$embedded" foreign && chmod -R u+w cut foreign
+head -c 1000000 "$embedded/model.safetensors" >cut/model.safetensors
+sed 's/<|user|>/<|human|>/' "$embedded/tokenizer.json" >foreign/tokenizer.json
+exits 3 'cut/model.safetensors: .* is truncated; copy it again' average --out both "$embedded" cut
+exits 3 'tokenizer.json: added_tokens.1.content is "<|user|>" in .* in foreign; take versions of one model' average --out both "$embedded" foreign
+exits 3 'cut/model.safetensors' sample --model cut --prompt x
+exits 3 'cut/model.safetensors' export --model cut --out both --dtype bf16
+[ ! -e both ] && ok || bad "a merge that failed left a folder"
 if [ -f "$model/tokenizer.json" ]; then
     exits 0 . sample --model "$model" --prompt 'Once upon a time' --max-tokens 8 --n 2 --seed 3 --json
     cp out first

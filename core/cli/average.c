@@ -19,7 +19,8 @@ static const char help[] = "sluice average --method mean|weighted|running|slerp 
                            "  --dtype TYPE      of the weights written: float32 (default), bfloat16, float16, or\n"
                            "                    original: that of the folder which the first was trained from\n"
                            "  --threads N       changes speed, never what comes out\n\n"
-                           "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a checkpoint is damaged.\n\n"
+                           "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a checkpoint is damaged or does not "
+                           "go with the others.\n\n"
                            "Example:\n"
                            "  sluice average --method weighted --weights 0.7,0.3 --out models/merged "
                            "runs/a/models/policy@1 runs/b/models/policy@1\n";

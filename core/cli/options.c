@@ -14,6 +14,7 @@ int sl_exit_of(int result)
         return SL_EXIT_USAGE;
     case SLUICE_CORRUPT:
     case SLUICE_BAD_RECORD:
+    case SLUICE_BAD_MODEL:
         return SL_EXIT_DAMAGED;
     case SLUICE_CANCELLED:
         return SL_EXIT_CANCELLED;

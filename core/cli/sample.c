@@ -24,7 +24,7 @@ static const char help[] =
     "  --json                    one object an answer: prompt, candidate, text, finish, tokens, logprobs (natural,\n"
     "                            temperature 1, untruncated)\n"
     "  --batch N, --threads N    answers decoded at once, threads: speed, never the answer\n\n"
-    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the prompt is no UTF-8.\n\n"
+    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the model is damaged, or the prompt is no UTF-8.\n\n"
     "Example:\n"
     "  sluice sample --model models/embedded --prompt '12 + 7 = ?' --n 3 --temperature 0.8\n";
 

@@ -17,7 +17,8 @@ static const char help[] =
     "  --model DIR   a Hugging Face checkpoint folder\n"
     "  --raw         prompts do not go through the model's chat template\n"
     "  --threads N   changes speed, never what comes out\n\n"
-    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a line is wrong (the lines before it are written).\n\n"
+    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the model is damaged, or a line is wrong (the lines before\nit are "
+    "written).\n\n"
     "Example:\n"
     "  echo '{\"prompt\": \"12 + 7 = ?\", \"completion\": \"19\"}' | sluice score --model models/embedded\n";
 

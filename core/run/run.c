@@ -312,7 +312,8 @@ int sl_run(const sl_plan *plan, sl_registry *registry, const sl_run_options *opt
         sl_console_line(&run.console, SLUICE_LOG_INFO, "done");
     } else if (run.failed != NULL) {
         const int why = run.failed->host.code;
-        code = why == SLUICE_CORRUPT || why == SLUICE_BAD_RECORD ? SL_RUN_DAMAGED : SL_RUN_FAILED;
+        code = why == SLUICE_CORRUPT || why == SLUICE_BAD_RECORD || why == SLUICE_BAD_MODEL ? SL_RUN_DAMAGED
+                                                                                            : SL_RUN_FAILED;
         sl_console_line(&run.console, SLUICE_LOG_WARNING, "%s", run.failed->host.error);
     } else if (run.unwritten != 0) {
         sl_console_line(&run.console, SLUICE_LOG_WARNING,
