@@ -233,7 +233,7 @@ static int sample(bench *b)
                                           .context = b,
                                           .prompt = next_prompt,
                                           .done = done};
-    return sm_generate(b->network, b->workspace, NULL, NULL, 0, &generation, &result, &b->error);
+    return sm_generate(b->network, b->workspace, NULL, NULL, 0, &generation, NULL, &result, &b->error);
 }
 
 static int time_sampling(bench *b)

@@ -371,10 +371,12 @@ static int check_generation(const sluice_generation *given, const sm_tokenizer *
 }
 
 int sm_generate(const sm_network *network, sm_workspace *workspace, const sm_tokenizer *tokenizer,
-                const uint32_t *stop_ids, size_t stop_count, const sluice_generation *generation, int *result,
-                sm_error *error)
+                const uint32_t *stop_ids, size_t stop_count, const sluice_generation *generation, sm_narrowed *narrowed,
+                int *result, sm_error *error)
 {
     int rc = check_generation(generation, tokenizer, error);
+    if (narrowed)
+        *narrowed = (sm_narrowed){0};
     if (rc != SM_OK)
         return rc;
     sm_generator g = {.n = network,
@@ -403,6 +405,8 @@ int sm_generate(const sm_network *network, sm_workspace *workspace, const sm_tok
             rc = keep_tokens(&g, count);
         g.turn = g.next_turn;
     }
+    if (narrowed)
+        *narrowed = g.narrowed;
     sm_generator_free(&g);
     return rc;
 }

@@ -3,6 +3,7 @@
  * gets it: the result is the same, later. */
 #include "model/generator.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 enum {
@@ -133,7 +134,16 @@ static void unmake(sm_generator *g)
                         .error = fixed.error,
                         .slots = fixed.slots,
                         .prefill = fixed.prefill,
-                        .logit_rows = fixed.logit_rows};
+                        .logit_rows = fixed.logit_rows,
+                        .narrowed = fixed.narrowed};
+}
+
+/* Right after memory was refused. */
+static void note_refusal(sm_generator *g)
+{
+    const kn_ops *ops = g->n->ops;
+    const char *why = ops->refusal ? ops->refusal(g->n->device) : NULL;
+    snprintf(g->narrowed.why, sizeof(g->narrowed.why), "%s", why ? why : "");
 }
 
 static size_t half(size_t n)
@@ -149,14 +159,17 @@ int sm_generator_new(sm_generator *g)
     g->slots = g->slots < MOST_SLOTS ? g->slots : MOST_SLOTS;
     g->prefill = PREFILL_ROWS;
     g->logit_rows = g->slots < usual ? g->slots : usual;
+    g->narrowed.asked = g->slots;
     int rc = make(g);
     while (rc == SM_NO_MEMORY && (g->slots > 1 || g->prefill > 1)) {
+        note_refusal(g);
         unmake(g);
         g->slots = half(g->slots);
         g->prefill = half(g->prefill);
         g->logit_rows = half(g->logit_rows);
         rc = make(g);
     }
+    g->narrowed.at_once = g->slots;
     return rc;
 }
 
@@ -164,7 +177,9 @@ bool sm_generator_narrow(sm_generator *g)
 {
     if (g->width == 1 && g->prefill == 1 && g->logit_rows == 1)
         return false;
+    note_refusal(g);
     g->width = half(g->width);
+    g->narrowed.at_once = g->width;
     g->prefill = half(g->prefill);
     g->logit_rows = half(g->logit_rows);
     return true;

@@ -30,10 +30,11 @@ typedef struct sm_generator {
     bool no_more;
     sm_slot *slot;
     size_t slots, live;
-    size_t prefill;                  /* prompt rows in one pass */
-    size_t width;                    /* running candidates in one pass: `slots`, or fewer once memory was refused */
-    size_t turn, next_turn;          /* the slot that this pass and the next begin with */
-    size_t logit_rows;               /* rows of logits at a time */
+    size_t prefill;         /* prompt rows in one pass */
+    size_t width;           /* running candidates in one pass: `slots`, or fewer once memory was refused */
+    size_t turn, next_turn; /* the slot that this pass and the next begin with */
+    size_t logit_rows;      /* rows of logits at a time */
+    sm_narrowed narrowed;
     size_t *free_place, free_places; /* rows of prompt_hidden */
 
     /* one pass */

@@ -324,6 +324,13 @@ int sm_network_new(sm_network **out, kn_device *device, kn_dtype dtype, const sm
                                   .kv_heads = c->kv_heads,
                                   .head_dim = c->head_dim,
                                   .scale = (float)(1.0 / sqrt((double)c->head_dim))};
+    if (n->ops->attention(device, NULL, NULL, NULL, NULL, 0, 0, &n->attention) == KN_UNSUPPORTED) {
+        sm_network_free(n);
+        return sm_fail(error, SM_UNSUPPORTED,
+                       "its attention heads have %u numbers, which is more than this device computes; run it on the "
+                       "processor: runtime.device=cpu",
+                       c->head_dim);
+    }
     n->layer = calloc(c->layers, sizeof(*n->layer));
     int kn = n->layer ? KN_OK : KN_NO_MEMORY, rc = SM_OK;
     if (kn != KN_OK || (kn = make_matrices(n, with_backward)) || (kn = make_rope(n)) || (kn = make_embedding(n)) ||

@@ -317,21 +317,38 @@ int service_need_reward_head(const sluice_model *model)
         model->version->path);
 }
 
+/* Once a stage and model. */
+static void tell_narrow(sluice_model *model, const sm_narrowed *n)
+{
+    if (n->at_once >= n->asked || model->told_narrow)
+        return;
+    model->told_narrow = true;
+    sluice_log(model->host, SLUICE_LOG_INFO,
+               "memory ran out: at most %zu candidate%s decoded at once instead of %zu, slower and with the same "
+               "result%s%s%s",
+               n->at_once, n->at_once == 1 ? " was" : "s were", n->asked, *n->why ? " (" : "", n->why,
+               *n->why ? ")" : "");
+}
+
 static int model_generate(sluice_model *model, const sluice_generation *generation)
 {
     sm_version *v = model->version;
     const sm_config *c = &v->checkpoint->layout.config;
     sm_network *network;
     sm_workspace *workspace;
+    sm_narrowed narrowed = {0};
     sm_error error;
     int callers = 0, rc = service_need_language_head(model);
     if (rc != SLUICE_OK)
         return rc;
     rc = sm_version_begin(v, &network, &workspace, &error);
     if (rc == SM_OK) {
-        rc = sm_generate(network, workspace, v->tokenizer, c->eos, c->eos_count, generation, &callers, &error);
+        rc = sm_generate(network, workspace, v->tokenizer, c->eos, c->eos_count, generation, &narrowed, &callers,
+                         &error);
         sm_version_end(v, workspace);
     }
+    if (rc == SM_OK)
+        tell_narrow(model, &narrowed);
     return service_report(model->host, rc, &error, callers);
 }
 

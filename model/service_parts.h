@@ -15,6 +15,7 @@ struct sluice_model {
     const sluice_host *host;
     const sluice_model_service *service; /* that opened it */
     sm_version *version;
+    bool told_narrow; /* the log says that memory was short for sampling */
 };
 
 /* Passes the library's line on; `callers` is what a function of the caller returned, if that is what ended the work. */

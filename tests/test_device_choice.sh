@@ -67,6 +67,14 @@ says "no CUDA backend is installed (it is built where configure finds the CUDA t
 without check small.cfg --set runtime.device=gpu >out 2>&1
 [ $? -eq 2 ] && ok 'a device that does not exist is a mistake in the file' || bad "gpu: $(cat out)"
 
+# A file of a backend that is damaged is not the same as none: auto goes on with the processor, and one line says so.
+cp -r without damaged
+head -c 3000 "$SLUICE_BUILD/tests/plugins/far_backend.so" >damaged/cuda.so
+SLUICE_PLUGIN_PATH="$work/damaged" ./sluice run small.cfg --quiet --out damaged-run >out 2>&1 && ok 'a damaged backend: auto goes on' || bad "damaged: $(cat out)"
+[ "$(grep -c 'warning: .*damaged/cuda.so was refused: ' damaged-run/log.txt)" = 1 ] && ok 'and one line says so' || bad "log: $(cat damaged-run/log.txt)"
+SLUICE_PLUGIN_PATH="$work/damaged" ./sluice run small.cfg --quiet --out damaged-cuda --set runtime.device=cuda >out 2>&1 && bad 'a damaged backend and cuda' || ok 'a damaged backend and cuda'
+says 'damaged/cuda.so was refused: ' 'says it too'
+
 FAR_BACKEND=refuse with run small.cfg --quiet --out refused --set runtime.device=cuda >out 2>&1 && bad 'refused' || ok 'cuda that refuses'
 says 'no driver, says a test' "with the backend's reason"
 FAR_BACKEND=refuse with run small.cfg --quiet --out refused >out 2>&1 && ok 'auto goes on with the processor' || bad "auto: $(cat out)"

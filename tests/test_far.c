@@ -95,7 +95,7 @@ static int sample(job *j, const sm_network *network, sm_workspace *w, bool hooke
                                           .done = keep};
     int result = 0;
     j->handed_out = 0;
-    return sm_generate(network, w, NULL, NULL, 0, &generation, &result, &j->error);
+    return sm_generate(network, w, NULL, NULL, 0, &generation, NULL, &result, &j->error);
 }
 
 static int score_and_sample(job *j)

@@ -102,7 +102,7 @@ static int generate(run *r)
     sm_workspace *w = sm_workspace_new(network, SM_KEEP_NOTHING);
     assert_non_null(w);
     const int rc =
-        sm_generate(network, w, r->tokenizer, r->stop_ids, r->stop_count, &r->generation, &result, &r->error);
+        sm_generate(network, w, r->tokenizer, r->stop_ids, r->stop_count, &r->generation, NULL, &result, &r->error);
     sm_workspace_free(w);
     sm_network_free(network);
     return rc;

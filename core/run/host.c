@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <sluice/cuda.h>
 
 static sl_host *of(const sluice_host *host)
 {
@@ -123,6 +124,14 @@ static bool host_cancelled(const sluice_host *public)
 
 static const void *host_service(const sluice_host *public, const char *id)
 {
+    const sl_job *job = of(public)->job;
+    if (job != NULL && strcmp(id, SLUICE_CUDA_SERVICE) == 0 && !(job->type->base.traits & SLUICE_USES_CUDA)) {
+        /* its key would not tell one GPU from another */
+        sluice_error(public, SLUICE_BAD_PLUGIN,
+                     "class '%s' asks for %s and does not declare it; give it the trait SLUICE_USES_CUDA",
+                     job->type->base.id, SLUICE_CUDA_SERVICE);
+        return NULL;
+    }
     return sl_services_get(of(public)->services, id);
 }
 

@@ -75,6 +75,7 @@ typedef struct sl_services {
     struct sl_provider *first;
     sl_console *console;
     uint64_t seed;
+    uint64_t told; /* of the refused plugins, which the log has */
 } sl_services;
 
 typedef struct sl_host {
@@ -94,6 +95,8 @@ void sl_host_init(sl_host *, const char *name, uint64_t seed, sl_services *, sl_
 void sl_services_init(sl_services *, sl_registry *, const sl_object *settings, size_t count, sl_console *,
                       uint64_t seed);
 const void *sl_services_get(sl_services *, const char *id);
+/* What one service that was made says decides its numbers; NULL when it says nothing. */
+const char *sl_services_numerics_of(sl_services *, const char *id);
 /* What the services made so far contribute to content keys: numerics and files. Appended, in the order of class ids. */
 int sl_services_numerics(sl_services *, sl_buffer *);
 void sl_services_end(sl_services *);

@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sluice/cuda.h>
 
 /* A file's content hash, valid while size and time of change stay. */
 struct sl_content {
@@ -229,7 +230,7 @@ static int any_version(void *context, const sl_model_use *use)
 
 static bool uses_model(const sl_job *job)
 {
-    return (job->type->base.traits & SLUICE_USES_DEVICE) != 0 ||
+    return (job->type->base.traits & (SLUICE_USES_DEVICE | SLUICE_USES_CUDA)) != 0 ||
            sl_version_visit(job, false, any_version, NULL) == SLUICE_END;
 }
 
@@ -254,6 +255,16 @@ static int add_numerics(struct reader *r)
         rc = sl_buffer_printf(r->text, "service %.*s\t%.*s\n", id, line, (int)(end - line) - id - 1, line + id + 1);
     }
     return rc;
+}
+
+/* A class with kernels of its own: its GPU, also where models are computed on the processor. After add_numerics, so
+ * that who else runs changes no other key. */
+static int add_gpu(struct reader *r)
+{
+    const char *name = NULL;
+    if (sl_services_get(&r->run->services, SLUICE_CUDA_SERVICE) != NULL)
+        name = sl_services_numerics_of(&r->run->services, SLUICE_CUDA_SERVICE);
+    return sl_buffer_printf(r->text, "gpu\t%s\n", name != NULL ? name : "");
 }
 
 /* Numbers of other stages are as the stages that reported them. */
@@ -308,6 +319,8 @@ static int compute(sl_execution *run, sl_job *job, char *error)
     }
     if (rc >= 0 && uses_model(job))
         rc = add_numerics(&r);
+    if (rc >= 0 && (job->type->base.traits & SLUICE_USES_CUDA))
+        rc = add_gpu(&r);
     if (rc >= 0) /* to be read as a string too */
         rc = sl_buffer_append(r.text, "", 1);
     if (rc >= 0) {

@@ -77,11 +77,33 @@ static const void *make(sl_services *services, const sl_registered *type)
     return provider->table;
 }
 
+/* A service that nobody provides, and a plugin file of its name that was refused: a damaged cuda.so is not the same as
+ * none. Once a file. */
+static void tell_refused(sl_services *services, const char *id)
+{
+    const sl_refused *refused;
+    const size_t count = sl_registry_refused(services->registry, &refused);
+    pthread_mutex_lock(&services->lock);
+    for (size_t i = 0; i < count; i++) {
+        const char *slash = strrchr(refused[i].file, '/'), *name = slash != NULL ? slash + 1 : refused[i].file;
+        char part[128]; /* "cuda.so" provides what has ".cuda" in its id */
+        snprintf(part, sizeof part, ".%.*s/", (int)strcspn(name, "."), name);
+        if (strstr(id, part) == NULL || (i < 64 && services->told & UINT64_C(1) << i))
+            continue;
+        services->told |= i < 64 ? UINT64_C(1) << i : 0;
+        sl_console_line(services->console, SLUICE_LOG_WARNING, "warning: %s is not available: %s was refused: %s", id,
+                        refused[i].file, refused[i].why);
+    }
+    pthread_mutex_unlock(&services->lock);
+}
+
 const void *sl_services_get(sl_services *services, const char *id)
 {
     const sl_registered *type = sl_registry_service(services->registry, id);
-    if (type == NULL)
+    if (type == NULL) {
+        tell_refused(services, id);
         return NULL;
+    }
     pthread_mutex_lock(&services->lock);
     const void *table = NULL;
     sl_provider *provider = services->first;
@@ -90,6 +112,18 @@ const void *sl_services_get(sl_services *services, const char *id)
     table = provider != NULL ? provider->table : make(services, type);
     pthread_mutex_unlock(&services->lock);
     return table;
+}
+
+const char *sl_services_numerics_of(sl_services *services, const char *id)
+{
+    const sl_registered *type = sl_registry_service(services->registry, id);
+    const char *text = NULL;
+    pthread_mutex_lock(&services->lock);
+    for (const sl_provider *p = services->first; p != NULL; p = p->next)
+        if (p->type == type && p->table != NULL && class_of(p)->numerics != NULL)
+            text = class_of(p)->numerics(p->instance.state);
+    pthread_mutex_unlock(&services->lock);
+    return text;
 }
 
 static int by_id(const void *a, const void *b)

@@ -19,6 +19,7 @@ enum { BLAS_WORKSPACE = 32 << 20 }; /* what NVIDIA advises for compute capabilit
 typedef struct service {
     sluice_cuda_service table;
     const kn_backend *backend;
+    kn_device *device; /* held since somebody asked for its name, so that it is made once */
 } service;
 
 typedef struct held {
@@ -381,9 +382,25 @@ static int init(void *self, const sluice_host *host)
     return SLUICE_OK;
 }
 
+static void fini(void *self)
+{
+    service *s = self;
+    if (s->device)
+        s->backend->close(s->backend, s->device);
+}
+
 static const void *get(void *self)
 {
     return &((service *)self)->table;
+}
+
+static const char *numerics(void *self)
+{
+    service *s = self;
+    const char *why;
+    if (!s->device)
+        s->device = s->backend->open(s->backend, 0, &why);
+    return s->device ? s->device->ops->numerics(s->device) : NULL;
 }
 
 static const sluice_param params[] = {SLUICE_PARAMS_END};
@@ -391,7 +408,9 @@ static const sluice_param params[] = {SLUICE_PARAMS_END};
 const sluice_service_class kn_cuda_stage_class = {
     SLUICE_SERVICE_CLASS("cuda", "a plugin's own CUDA kernels in the run's one context", service, params),
     .base.init = init,
+    .base.fini = fini,
     .base.doc = "A stream for each stage, ordered with the models' work, memory from the shared pool, cuBLAS handles.",
     .service = SLUICE_CUDA_SERVICE,
     .get = get,
+    .numerics = numerics,
 };

@@ -79,6 +79,50 @@ grep -q 'were not freed' both/log.txt && bad "memory was not freed" || ok "memor
 sed 's/use = "ann\/my-judge"; from = "answers"; n = 1;/& isolate = true;/' both.cfg >isolated.cfg
 "$sluice" check isolated.cfg >log 2>err && bad "isolate is refused" || grep -q 'cannot run in a process of its own' err && ok "isolate is refused"
 
+# --- many pairs: 20,000 of them, whose weights are those of a plain computation ----------------------------------------
+cat >score.sed <<'END'
+s/.*"id": *"\([a-z]*-[0-9]*-\([0-9]*\)\)".*/{"id": "\1", "scores": [0.\2, 0.5]}/
+END
+cat >many.cfg <<END
+sluice = 1;
+name   = "many";
+seed   = 1;
+models = { policy = { path = "$SLUICE_SOURCE/models/embedded"; }; };
+phases = ( { name = "first"; stages = (
+  { name = "preferences"; use = "tasks"; count = 20000; form = "preference"; },
+  { name = "own";  use = "judge-command"; from = "preferences"; command = ( "sed", "-u", "-f" ); script = "score.sed"; },
+  { name = "mine"; use = "ann/my-regularizer"; from = "own"; by = "own"; } ); } );
+END
+cat >weights.awk <<'END'
+{
+    match($0, /"scores":\{"own":\[[^]]*\]/)
+    split(substr($0, RSTART + 17, RLENGTH - 18), score, ",")
+    match($0, /"weight":[-+.e0-9]*/)
+    weight[NR] = substr($0, RSTART + 9, RLENGTH - 9)
+    gap[NR] = score[1] > score[2] ? score[1] - score[2] : score[2] - score[1]
+    sum += gap[NR]
+    square += gap[NR] * gap[NR]
+}
+END {
+    mean = sum / NR
+    deviation = sqrt(square / NR - mean * mean)
+    for (i = 1; i <= NR; i++) {
+        d = weight[i] - 1 / (1 + exp(-(gap[i] - mean) / deviation))
+        worst = d > worst ? d : -d > worst ? -d : worst
+    }
+    print NR " pairs, deviation " deviation ", the worst weight is off by " worst
+    exit !(NR == 20000 && deviation > 0.1 && worst < 1e-6)
+}
+END
+"$sluice" run many.cfg --out many --quiet --set runtime.device=cpu >log 2>err && "$sluice" cat many/streams/first-1/mine.zst 2>err | awk -f weights.awk >log &&
+    ok "20,000 pairs: $(cat log)" || bad "20,000 pairs"
+
+# The GPU is part of the key of a stage with kernels of its own, and of no other stage's, where models are on the processor.
+grep -q '^gpu.*cuda-sm90' many/streams/first-1/mine.inputs && ok "the GPU is in its key" || bad "the GPU is in its key: $(cat many/streams/first-1/mine.inputs)"
+grep -l '^gpu\|cuda-sm' many/streams/first-1/own.inputs many/streams/first-1/preferences.inputs >log && bad "the GPU is in other keys" || ok "the GPU is in no other key"
+EMULATED_CUDA=capability=80 "$sluice" run many.cfg --out many --explain --set runtime.device=cpu >log 2>err
+grep -q ' mine .*runs: gpu: cuda-sm90.*cuda-sm80' log && grep -q ' own .*reused' log && ok "another GPU: made anew" || bad "another GPU: made anew"
+
 # --- what goes wrong ----------------------------------------------------------------------------------------------------
 # A launch with a block too large is told of with the stage that made it.
 mkdir wrong && cp my-judge/* wrong && rm -f wrong/*.so
@@ -87,6 +131,15 @@ sed -i 's/<<<count, 128/<<<count, 4096/' wrong/my-judge.cu
 SLUICE_PLUGIN_PATH=$work/wrong:$work/my-regularizer:$SLUICE_BUILD/tests/cuda/plugins "$sluice" run both.cfg --out wrong-run --quiet >log 2>err &&
     bad "a refused launch ends the run"
 grep -q "stage 'copied'.*CUDA error pending" err && ok "a refused launch is told of with its stage" || bad "a refused launch is told of with its stage"
+
+# A class that does not declare it gets no kernels.
+mkdir undeclared && cp my-regularizer/* undeclared && rm -f undeclared/*.so
+sed -i 's/ SLUICE_USES_CUDA |//' undeclared/my-regularizer.c
+(cd undeclared && make -s NVCC="$nvcc") >log 2>&1 || bad "the undeclared regularizer is built"
+SLUICE_PLUGIN_PATH=$work/undeclared:$SLUICE_BUILD/tests/cuda/plugins "$sluice" run many.cfg --out undeclared-run --quiet >log 2>err && bad "an undeclared class runs"
+grep -q "stage 'mine'.*asks for sluice.cuda/1 and does not declare it; give it the trait SLUICE_USES_CUDA" err && [ "$(wc -l <err)" = 1 ] && ok "an undeclared class is told so" || bad "an undeclared class is told so"
+"$sluice" test-plugin undeclared/my-regularizer.so --only works >log 2>err && bad "test-plugin lets it pass"
+grep -q 'FAILED.*without the trait SLUICE_USES_CUDA' log && ok "by test-plugin too" || bad "by test-plugin too"
 
 # An illegal address in the middle: the stage is named, and the run goes on where it was.
 EMULATED_CUDA=fail_launch=100 SLUICE_CUDA_WAIT=1 "$sluice" run both.cfg --out broken --quiet >log 2>err && bad "a device that fails ends the run"

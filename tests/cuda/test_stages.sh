@@ -61,5 +61,34 @@ cmp -s cuda/models/policy@1/model.safetensors broken/models/policy@1/model.safet
     cmp -s by-hand/model.safetensors cuda/models/policy@1/model.safetensors && ok "sluice average makes the same model" || bad "sluice average makes another model"
 SLUICE_CUDA_MEMORY=2M "$sluice" average --method slerp --base "$SLUICE_SOURCE/models/embedded" --out none cuda/models/left@1 cuda/models/right@1 >log 2>err && bad "memory was enough"
 grep -q 'no memory to merge models (4.0 MiB asked for' err && [ ! -e none ] && ok "too little memory: the numbers, and no folder" || bad "too little memory"
+# Too little memory for as many candidates as usual: the sampler takes fewer at once, says so once, and answers the same.
+cat >sample.cfg <<END
+sluice = 1;
+name   = "sample";
+seed   = 3;
+models = { policy = { path = "$SLUICE_SOURCE/models/embedded"; }; };
+phases = ( { name = "p"; stages = (
+  { name = "questions"; use = "tasks"; count = 4; },
+  { name = "answers"; use = "sampler"; from = "questions"; model = "policy"; n = 8; max_tokens = 8; } ); } );
+END
+# (With our own products: cuBLAS would take more than that by itself.)
+SLUICE_CUDA_PRODUCTS=own "$sluice" run sample.cfg --out ample --set runtime.device=cuda --quiet >log 2>err || bad "sampling"
+grep -q 'memory ran out' ample/log.txt && bad "memory was enough" || ok "enough memory: nothing is said"
+for limit in 16M 12M; do
+    SLUICE_CUDA_PRODUCTS=own SLUICE_CUDA_MEMORY=$limit "$sluice" run sample.cfg --out little-$limit --set runtime.device=cuda --quiet >log 2>err || bad "sampling in $limit"
+    line=$(grep "stage 'answers': memory ran out: " little-$limit/log.txt)
+    echo "$line" | grep -q 'memory ran out: at most [0-9]* candidates were decoded at once instead of 256, .*asked for.*SLUICE_CUDA_MEMORY allows' &&
+        [ "$(echo "$line" | wc -l)" = 1 ] && ok "a shrunken sampler says so, with the numbers ($limit)" || bad "a shrunken sampler says so ($limit): $(cat little-$limit/log.txt)"
+    "$sluice" cat ample/streams/p-1/answers.zst >a && "$sluice" cat little-$limit/streams/p-1/answers.zst >b && cmp -s a b &&
+        ok "and answers the same" || bad "and answers something else"
+done
+
+# Heads that the device does not compute are refused when the model is opened.
+mkdir wide && cp "$SLUICE_SOURCE"/models/embedded-start/* wide/
+sed -i 's/"head_dim": 32/"head_dim": 264/' wide/config.json
+sed 's|path = "[^"]*"|path = "wide"; init = "random"|' sample.cfg >wide.cfg
+"$sluice" run wide.cfg --out wide-run --set runtime.device=cuda --quiet >log 2>err && bad "heads of 264 numbers"
+grep -q "stage 'answers'.*attention heads have 264 numbers.*runtime.device=cpu" err && [ "$(wc -l <err)" = 1 ] && ok "wide heads are refused in a line" || bad "wide heads"
+"$sluice" run wide.cfg --out wide-run --set runtime.device=cpu --quiet >log 2>err && ok "and run on the processor" || bad "and run on the processor"
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]

@@ -107,7 +107,11 @@ static bool host_cancelled(const sluice_host *public)
 
 static const void *host_service(const sluice_host *public, const char *id)
 {
-    const tp_host *host = of(public);
+    tp_host *host = of(public);
+    if (strcmp(id, SLUICE_CUDA_SERVICE) == 0 && !(host->subject->type->traits & SLUICE_USES_CUDA))
+        tp_fault(host, TP_FAULT_UNDECLARED,
+                 "asks for %s without the trait SLUICE_USES_CUDA: what one GPU made would be taken for another's",
+                 SLUICE_CUDA_SERVICE);
     if (host->work->no_services)
         return NULL;
     if (strcmp(id, SLUICE_MODEL_SERVICE) == 0)

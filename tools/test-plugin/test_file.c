@@ -171,7 +171,7 @@ static void describe_metrics(const sluice_class *c, tp_report *r)
 static void description(tp_subject *s, tp_report *r)
 {
     char why[512];
-    const uint32_t fields = (SLUICE_FIELD_META << 1) - 1, traits = (SLUICE_READS_REPEAT << 1) - 1;
+    const uint32_t fields = (SLUICE_FIELD_META << 1) - 1, traits = (SLUICE_USES_CUDA << 1) - 1;
     if (!tp_subject_open(s, s->file, why, sizeof why)) {
         tp_fail(r, "%s", why);
         return;

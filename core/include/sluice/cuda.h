@@ -22,7 +22,8 @@
  *
  * Rules. Never cudaDeviceReset, cudaSetDevice, or a context of your own. Memory comes from alloc, so that it is counted
  * and others are asked to make room; none from cudaMalloc. CUDA's runtime may be linked in statically. A class that
- * uses this service sets the traits SLUICE_USES_DEVICE and SLUICE_IN_PROCESS: `check` then refuses `isolate` for it.
+ * uses this service sets the traits SLUICE_USES_DEVICE, SLUICE_USES_CUDA and SLUICE_IN_PROCESS: the GPU is then part of
+ * its content key, and `check` refuses `isolate` for it.
  *
  * A handle belongs to one stage and is used from its thread. Errors: NULL or a negative sluice_result, the reason
  * already reported through the `host` given to open. SLUICE_NO_MEMORY changed nothing: work in smaller turns. After an

@@ -57,7 +57,10 @@ enum sluice_traits {
     SLUICE_IN_PROCESS = 1u << 5,
     /* Asks sluice_repeat: what comes out hangs on how many times the phase runs, so raising `repeat` computes the
      * iterations anew that were there. Without it, asking is an error. */
-    SLUICE_READS_REPEAT = 1u << 6
+    SLUICE_READS_REPEAT = 1u << 6,
+    /* Asks for sluice.cuda/1: the GPU's name is part of its content key, wherever models are computed. Without it,
+     * asking is an error. */
+    SLUICE_USES_CUDA = 1u << 7
 };
 
 struct sluice_host; /* host.h */

@@ -198,8 +198,9 @@ typedef struct kn_ops {
 
     /* --- attention --- */
     /* qkv[T, (heads + 2·kv_heads)·head_dim]: q, k, v of a row side by side, rotary already applied.
-     * out[T, heads·head_dim]; lse[T, heads] = log Σ exp(score), kept for the backward pass (may be NULL). Segments do
-     * not overlap, and a prefix lies within one earlier segment: the backward pass refuses any other (KN_BAD_ARGUMENT).
+     * out[T, heads·head_dim]; lse[T, heads] = log Σ exp(score), kept for the backward pass (may be NULL). With no
+     * segments it says whether the device computes such heads (KN_OK or KN_UNSUPPORTED). Segments do not overlap, and a
+     * prefix lies within one earlier segment: the backward pass refuses any other (KN_BAD_ARGUMENT).
      */
     int (*attention)(kn_device *, void *out, float *lse, const void *qkv, KN_HOST const kn_segment *, size_t segments,
                      size_t T, KN_HOST const kn_attention *);

@@ -186,7 +186,7 @@ static const sluice_stage_class judge_class = {
                        struct judge, params),
     .base.reads = SLUICE_FIELD_CANDIDATES,
     .base.adds = SLUICE_FIELD_SCORES,
-    .base.traits = SLUICE_STATELESS | SLUICE_USES_DEVICE | SLUICE_IN_PROCESS,
+    .base.traits = SLUICE_STATELESS | SLUICE_USES_DEVICE | SLUICE_USES_CUDA | SLUICE_IN_PROCESS,
     .base.doc = "The score is the share of the answer's n-grams of words that stand in the record's reference, or in "
                 "its prompt "
                 "where it has none. Answers of fewer than n words get no score.",

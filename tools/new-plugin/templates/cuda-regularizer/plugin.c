@@ -135,7 +135,7 @@ static const sluice_stage_class regularizer_class = {
                        params),
     .base.reads = SLUICE_FIELD_SCORES | SLUICE_FIELD_PAIRS,
     .base.adds = SLUICE_FIELD_TRUST,
-    .base.traits = SLUICE_WHOLE_STREAM | SLUICE_USES_DEVICE | SLUICE_IN_PROCESS,
+    .base.traits = SLUICE_WHOLE_STREAM | SLUICE_USES_DEVICE | SLUICE_USES_CUDA | SLUICE_IN_PROCESS,
     .base.doc = "A pair's weight is the logistic function of how many standard deviations the gap between the scores "
                 "of chosen and "
                 "rejected lies above the mean gap of all pairs.",
