@@ -134,6 +134,18 @@ static int model_encode(sluice_model *model, const char *text, size_t length, ui
     return SLUICE_OK;
 }
 
+/* What model_encode did, backwards; ids that are no bytes are left out. */
+static int model_decode(sluice_model *model, const uint32_t *ids, size_t count, bool keep_special, sluice_text *out)
+{
+    (void)model, (void)keep_special;
+    *out = (sluice_text){.text = calloc(count + 1, 1), .capacity = count + 1};
+    assert_non_null(out->text);
+    for (size_t i = 0; i < count; i++)
+        if (ids[i] < FAKE_START)
+            out->text[out->length++] = (char)ids[i];
+    return SLUICE_OK;
+}
+
 static int model_encode_prompt(sluice_model *model, const sluice_record *record, bool raw, sluice_ids *out)
 {
     const char *text = sluice_record_prompt(record);
@@ -410,6 +422,7 @@ fake_models *fake_models_new(void)
                                         .info = model_info,
                                         .encode = model_encode,
                                         .encode_messages = model_encode_messages,
+                                        .decode = model_decode,
                                         .encode_prompt = model_encode_prompt,
                                         .generate = model_generate,
                                         .score = model_score,

@@ -355,6 +355,21 @@ static void models_that_cannot_judge_are_refused(void **state)
     assert_int_equal(fake_run(f), SLUICE_BAD_MODEL);
     assert_says(f, "tokenizer of the model that answered");
     fake_close(f);
+
+    f = judge(1); /* with another tokenizer, which reads the first answer alike */
+    const uint32_t last[] = {'m'};
+    const sluice_candidate alike = {.text = "n",
+                                    .tokens = tokens,
+                                    .logprobs = logprobs,
+                                    .token_count = 1,
+                                    .parent = -1},
+                           other = {.text = "n", .tokens = last, .logprobs = logprobs, .token_count = 1, .parent = -1};
+    sluice_record *r = fake_record(f, "b", "question");
+    assert_int_equal(sluice_record_add_candidate(r, &alike), SLUICE_OK);
+    assert_int_equal(sluice_record_add_candidate(r, &other), SLUICE_OK);
+    assert_int_equal(fake_run(f), SLUICE_BAD_MODEL);
+    assert_says(f, "the tokens of candidate 1 mean another text");
+    fake_close(f);
 }
 
 /* --- how often a judge agrees with pairs ----------------------------------------------------------------------------

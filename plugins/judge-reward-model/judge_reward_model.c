@@ -27,7 +27,6 @@ struct judge {
     answers_model *opened; /* [models.count] */
     size_t context;        /* the smallest */
     size_t outputs;        /* of all heads together */
-    bool compared;         /* the records' tokens with the models' tokenizer */
     uint64_t records;
     struct counts counts;
     counts_keeper keeper; /* of an ensemble whose members' scores are not kept: its spread cannot be read from scores */
@@ -133,11 +132,21 @@ static void fini(void *self)
     free(judge->opened);
 }
 
-/* A model's own sample carries token ids and the text they meant: another tokenizer shows on the first. */
+/* How much of a text can be compared: a character that was cut at its end stands there as U+FFFD. */
+static size_t whole_length(const char *text)
+{
+    size_t length = strlen(text);
+    while (length >= 3 && memcmp(text + length - 3, "\xEF\xBF\xBD", 3) == 0)
+        length -= 3;
+    return length;
+}
+
+/* A model's own sample carries token ids and the text they meant, which shows another tokenizer. Two may agree about
+ * the digits of one answer and not about the words of the next. */
 static int compare_tokens(struct judge *judge, const sluice_record *record)
 {
     const answers_model *m = &judge->opened[0];
-    for (size_t c = 0; !judge->compared && m->info.has_tokenizer && c < sluice_record_candidates(record); c++) {
+    for (size_t c = 0; m->info.has_tokenizer && c < sluice_record_candidates(record); c++) {
         sluice_candidate candidate;
         sluice_text text = {0};
         int rc = sluice_record_candidate(record, c, &candidate);
@@ -145,7 +154,6 @@ static int compare_tokens(struct judge *judge, const sluice_record *record)
             return rc;
         if (!candidate.logprobs || !candidate.text || candidate.token_count == 0)
             continue;
-        judge->compared = true;
         for (uint32_t t = 0; t < candidate.token_count; t++)
             if (candidate.tokens[t] >= m->info.vocabulary)
                 return sluice_record_error(
@@ -154,7 +162,7 @@ static int compare_tokens(struct judge *judge, const sluice_record *record)
                     "needs the tokenizer of the model that answered",
                     c, candidate.tokens[t], m->version, m->info.vocabulary);
         rc = m->service->decode(m->model, candidate.tokens, candidate.token_count, false, &text);
-        if (rc >= 0 && strncmp(text.text, candidate.text, strlen(candidate.text)) != 0)
+        if (rc >= 0 && strncmp(text.text, candidate.text, whole_length(candidate.text)) != 0)
             rc = sluice_record_error(judge->host, record, SLUICE_BAD_MODEL,
                                      "the tokens of candidate %zu mean another text to %s than was recorded; a reward "
                                      "model needs the tokenizer of the model that answered",
