@@ -124,11 +124,12 @@ static void append(sluice_ids *ids, uint32_t id)
 
 static int model_encode(sluice_model *model, const char *text, size_t length, uint32_t flags, sluice_ids *out)
 {
+    const fake_models *owner = model->owner;
     assert_false(flags & SLUICE_ENCODE_SPECIAL); /* what users wrote stays text */
     if (flags & SLUICE_ENCODE_START)
         append(out, FAKE_START);
     for (size_t i = 0; i < length; i++)
-        append(out, (unsigned char)text[i]);
+        append(out, (unsigned char)text[i] ^ (owner->other_tokens && model->version == owner->other_tokens));
     if (flags & SLUICE_ENCODE_STOP)
         append(out, FAKE_STOP);
     return SLUICE_OK;

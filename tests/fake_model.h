@@ -20,6 +20,7 @@ typedef struct fake_models {
     sluice_model_service service; /* first */
     uint32_t context;
     int64_t other_template; /* the version that has another chat template; 0 = none */
+    int64_t other_tokens;   /* the version whose tokenizer calls each byte otherwise; 0 = none */
     int64_t broken;         /* the version whose outputs are no numbers; 0 = none */
     /* what was asked of it */
     size_t scored, gradients, steps, open;

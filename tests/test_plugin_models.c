@@ -206,6 +206,20 @@ static void implicit_reward(void **state)
     fake_close(f);
 }
 
+static void a_reference_reads_the_models_tokens(void **state)
+{
+    fake_host *stages[] = {judge(0, 2), open_class("evaluator")};
+    fake_set_pointer(stages[1], "model", &refs[0]);
+    fake_set_pointer(stages[1], "reference", &refs[2]);
+    models->other_tokens = 2;
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(fake_start(stages[i]), SLUICE_BAD_MODEL);
+        assert_non_null(strstr(stages[i]->error, "policy@0 and the reference policy@2 have different tokenizers"));
+        fake_close(stages[i]);
+    }
+    models->other_tokens = 0;
+}
+
 static void one_version_scores_likelihood(void **state)
 {
     const char *const rules[] = {"likelihood-mean", "likelihood-sum", "error"};
@@ -372,6 +386,7 @@ int main(void)
         cmocka_unit_test(long_prompts_by_rule),
         cmocka_unit_test(no_service_is_said),
         cmocka_unit_test(implicit_reward),
+        cmocka_unit_test(a_reference_reads_the_models_tokens),
         cmocka_unit_test(one_version_scores_likelihood),
         cmocka_unit_test(long_answers_have_no_score),
         cmocka_unit_test(evaluation),

@@ -419,6 +419,17 @@ static void reference_defaults_to_the_start(void **state)
     close_training(&t);
 }
 
+static void a_reference_reads_the_models_tokens(void **state)
+{
+    struct training t = open_training("dpo");
+    models->other_tokens = 1; /* the policy's */
+    pair(&t, "a", "q", "yes", "no", 1, 1);
+    assert_int_equal(train(&t), SLUICE_BAD_MODEL);
+    assert_non_null(strstr(t.host->error, "have different tokenizers; a reference scores the model's own tokens"));
+    models->other_tokens = 0;
+    close_training(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -433,6 +444,7 @@ int main(void)
         cmocka_unit_test(epochs_shuffle_and_repeat),
         cmocka_unit_test(trouble_is_said),
         cmocka_unit_test(reference_defaults_to_the_start),
+        cmocka_unit_test(a_reference_reads_the_models_tokens),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

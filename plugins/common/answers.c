@@ -29,6 +29,39 @@ void answers_close(answers_model *m)
     m->model = NULL;
 }
 
+int answers_same_tokens(const answers_model *a, const answers_model *b, bool *same)
+{
+    static const char text[] = "User: 12 + 30 = ? Answer the question, it\xE2\x80\x99s \"easy\".\n\tfor(i=0;) \xC3\xA9";
+    const uint32_t whole = SLUICE_ENCODE_START | SLUICE_ENCODE_STOP;
+    sluice_ids x = {0}, y = {0};
+    int rc = SLUICE_OK;
+    *same = true;
+    if (a->info.has_tokenizer && b->info.has_tokenizer &&
+        (rc = a->service->encode(a->model, text, strlen(text), whole, &x)) >= 0 &&
+        (rc = b->service->encode(b->model, text, strlen(text), whole, &y)) >= 0)
+        *same = x.count == y.count && memcmp(x.items, y.items, x.count * sizeof *x.items) == 0;
+    free(x.items);
+    free(y.items);
+    return rc;
+}
+
+int answers_check_reference(const answers_model *m, const answers_model *reference)
+{
+    bool same = true;
+    if (m->info.vocabulary != reference->info.vocabulary)
+        return sluice_error(m->host, SLUICE_BAD_MODEL,
+                            "%s has %u tokens in its vocabulary and the reference %s %u; they must share one",
+                            m->version, m->info.vocabulary, reference->version, reference->info.vocabulary);
+    const int rc = answers_same_tokens(m, reference, &same);
+    if (rc < 0 || same)
+        return rc;
+    return sluice_error(
+        m->host, SLUICE_BAD_MODEL,
+        "%s and the reference %s have different tokenizers; a reference scores the model's own tokens, so "
+        "name one that reads them alike",
+        m->version, reference->version);
+}
+
 static int encode_prompt(const answers_model *m, sluice_record *record, bool raw)
 {
     sluice_ids ids = {0};

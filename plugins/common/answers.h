@@ -26,6 +26,12 @@ int answers_open(const sluice_host *, const sluice_model_ref *, answers_model *)
 /* Also of one that was never opened. */
 void answers_close(answers_model *);
 
+/* Do two models read text alike? What cannot be asked for is tried on a text with letters, digits, marks and bytes; a
+ * model without a tokenizer is not asked. */
+int answers_same_tokens(const answers_model *, const answers_model *, bool *same);
+/* A reference scores the very tokens of the model's answers: an error where they mean something else to it. */
+int answers_check_reference(const answers_model *, const answers_model *reference);
+
 /* Gives the prompt its token ids, and each candidate that has text only its own: prompt and answer are encoded
  * separately, as in sampling, and an answer read from a file ends with the stop token. */
 int answers_encode(const answers_model *, sluice_record *, bool raw);

@@ -117,6 +117,8 @@ static int init(void *self, const sluice_host *host)
         rc = answers_open(host, e->model, &e->policy);
     if (rc >= 0 && e->reference)
         rc = answers_open(host, e->reference, &e->base);
+    if (rc >= 0 && e->reference)
+        rc = answers_check_reference(&e->policy, &e->base);
     e->context = e->policy.info.context;
     if (e->reference && e->base.info.context < e->context)
         e->context = e->base.info.context;

@@ -59,6 +59,8 @@ static int init(void *self, const sluice_host *host)
     int rc = answers_open(host, judge->model, &judge->policy);
     if (rc >= 0 && judge->reference)
         rc = answers_open(host, judge->reference, &judge->base);
+    if (rc >= 0 && judge->reference)
+        rc = answers_check_reference(&judge->policy, &judge->base);
     if (rc < 0)
         return rc;
     judge->context = judge->policy.info.context;

@@ -58,24 +58,17 @@ static const sluice_metric_info metrics[] = {
     {"spread", NULL, "Mean standard deviation between the outputs for an answer; only where there are several."},
     {0}};
 
-/* Do two models read text alike? What cannot be asked for is tried on a text with letters, digits, marks and bytes. */
 static int same_text(const struct judge *judge, const answers_model *a, const answers_model *b)
 {
-    static const char text[] = "User: 12 + 30 = ? Answer the question, it\xE2\x80\x99s \"easy\".\n\tfor(i=0;) \xC3\xA9";
     const char *what = NULL;
-    sluice_ids x = {0}, y = {0};
+    bool same = true;
     if (a->info.vocabulary != b->info.vocabulary)
         what = "vocabularies";
     else if (a->info.template_hash != b->info.template_hash)
         what = "chat templates";
-    int rc = SLUICE_OK;
-    if (!what && a->info.has_tokenizer && b->info.has_tokenizer &&
-        (rc = a->service->encode(a->model, text, strlen(text), SLUICE_ENCODE_START | SLUICE_ENCODE_STOP, &x)) >= 0 &&
-        (rc = b->service->encode(b->model, text, strlen(text), SLUICE_ENCODE_START | SLUICE_ENCODE_STOP, &y)) >= 0 &&
-        (x.count != y.count || memcmp(x.items, y.items, x.count * sizeof *x.items) != 0))
+    int rc = what ? SLUICE_OK : answers_same_tokens(a, b, &same);
+    if (!same)
         what = "tokenizers";
-    free(x.items);
-    free(y.items);
     if (rc < 0 || !what)
         return rc;
     return sluice_error(judge->host, SLUICE_BAD_MODEL,

@@ -235,10 +235,8 @@ static int init(void *self, const sluice_host *host)
         rc = open_head(t);
     if (rc >= 0 && (loss_class(t)->needs & SLUICE_REFERENCE))
         rc = answers_open(host, t->reference ? t->reference : start, &t->base);
-    if (rc >= 0 && t->base.model && t->base.info.vocabulary != t->policy.info.vocabulary)
-        rc = sluice_error(host, SLUICE_BAD_MODEL,
-                          "%s has %u tokens in its vocabulary and the reference %s %u; they must share one",
-                          t->policy.version, t->policy.info.vocabulary, t->base.version, t->base.info.vocabulary);
+    if (rc >= 0 && t->base.model)
+        rc = answers_check_reference(&t->policy, &t->base);
     return rc;
 }
 
