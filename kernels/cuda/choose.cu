@@ -73,10 +73,11 @@ KDEV void change(const choose_slice &s, const float *was, const choose_row &c, c
 }
 
 /* The logit of a token as it came. */
+template <int THREADS>
 KDEV float plain_logit(const float *row, const float *was, const choose_row &c, const uint32_t *ids, uint32_t token)
 {
     float found = -INFINITY;
-    for (unsigned i = threadIdx.x; i < c.seen_count; i += blockDim.x)
+    for (unsigned i = threadIdx.x; i < c.seen_count; i += THREADS)
         if (ids[c.seen + i] == token && was[c.seen + i] == was[c.seen + i])
             found = was[c.seen + i];
     found = reduce_block(found, reduce_max(), -INFINITY);
@@ -274,11 +275,12 @@ KDEV bool can_choose(float max)
     return max > -INFINITY && max < INFINITY;
 }
 
-/* All threads come here; `log_mass`: see draw_kept. */
+/* All threads of the block come here; `log_mass`: see draw_kept. */
+template <int THREADS>
 KDEV void answer(kn_chosen *chosen, const float *row, const float *was, const choose_row &c, const uint32_t *ids,
                  uint32_t token, const softmax_sums &plain, float max, double log_mass)
 {
-    const float logit = plain_logit(row, was, c, ids, token);
+    const float logit = plain_logit<THREADS>(row, was, c, ids, token);
     if (threadIdx.x == 0)
         *chosen = {token, softmax_logprob(plain, logit),
                    (float)((double)choose_scaled(c, row[token]) - max - log_mass)};
@@ -315,8 +317,8 @@ __global__ void __launch_bounds__(JOIN_THREADS)
         }
         return;
     }
-    answer(&chosen[blockIdx.x], row, was, c, ids, choose_token(s.winner), s.plain, s.scaled.max,
-           c.temperature > 0 ? log((double)s.scaled.sum) : 0);
+    answer<JOIN_THREADS>(&chosen[blockIdx.x], row, was, c, ids, choose_token(s.winner), s.plain, s.scaled.max,
+                         c.temperature > 0 ? log((double)s.scaled.sum) : 0);
 }
 
 /* The rows of which something is cut off. */
@@ -336,7 +338,7 @@ __global__ void __launch_bounds__(CHOOSE_THREADS, 1)
     const choose_view v = {&c, row, l.max, (BINS - 1) / reach};
     double log_mass;
     const uint32_t token = draw_kept(room, found, v, log_mass);
-    answer(&chosen[blockIdx.x], row, was, c, ids, token, l.plain, l.max, log_mass);
+    answer<CHOOSE_THREADS>(&chosen[blockIdx.x], row, was, c, ids, token, l.plain, l.max, log_mass);
 }
 
 /* --- the op --- */
