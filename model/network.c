@@ -259,6 +259,21 @@ static int set_vectors(sm_network *n, sm_error *error)
     return p.rc;
 }
 
+/* Tells a device that wants to know which biases its matrices will get, and their numbers. */
+static int tell_biases(const sm_network *n, sm_error *error)
+{
+    int kn = KN_OK;
+    for (size_t l = 0; n->ops->matrix_bias && kn == KN_OK && l < n->layout->config.layers; l++) {
+        const sm_layer_weights *w = &n->layer[l];
+        kn_matrix *const matrix[] = {w->qkv, w->out, w->gate_up, w->down};
+        const float *const bias[] = {w->qkv_bias, w->out_bias, w->gate_up_bias, w->down_bias};
+        for (size_t i = 0; kn == KN_OK && i < sizeof(bias) / sizeof(*bias); i++)
+            if (bias[i])
+                kn = n->ops->matrix_bias(n->device, matrix[i], bias[i]);
+    }
+    return kn == KN_OK ? SM_OK : sm_device_fail(n->device, kn, "packing the weights", error);
+}
+
 /* --- the whole ------------------------------------------------------------------------------------------------------
  */
 
@@ -365,6 +380,8 @@ int sm_network_refresh(sm_network *n, sm_error *error)
     }
     if (rc == SM_OK)
         rc = pack_weights(&p);
+    if (rc == SM_OK)
+        rc = tell_biases(n, error);
     n->ops->free(n->device, p.room);
     free(p.host_room);
     return rc;

@@ -159,6 +159,8 @@ struct kn_matrix {
     void *w;
     size_t out, in;
     kn_dtype dtype;
+    const float *bias; /* that of matrix_bias, and as the products take it */
+    void *rounded_bias;
 };
 
 /* y[T, out] (element type `to`) = alpha · x[T, in] · Wᵀ + beta · y and the two products of the backward pass, by

@@ -3,6 +3,7 @@
 #include "linear.cuh"
 
 #include <stdlib.h>
+#include <string.h>
 
 enum {
     THREADS = 256,
@@ -82,9 +83,30 @@ static void matrix_free(kn_device *device, kn_matrix *m)
     kn_cuda *c = kn_cuda_begin(device);
     if (c != NULL) { /* the memory of a device that failed is gone */
         kn_cuda_free_memory(c, m->w);
+        if (m->rounded_bias != NULL)
+            kn_cuda_free_memory(c, m->rounded_bias);
         kn_cuda_end(c);
     }
     free(m);
+}
+
+/* A kernel that rounds a bias takes as long as one of the small products of a decoding step. */
+static int matrix_bias(kn_device *device, kn_matrix *m, const float *bias)
+{
+    m->bias = NULL;
+    if (bias == NULL || m->dtype == KN_F32)
+        return KN_OK;
+    kn_cuda *c = kn_cuda_begin(device);
+    if (c == NULL)
+        return KN_DEVICE_FAILED;
+    if (m->rounded_bias == NULL)
+        m->rounded_bias = kn_cuda_alloc(c, m->out * sizeof(uint16_t));
+    if (m->rounded_bias != NULL)
+        kn_cuda_round(c, m->rounded_bias, bias, m->out);
+    const int status = kn_cuda_end(c);
+    if (status == KN_OK && m->rounded_bias != NULL)
+        m->bias = bias;
+    return status;
 }
 
 /* --- y = x·Wᵀ, dx = dy·W --- */
@@ -96,7 +118,21 @@ static int linear(kn_device *device, void *y, const void *x, const kn_matrix *m,
     kn_cuda *c = kn_cuda_begin(device);
     if (c == NULL)
         return KN_DEVICE_FAILED;
-    kn_cuda_product(c, KN_NT, y, D, x, m->w, D, bias, residual, 1, T, m->out, m->in);
+    kn_product p;
+    memset(&p, 0, sizeof(p));
+    p.layout = KN_NT;
+    p.m = T;
+    p.n = p.ldy = m->out;
+    p.k = p.lda = p.ldb = m->in;
+    p.a = x;
+    p.b = m->w;
+    p.from = p.to = D;
+    p.y = y;
+    p.bias = bias;
+    p.rounded_bias = bias != NULL && bias == m->bias ? m->rounded_bias : NULL;
+    p.added = residual;
+    p.beta = 1;
+    kn_cuda_multiply(c, &p);
     return kn_cuda_end(c);
 }
 
@@ -171,6 +207,7 @@ template <kn_dtype D> static void enter(kn_ops *ops)
     ops->matrix_new = matrix_new<D>;
     ops->matrix_set = matrix_set<D>;
     ops->matrix_free = matrix_free;
+    ops->matrix_bias = matrix_bias;
     ops->linear = linear<D>;
     ops->linear_backward_input = linear_backward_input<D>;
     ops->linear_backward_weight = linear_backward_weight<D>;

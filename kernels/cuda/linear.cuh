@@ -16,7 +16,8 @@ typedef struct kn_product {
     const void *a, *b;
     void *y;
     const float *bias; /* float32, NULL = none; into bfloat16 cuBLASLt adds it rounded to bfloat16, as PyTorch does */
-    const void *added; /* NULL = none */
+    const void *rounded_bias; /* the same rounded, where somebody has it; else NULL */
+    const void *added;        /* NULL = none */
     kn_layout layout;
     kn_dtype from, to;
     float beta;

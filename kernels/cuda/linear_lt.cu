@@ -365,6 +365,8 @@ static const void *bias_of(kn_cuda *c, const kn_product *p)
 {
     if (p->bias == NULL || p->to == KN_F32)
         return p->bias;
+    if (p->rounded_bias != NULL)
+        return p->rounded_bias;
     void *rounded = kn_cuda_scratch(c, p->n * sizeof(uint16_t));
     if (rounded != NULL)
         kn_cuda_round(c, rounded, p->bias, p->n);

@@ -55,6 +55,42 @@ static void check_linear(compare *c, size_t T, size_t out, size_t in)
     matrices_free(c, m);
 }
 
+/* A bias that the device was told of gives the same bits, and other numbers once it is told again. */
+static void check_told_bias(compare *c, size_t T, size_t out, size_t in)
+{
+    kn_matrix *m[SIDES];
+    matrices_new(c, m, out, in, 1, 1);
+    twin x = twin_random(c, c->type, T * in, 1, 2), bias = twin_random(c, KN_F32, out, 1, 3);
+    twin y = twin_random(c, c->type, T * out, 1, 4);
+    for (int turn = 0; turn < 2; turn++) {
+        float *untold = NULL;
+        for (int i = 0; i < SIDES; i++) {
+            kn_device *d = c->side[i].device;
+            const kn_ops *o = c->side[i].ops;
+            if (turn > 0)
+                compare_ok(c, "axpy", d->ops->axpy(d, bias.at[i], 2, bias.at[i], out));
+            if (o->matrix_bias)
+                compare_ok(c, "matrix_bias", o->matrix_bias(d, m[i], NULL));
+            compare_ok(c, "linear", o->linear(d, y.at[i], x.at[i], m[i], bias.at[i], NULL, T));
+            if (i == DEVICE)
+                untold = twin_read(c, &y, DEVICE);
+            if (o->matrix_bias)
+                compare_ok(c, "matrix_bias", o->matrix_bias(d, m[i], bias.at[i]));
+            compare_ok(c, "linear", o->linear(d, y.at[i], x.at[i], m[i], bias.at[i], NULL, T));
+        }
+        compare_twin(c, "linear, a bias told before", &y, WITHIN_SUM);
+        float *told = twin_read(c, &y, DEVICE);
+        compare_true(c, "linear, a bias told before", memcmp(told, untold, T * out * sizeof(*told)) == 0,
+                     "the same bits as one that was not told of");
+        free(told);
+        free(untold);
+    }
+    twin_free(c, &x);
+    twin_free(c, &bias);
+    twin_free(c, &y);
+    matrices_free(c, m);
+}
+
 /* The same call again gives the same bits. */
 static void check_again(compare *c, size_t T, size_t out, size_t in)
 {
@@ -94,6 +130,7 @@ void compare_products(compare *c)
     static const size_t large[][3] = {{200, 1152, 896}, {129, 896, 4864}, {1, 4864, 896}, {257, 1000, 520}};
     for (size_t s = 0; s < sizeof(small) / sizeof(small[0]); s++)
         check_linear(c, small[s][0], small[s][1], small[s][2]);
+    check_told_bias(c, 5, 40, 24);
     for (size_t s = 0; s < sizeof(large) / sizeof(large[0]) && !c->quick; s++)
         check_linear(c, large[s][0], large[s][1], large[s][2]);
     check_again(c, 97, 72, 40);

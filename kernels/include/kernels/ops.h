@@ -276,6 +276,9 @@ typedef struct kn_ops {
     int (*memory)(kn_device *, KN_HOST kn_memory_use *);
     /* The numbers of the last KN_NO_MEMORY, in one line that is good until the next; NULL when there was none. */
     const char *(*refusal)(kn_device *);
+    /* Says that `linear` will get this bias with this matrix, and that its numbers stay as they are until this is asked
+     * again: what the device makes of them, in its own type, it then makes once. NULL = no bias that stays. */
+    int (*matrix_bias)(kn_device *, kn_matrix *, const float *bias);
 } kn_ops;
 
 /* Every device starts with its table; further fields belong to the backend. */
