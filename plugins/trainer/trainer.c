@@ -96,7 +96,7 @@ static const sluice_param params[] = {
     SLUICE_INT(struct trainer, batch, .value = 32, .min = 1, .max = 4294967295.0, .unit = "examples",
                .doc = "Pairs or sequences to an optimizer step."),
     SLUICE_INT(struct trainer, micro_tokens, .value = 2048, .min = 1, .unit = "tokens", .speed_only = true,
-               .doc = "Tokens computed at once: memory, never the result."),
+               .doc = "Tokens computed at once, on each device: memory, never the result."),
     SLUICE_DOUBLE(struct trainer, weight_decay, .value = 0.01, .min = 0,
                   .doc = "AdamW's; norms and biases do not decay."),
     SLUICE_DOUBLE(struct trainer, beta1, .value = 0.9, .min = 0, .below = 1,

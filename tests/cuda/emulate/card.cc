@@ -360,7 +360,8 @@ static void *place(Card *card, size_t size, size_t room, cudaMemPool_t pool)
 
 size_t unused(const Card *card)
 {
-    const size_t total = settings.memory, own = total / 64; /* what a context takes for itself */
+    const size_t total = memory_of_device((int)(card - rt.cards.data())),
+                 own = total / 64; /* what a context takes for itself */
     size_t held = card->used + own;
     for (const cudaMemPool_t pool : card->pools) {
         held += pool->used;

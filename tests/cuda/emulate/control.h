@@ -31,6 +31,7 @@ typedef struct emulate_settings {
     int64_t fail_allocation; /* the n-th allocation of device memory from now finds none; 0: none */
     int64_t fail_pinned;     /* the same for pinned host memory */
     int fail_device;         /* the device that fail_launch and fail_allocation count on; -1: any */
+    size_t small;            /* bytes of the last card; 0: as the others have */
     int other;               /* cards from this one on are of another kind; 0: all are of one */
     int nccl;                /* version of NCCL, as 22809; 0: there is none */
     int64_t fail_nccl;       /* the n-th collective call from now fails in the middle, and its ranks wait for ever */

@@ -68,7 +68,7 @@ Card *card_of_device(int ordinal, cudaError_t *error)
     }
     Card *card = &rt.cards[(size_t)ordinal];
     if (!card->context) {
-        if (!make_card(card, settings.memory)) {
+        if (!make_card(card, memory_of_device(ordinal))) {
             *error = cudaErrorMemoryAllocation;
             return nullptr;
         }
@@ -80,6 +80,11 @@ Card *card_of_device(int ordinal, cudaError_t *error)
         rt.counts.contexts++;
     }
     return card;
+}
+
+size_t memory_of_device(int ordinal)
+{
+    return settings.small != 0 && ordinal == visible() - 1 ? settings.small : settings.memory;
 }
 
 int shared_most()
@@ -186,7 +191,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int ordinal)
     snprintf(p->name, sizeof p->name,
              settings.other > 0 && ordinal >= settings.other ? "another device" : "emulated device");
     snprintf(p->uuid.bytes, sizeof p->uuid.bytes, "emulated%d", ordinal & 15);
-    p->totalGlobalMem = settings.memory;
+    p->totalGlobalMem = memory_of_device(ordinal);
     p->sharedMemPerBlock = 48 * 1024;
     p->sharedMemPerBlockOptin = (size_t)shared_most();
     p->sharedMemPerMultiprocessor = (size_t)shared_most() + 1024;

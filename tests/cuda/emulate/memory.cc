@@ -174,7 +174,7 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total)
     if (card == nullptr) {
         return answer(error);
     }
-    *total = settings.memory;
+    *total = memory_of_device(current_device());
     *free_bytes = unused(card);
     for (const cudaMemPool_t pool : card->pools) { /* what pools keep is not free for others */
         const size_t kept = pool->reserved - pool->used;

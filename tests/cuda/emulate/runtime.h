@@ -125,6 +125,7 @@ int current_device(); /* the thread's */
 void choose_device(int ordinal);
 /* The card, with its context made; nullptr and *error when there is none. */
 Card *card_of_device(int device, cudaError_t *error);
+size_t memory_of_device(int device); /* bytes */
 /* The sticky error of a device: of the one whose work runs, else of the thread's. */
 cudaError_t &broken();
 cudaError_t &broken(int device);

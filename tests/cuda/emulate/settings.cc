@@ -16,8 +16,8 @@ namespace emulate_cuda
 
 Runtime &rt = *new Runtime;
 
-static const emulate_settings defaults = {0, 1, true, 1, (size_t)4 << 30, 90, 16,   CUDART_VERSION, 0, 700,
-                                          0, 0, -1,   0, 22809,           0,  10000};
+static const emulate_settings defaults = {0, 1,  true, 1, (size_t)4 << 30, 90, 16,   CUDART_VERSION, 0, 700, 0,
+                                          0, -1, 0,    0, 22809,           0,  10000};
 emulate_settings settings = defaults;
 static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 static __thread cudaError_t last;
@@ -53,6 +53,8 @@ static void set(const char *key, const char *value)
         settings.fail_pinned = n;
     } else if (strcmp(key, "fail_device") == 0) {
         settings.fail_device = (int)n;
+    } else if (strcmp(key, "small") == 0) {
+        settings.small = (size_t)n;
     } else if (strcmp(key, "other") == 0) {
         settings.other = (int)n;
     } else if (strcmp(key, "nccl") == 0) {
