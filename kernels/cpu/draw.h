@@ -13,16 +13,21 @@ typedef struct WU {
     VU v[NW];
 } WU;
 
-/* What a draw's key and counter come to, but for the item. */
+/* What a draw's key and counter come to, but for the item: the key of each round. */
 typedef struct kn_draw {
-    uint32_t key[2], counter[4];
+    uint32_t key[10][2], counter[4];
 } kn_draw;
 
 static inline kn_draw kn_draw_of(const uint64_t key[2], const uint64_t counter[2])
 {
     const uint64_t high = counter[1] ^ key[1];
-    return (kn_draw){{(uint32_t)key[0], (uint32_t)(key[0] >> 32)},
-                     {(uint32_t)counter[0], (uint32_t)(counter[0] >> 32), (uint32_t)high, (uint32_t)(high >> 32)}};
+    kn_draw d = {
+        .counter = {(uint32_t)counter[0], (uint32_t)(counter[0] >> 32), (uint32_t)high, (uint32_t)(high >> 32)}};
+    for (uint32_t round = 0; round < 10; round++) {
+        d.key[round][0] = (uint32_t)key[0] + round * 0x9E3779B9u;
+        d.key[round][1] = (uint32_t)(key[0] >> 32) + round * 0xBB67AE85u;
+    }
+    return d;
 }
 
 KN_INLINE VU vu_set1(uint32_t a)
@@ -36,16 +41,14 @@ KN_INLINE void draw_words(VU word[4], const kn_draw *d, VU block)
     const VU m0 = vu_set1(0xD2511F53u), m1 = vu_set1(0xCD9E8D57u);
     VU c0 = vu_set1(d->counter[0]) + block, c1 = vu_set1(d->counter[1]), c2 = vu_set1(d->counter[2]),
        c3 = vu_set1(d->counter[3]);
-    uint32_t k0 = d->key[0], k1 = d->key[1];
+    KN_UNROLL
     for (int round = 0; round < 10; round++) {
         VU low0, low1;
         const VU high0 = vu_mul_wide(c0, m0, &low0), high1 = vu_mul_wide(c2, m1, &low1);
-        c0 = high1 ^ c1 ^ vu_set1(k0);
-        c2 = high0 ^ c3 ^ vu_set1(k1);
+        c0 = high1 ^ c1 ^ vu_set1(d->key[round][0]);
+        c2 = high0 ^ c3 ^ vu_set1(d->key[round][1]);
         c1 = low1;
         c3 = low0;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
     }
     word[0] = c0, word[1] = c1, word[2] = c2, word[3] = c3;
 }
