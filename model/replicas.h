@@ -2,10 +2,10 @@
 /*
  * Training on several devices at once: a replica of the model on each, records dealt out, gradients summed once a step.
  *
- * Each record goes to the device that has the fewest tokens of this step so far, so what a device sums does not depend
- * on how a batch was cut. The caller's loss sees all records of a call together, on the caller's thread, as on one
- * device. After the sum every replica has the same gradient and takes the same step, so they stay equal to the bit;
- * before a model is saved that is checked. With one device nothing is dealt and no thread is made.
+ * Each record goes to the device that has the fewest tokens of this step so far, so which records a device sums does
+ * not depend on how a batch was cut. The caller's loss sees all records of a call together, on the caller's thread, as
+ * on one device. After the sum every replica has the same gradient and takes the same step, so they stay equal to the
+ * bit; before a model is saved that is checked. With one device nothing is dealt and no thread is made.
  *
  * One object belongs to one thread at a time; devices and layout are borrowed.
  */
