@@ -224,18 +224,17 @@ typedef struct cached_job {
     const E *qkv;
     E *out, *layer;
     float *scores;
-    size_t sequences, room;
+    size_t room;
 } cached_job;
 
-/* One sequence, one key/value head: writes its rows into the pages, then attends. The sequences of one head follow upon
- * another, so that pages which they share, those of a prompt, are at hand. */
+/* One sequence, one key/value head: writes its rows into the pages, then attends. */
 static void cached_piece(void *arg, size_t index, unsigned worker)
 {
     const cached_job *j = arg;
     const kn_attention *a = j->a;
-    const size_t hd = a->head_dim, width = kn_width(a), kv = index / j->sequences;
+    const size_t hd = a->head_dim, width = kn_width(a), kv = index % a->kv_heads;
     const size_t each = kn_block_size(a), page = each * a->kv_heads;
-    const kn_cached_rows *s = &j->rows[index % j->sequences];
+    const kn_cached_rows *s = &j->rows[index / a->kv_heads];
     E *first = j->layer + kv * each;
     const kn_blocks keys = {first, s->pages, page, sizeof(E) == 2};
     const kn_blocks values = {first + 16 * hd, s->pages, page, sizeof(E) == 2};
@@ -273,7 +272,6 @@ int KE(attention_cached)(kn_device *device, void *out, const void *qkv, kn_cache
     }
     cached_job j = {.a = a,
                     .rows = rows,
-                    .sequences = sequences,
                     .qkv = qkv,
                     .out = out,
                     .room = MR * ((kn_ceil(longest, 16) + 1) * 16 + a->head_dim),
