@@ -114,6 +114,14 @@ run warm "$pipelines/warm.cfg" average@1 --set seeds.count=24 --set made-up.coun
     --set train-questions.count=24 --set held-questions.count=24 --set questions.count=6 --set answers.n=4 && differ warm/models/average@1 warm/models/first@1
 run warp "$pipelines/warp.cfg" policy@2 --set phases.warp.repeat=2 --set prompts.limit=48 --set first.limit=16 --set again.limit=16 &&
     differ warp/models/left@1 warp/models/right@1
+run warp-isolated "$pipelines/warp.cfg" policy@2 --set phases.warp.repeat=2 --set prompts.limit=48 --set first.limit=16 \
+    --set again.limit=16 --set merge.isolate=true
+if cmp -s "$work/warp/models/policy@2/model.safetensors" "$work/warp-isolated/models/policy@2/model.safetensors"; then
+    passed=$((passed + 1))
+else
+    echo "not ok: warp: a merge asked for by a process of its own is another"
+    failed=$((failed + 1))
+fi
 # A reward function in Python, and the one that stands in the user guide.
 if command -v python3 >/dev/null; then
     run judge-command "$pipelines/judge-command.cfg" policy@1 --set questions.count=48 --set held-out.count=16
