@@ -1,5 +1,6 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /* RMS norm (Zhang & Sennrich 2019, eq. 4), forward and backward; each row is read from memory once. */
+#include "ptx.cuh"
 #include "reduce.cuh"
 #include "rows.cuh"
 
@@ -113,14 +114,17 @@ template <int N> struct norm_piece {
     float dy[owned<N>::PIECES][N], x[owned<N>::PIECES][N];
 };
 
+/* There are no registers for dx as well: it comes as far as the second-level cache. */
 template <class E, int N>
-KDEV void norm_fetch(norm_piece<N> &p, const E *dy, const E *x, size_t row, unsigned d, unsigned first, unsigned step)
+KDEV void norm_fetch(norm_piece<N> &p, const E *dy, const E *x, const E *dx, size_t row, unsigned d, unsigned first,
+                     unsigned step)
 {
 #pragma unroll
     for (int k = 0; k < owned<N>::PIECES; k++)
         if (first + k * step < d) {
             row_load(p.dy[k], dy + row * d + first + k * step);
             row_load(p.x[k], x + row * d + first + k * step);
+            prefetch_l2(dx + row * d + first + k * step);
         }
 }
 
@@ -147,11 +151,11 @@ __global__ void __launch_bounds__(MOST_BACK, 1)
         for (int i = 0; i < N; i++)
             sum[k][i] = 0;
     }
-    norm_fetch<E>(now, dy, x, begin, d, first, step);
+    norm_fetch<E>(now, dy, x, dx, begin, d, first, step);
     for (size_t t = begin; t < end; t++) {
         const norm_piece<N> here = now;
         if (t + 1 < end)
-            norm_fetch<E>(now, dy, x, t + 1, d, first, step);
+            norm_fetch<E>(now, dy, x, dx, t + 1, d, first, step);
         const float r = rstd[t];
         float dot = 0;
 #pragma unroll
