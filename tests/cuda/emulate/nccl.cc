@@ -6,9 +6,12 @@
  * ranks of one thread without a group. */
 #include "runtime.h"
 
+#include <algorithm>
+
 #include <nccl.h>
 #include <pthread.h>
 #include <string.h>
+#include <time.h>
 
 namespace emulate_cuda
 {
@@ -32,6 +35,46 @@ struct Communicators {
     std::map<uint64_t, std::shared_ptr<Collective>> now; /* calls that some rank has not yet come to, by number */
     std::vector<std::weak_ptr<Collective>> under_way;
 };
+
+/* ---- assemblies ---- */
+
+Assembly *assembly_of(const Stream *s)
+{
+    Assembly *m = s->queue.empty() ? nullptr : s->queue.front().assembly.get();
+    if (m == nullptr || m->over || broken(s->device) != cudaSuccess) {
+        return nullptr;
+    }
+    for (size_t rank = 0; rank < m->stream.size(); rank++) {
+        if (m->stream[rank].get() == s && m->gone[rank]) {
+            return nullptr;
+        }
+    }
+    return m;
+}
+
+bool given_up(const Stream *s, Assembly *m)
+{
+    timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    const double seconds = (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+    if (m->progress != rt.progress || m->since == 0) {
+        m->progress = rt.progress;
+        m->since = seconds;
+    }
+    if (seconds - m->since < settings.patience * 1e-3) {
+        return false;
+    }
+    for (size_t rank = 0; rank < m->stream.size(); rank++) {
+        if (m->stream[rank] == nullptr) {
+            rt.working = s->device;
+            fault("%s: rank %zu of %zu never comes", m->what.c_str(), rank, m->stream.size());
+            rt.working = -1;
+            m->gone.assign(m->gone.size(), true);
+            return true;
+        }
+    }
+    return false; /* a card that stopped working keeps the others, until they are told */
+}
 
 } // namespace emulate_cuda
 
@@ -247,7 +290,10 @@ ncclResult_t ncclAllReduce(const void *send, void *receive, size_t count, ncclDa
                             std::to_string(comm->rank) + " asks for";
         c->assembly->stream.resize(ranks);
         c->assembly->gone.resize(ranks);
-        comm->all->under_way.push_back(c);
+        auto &under_way = comm->all->under_way;
+        under_way.erase(std::remove_if(under_way.begin(), under_way.end(), [](const auto &w) { return w.expired(); }),
+                        under_way.end());
+        under_way.push_back(c);
     } else if (!fits(*c, comm->rank, count)) {
         return ncclInvalidArgument;
     }

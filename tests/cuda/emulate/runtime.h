@@ -180,6 +180,12 @@ std::shared_ptr<Stream> stream_of(cudaStream_t);
 std::shared_ptr<Stream> new_stream(int device, bool blocking);
 /* Queues work on a stream, or adds it to the graph that the stream captures. */
 cudaError_t enqueue(const std::shared_ptr<Stream> &, Work);
+/* The assembly that the stream's next work waits for; nullptr when there is none, or it is done without it (nccl.cc).
+ */
+Assembly *assembly_of(const Stream *);
+/* Whether nothing has happened for so long that the assembly, for which the stream waits, will never be. Says so once.
+ */
+bool given_up(const Stream *, Assembly *);
 /* Executes until the stream has done the ticket, which may need other threads of the host; an assembly that some rank
  * never comes to is a fault. */
 void run_until(const std::shared_ptr<Stream> &, uint64_t ticket);

@@ -42,21 +42,6 @@ std::shared_ptr<Stream> stream_of(cudaStream_t handle)
 
 /* ---- execution ---- */
 
-/* The assembly that the stream's next work waits for; nullptr when there is none, or it is done without it. */
-static Assembly *assembly_of(const Stream *s)
-{
-    Assembly *m = s->queue.empty() ? nullptr : s->queue.front().assembly.get();
-    if (m == nullptr || m->over || broken(s->device) != cudaSuccess) {
-        return nullptr;
-    }
-    for (size_t rank = 0; rank < m->stream.size(); rank++) {
-        if (m->stream[rank].get() == s && m->gone[rank]) {
-            return nullptr;
-        }
-    }
-    return m;
-}
-
 /* The stream that must go on before s can: s itself, or what its next work waits for. nullptr when that is another
  * thread of the host, or nothing that will ever be. */
 static Stream *needed(Stream *s, int depth = 0)
@@ -104,31 +89,6 @@ static void run_next(Stream *s)
     }
     s->done++;
     rt.progress++;
-}
-
-/* Whether nothing has happened for so long that the assembly will never be. Says so once. */
-static bool given_up(const Stream *s, Assembly *m)
-{
-    timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    const double seconds = (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-    if (m->progress != rt.progress || m->since == 0) {
-        m->progress = rt.progress;
-        m->since = seconds;
-    }
-    if (seconds - m->since < settings.patience * 1e-3) {
-        return false;
-    }
-    for (size_t rank = 0; rank < m->stream.size(); rank++) {
-        if (m->stream[rank] == nullptr) {
-            rt.working = s->device;
-            fault("%s: rank %zu of %zu never comes", m->what.c_str(), rank, m->stream.size());
-            rt.working = -1;
-            m->gone.assign(m->gone.size(), true);
-            return true;
-        }
-    }
-    return false; /* a card that stopped working keeps the others, until they are told */
 }
 
 static void forget_destroyed()
