@@ -73,7 +73,7 @@ static int wrap(const sluice_model_service *service, const sluice_host *host, sm
         sm_version_close(version);
         return sluice_error(host, SLUICE_NO_MEMORY, "out of memory");
     }
-    *model = (sluice_model){host, service, version};
+    *model = (sluice_model){.host = host, .service = service, .version = version};
     *out = model;
     return SLUICE_OK;
 }
