@@ -73,6 +73,7 @@ kn_device *kn_profile_new(kn_device *wrapped)
     p->base.ops = kn_profile_ops_f32();
     p->base.ops_bf16 = wrapped->ops_bf16 ? kn_profile_ops_bf16() : NULL;
     p->base.host_memory = wrapped->host_memory;
+    p->base.one_answer = wrapped->one_answer;
     p->inner = wrapped;
     if (!wrapped->host_memory && !(p->word = wrapped->ops->alloc(wrapped, sizeof(uint32_t)))) {
         free(p);

@@ -46,11 +46,10 @@ static size_t trained_count(const sm_training *t)
 }
 
 /* Whether the embedding is also an output matrix, whose gradient is gathered apart, [vocab, hidden]: then sums do not
- * depend on how a batch is cut. A device with memory of its own promises no such thing, and saves the memory and the
- * time to add the two. */
+ * depend on how a batch is cut. A device that does not give one answer saves the memory and the time to add the two. */
 static bool ties(const sm_training *t)
 {
-    return t->layout->head == t->layout->embed && t->device->host_memory;
+    return t->layout->head == t->layout->embed && t->device->one_answer;
 }
 
 /* Zeros; NULL when there is no memory. */

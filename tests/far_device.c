@@ -345,6 +345,7 @@ kn_device *far_device_new(kn_device *inner)
     f->table[1] = with_shared(narrow_table);
     f->base.ops = &f->table[0];
     f->base.ops_bf16 = inner->ops_bf16 ? &f->table[1] : NULL;
+    f->base.one_answer = inner->one_answer;
     snprintf(f->numerics[0], sizeof(f->numerics[0]), "far-%s", inner->ops->numerics(inner));
     if (inner->ops_bf16)
         snprintf(f->numerics[1], sizeof(f->numerics[1]), "far-%s", inner->ops_bf16->numerics(inner));

@@ -477,7 +477,7 @@ kn_device *staged_device(kn_device *inner, kn_dtype dtype)
     if (!ops)
         return NULL;
     adapter *a = test_memory(sizeof(*a));
-    *a = (adapter){.base = {.ops = &table, .host_memory = true}, .inner = inner, .ops = ops};
+    *a = (adapter){.base = {.ops = &table, .host_memory = true, .one_answer = true}, .inner = inner, .ops = ops};
     return &a->base;
 }
 

@@ -144,6 +144,7 @@ kn_device *kn_cpu_new(int threads, const char *name, const char **why)
     cpu->base.ops = set->table();
     cpu->base.ops_bf16 = set->table_bf16();
     cpu->base.host_memory = true;
+    cpu->base.one_answer = true;
     cpu->isa = set->name;
     cpu->scratch = kn_scratch_new();
     cpu->pool = kn_pool_new(threads < 0 ? 1 : threads);

@@ -286,6 +286,7 @@ struct kn_device {
     const kn_ops *ops;
     const kn_ops *ops_bf16; /* NULL = this device computes no bfloat16 */
     bool host_memory;       /* memory of the device is host memory */
+    bool one_answer;        /* keeps the promise at the head of this file; a GPU does not */
 };
 
 /* --- backends --- */
