@@ -47,6 +47,9 @@ int kn_cuda_note(kn_cuda *c, cudaError_t error, const char *what)
         const size_t call = *what == '(' ? strlen(what) : strcspn(what, "("); /* KN_CUDA gives whole expressions */
         snprintf(c->error, sizeof(c->error), "GPU %d (%s) failed in %.*s: %s", c->ordinal, c->name, (int)call, what,
                  cudaGetErrorString(error));
+        if (error == cudaErrorInvalidResourceHandle)
+            snprintf(c->error + strlen(c->error), sizeof(c->error) - strlen(c->error),
+                     ", which a plugin may have destroyed, as cudaDeviceReset does");
         add_asked(c, c->error, sizeof(c->error));
         c->failed = true;
     }
@@ -186,8 +189,9 @@ static const char *say_no_device(cudaError_t error, int ordinal)
         if (visible && !*visible)
             return "CUDA_VISIBLE_DEVICES is empty, which hides every GPU; unset it or name one";
         if (visible)
-            return kn_cuda_say("CUDA_VISIBLE_DEVICES=%.64s names no GPU of this machine; nvidia-smi -L lists them",
-                               visible);
+            return kn_cuda_say(
+                "CUDA_VISIBLE_DEVICES=%.64s names no GPU of this machine, or one twice; nvidia-smi -L lists them",
+                visible);
         return "the NVIDIA driver finds no GPU; nvidia-smi shows whether it is there";
     case cudaErrorInvalidDevice:
         return kn_cuda_say("there is no GPU %d%s", ordinal,
@@ -343,11 +347,10 @@ int kn_cuda_count(void)
     return count;
 }
 
-void kn_cuda_free(kn_device *device)
+/* Not for a device that failed: the runtime takes nothing back from it, and where a plugin has reset it the handles are
+ * no more. Its process ends. */
+static void give_back(kn_cuda *c)
 {
-    kn_cuda *c = (kn_cuda *)device;
-    if (!c)
-        return;
     cudaSetDevice(c->ordinal);
     if (c->stream)
         cudaStreamSynchronize(c->stream);
@@ -360,6 +363,15 @@ void kn_cuda_free(kn_device *device)
     if (c->stream)
         cudaStreamDestroy(c->stream);
     cudaGetLastError();
+}
+
+void kn_cuda_free(kn_device *device)
+{
+    kn_cuda *c = (kn_cuda *)device;
+    if (!c)
+        return;
+    if (!c->failed)
+        give_back(c);
     if (c->host)
         kn_cpu_free(c->host);
     for (struct kn_cuda_name *n = c->names, *next; n; n = next) {

@@ -10,16 +10,23 @@
 #include "kernels/cuda/service.h"
 
 #include <sluice/cuda.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { BLAS_WORKSPACE = 32 << 20 }; /* what NVIDIA advises for compute capability 9.0; 4 MiB below */
+enum {
+    BLAS_WORKSPACE = 32 << 20, /* what NVIDIA advises for compute capability 9.0; 4 MiB below */
+    KEPT = 8
+};
 
 typedef struct service {
     sluice_cuda_service table;
     const kn_backend *backend;
     kn_device *device; /* held since somebody asked for its name, so that it is made once */
+    /* The last handles closed: a use of one after its close is told of, and no crash. */
+    _Atomic(sluice_cuda *) closed[KEPT];
+    atomic_uint closed_count;
 } service;
 
 typedef struct held {
@@ -29,14 +36,14 @@ typedef struct held {
 } held;
 
 struct sluice_cuda {
-    const service *from;
+    service *from;
     const sluice_host *host;
     kn_cuda *c;
     cudaStream_t stream;
     cudaEvent_t turn;
     cublasHandle_t blas;
     void *workspace; /* of blas */
-    bool inside;
+    bool inside, closed, misfreed;
     const char *label; /* "stage 'x'", the device's */
     held *held;
     size_t held_count, held_capacity;
@@ -61,9 +68,16 @@ static int report(const sluice_cuda *g, int status)
     }
 }
 
+/* NULL where nothing can be asked of the device: refused says why. */
 static kn_cuda *begin(const sluice_cuda *g)
 {
-    return kn_cuda_begin(&g->c->base);
+    return g->closed ? NULL : kn_cuda_begin(&g->c->base);
+}
+
+static int refused(const sluice_cuda *g)
+{
+    return g->closed ? sluice_error(g->host, SLUICE_FAILED, "sluice.cuda/1 was used after its close")
+                     : report(g, KN_DEVICE_FAILED);
 }
 
 /* What is asked of `later` from now on comes after what was asked of `earlier` so far. */
@@ -79,10 +93,12 @@ static void order(sluice_cuda *g, cudaStream_t earlier, cudaStream_t later)
 static int stage_enter(sluice_cuda *g, struct CUstream_st **stream)
 {
     *stream = NULL;
-    if (g->inside)
+    if (g->inside) {
+        g->inside = false; /* told of once */
         return sluice_error(g->host, SLUICE_FAILED, "sluice_cuda_enter was called twice without sluice_cuda_leave");
+    }
     if (!begin(g))
-        return report(g, KN_DEVICE_FAILED);
+        return refused(g);
     order(g, g->c->stream, g->stream);
     const int status = kn_cuda_end(g->c);
     g->inside = status == KN_OK;
@@ -104,7 +120,7 @@ static int stage_leave(sluice_cuda *g, int pending)
         return sluice_error(g->host, SLUICE_FAILED, "sluice_cuda_leave was called without sluice_cuda_enter");
     g->inside = false;
     if (!begin(g))
-        return report(g, KN_DEVICE_FAILED);
+        return refused(g);
     cudaError_t error = (cudaError_t)pending;
     if (error == cudaSuccess) /* where the plugin has the same runtime, and did not say */
         error = cudaGetLastError();
@@ -150,7 +166,7 @@ static bool let_go(sluice_cuda *g, const void *p, bool host)
 static void *stage_alloc(sluice_cuda *g, size_t bytes)
 {
     if (!begin(g)) {
-        report(g, KN_DEVICE_FAILED);
+        refused(g);
         return NULL;
     }
     void *p = kn_cuda_alloc(g->c, bytes);
@@ -165,25 +181,37 @@ static void *stage_alloc(sluice_cuda *g, size_t bytes)
     return status == KN_OK ? p : NULL;
 }
 
+/* A call that returns nothing cannot fail its stage: a warning, once. */
+static void warn_of_free(sluice_cuda *g)
+{
+    if (!g->misfreed)
+        sluice_log(
+            g->host, SLUICE_LOG_WARNING,
+            "memory was freed that this stage did not get from sluice.cuda/1, or freed twice; it was left alone");
+    g->misfreed = true;
+}
+
+/* The models' stream follows, so that it has the memory when it asks next. */
 static void stage_free(sluice_cuda *g, void *p)
 {
     if (!p || !begin(g))
         return;
     const bool ours = let_go(g, p, false);
-    if (ours)
+    if (ours) {
         KN_CUDA(g->c, cudaFreeAsync(p, g->stream));
+        order(g, g->stream, g->c->stream);
+    }
     const int status = kn_cuda_end(g->c);
     if (!ours)
-        sluice_error(g->host, SLUICE_FAILED, "memory was freed that this stage did not get, or freed twice");
-    else
-        report(g, status);
+        warn_of_free(g);
+    report(g, status);
 }
 
 static void *stage_alloc_host(sluice_cuda *g, size_t bytes)
 {
     void *p = NULL;
     if (!begin(g)) {
-        report(g, KN_DEVICE_FAILED);
+        refused(g);
         return NULL;
     }
     const cudaError_t error = cudaHostAlloc(&p, bytes > 0 ? bytes : 1, cudaHostAllocDefault);
@@ -211,15 +239,14 @@ static void stage_free_host(sluice_cuda *g, void *p)
     }
     const int status = kn_cuda_end(g->c);
     if (!ours)
-        sluice_error(g->host, SLUICE_FAILED, "memory was freed that this stage did not get, or freed twice");
-    else
-        report(g, status);
+        warn_of_free(g);
+    report(g, status);
 }
 
 static int stage_write(sluice_cuda *g, void *to, const void *from, size_t bytes)
 {
     if (!begin(g))
-        return report(g, KN_DEVICE_FAILED);
+        return refused(g);
     order(g, g->stream, g->c->stream);
     kn_cuda_write(g->c, to, from, bytes);
     order(g, g->c->stream, g->stream);
@@ -229,7 +256,7 @@ static int stage_write(sluice_cuda *g, void *to, const void *from, size_t bytes)
 static int stage_read(sluice_cuda *g, void *to, const void *from, size_t bytes)
 {
     if (!begin(g))
-        return report(g, KN_DEVICE_FAILED);
+        return refused(g);
     order(g, g->stream, g->c->stream);
     kn_cuda_asked(g->c, g->label);
     kn_cuda_read(g->c, to, from, bytes);
@@ -239,6 +266,8 @@ static int stage_read(sluice_cuda *g, void *to, const void *from, size_t bytes)
 static int stage_memory(sluice_cuda *g, sluice_device_memory *out)
 {
     kn_memory_use m = {0};
+    if (g->closed)
+        return refused(g);
     const int status = g->c->base.ops->memory(&g->c->base, &m);
     const sluice_device_memory all = {.size = out->size,
                                       .used = m.used,
@@ -257,6 +286,8 @@ static int stage_memory(sluice_cuda *g, sluice_device_memory *out)
 static int stage_info(sluice_cuda *g, sluice_cuda_info *out)
 {
     const kn_cuda *c = g->c;
+    if (g->closed)
+        return refused(g);
     const sluice_cuda_info all = {.size = out->size,
                                   .ordinal = c->ordinal,
                                   .capability = c->capability,
@@ -269,18 +300,18 @@ static int stage_info(sluice_cuda *g, sluice_cuda_info *out)
 
 static int stage_cublas_lt(sluice_cuda *g, struct cublasLtContext **out)
 {
-    *out = g->c->lt;
-    return SLUICE_OK;
+    *out = g->closed ? NULL : g->c->lt;
+    return g->closed ? refused(g) : SLUICE_OK;
 }
 
 static int stage_cublas(sluice_cuda *g, struct cublasContext **out)
 {
-    const size_t bytes = g->c->capability >= 90 ? BLAS_WORKSPACE : BLAS_WORKSPACE / 8;
-    *out = g->blas;
-    if (g->blas)
+    *out = g->closed ? NULL : g->blas;
+    if (*out)
         return SLUICE_OK;
     if (!begin(g))
-        return report(g, KN_DEVICE_FAILED);
+        return refused(g);
+    const size_t bytes = g->c->capability >= 90 ? BLAS_WORKSPACE : BLAS_WORKSPACE / 8;
     g->workspace = kn_cuda_alloc(g->c, bytes);
     if (g->workspace)
         order(g, g->c->stream, g->stream);
@@ -298,36 +329,54 @@ static int stage_cublas(sluice_cuda *g, struct cublasContext **out)
     return SLUICE_OK;
 }
 
+static void let_device_go(sluice_cuda *g)
+{
+    g->from->backend->close(g->from->backend, &g->c->base);
+    free(g->held);
+    g->held = NULL;
+    g->closed = true;
+    service *s = g->from;
+    free(atomic_exchange(&s->closed[atomic_fetch_add(&s->closed_count, 1) % KEPT], g));
+}
+
 static void stage_close(sluice_cuda *g)
 {
     size_t bytes = 0;
     if (!g)
         return;
-    if (begin(g)) {
-        KN_CUDA(g->c, cudaStreamSynchronize(g->stream));
-        for (size_t i = 0; i < g->held_count; i++) {
-            bytes += g->held[i].bytes;
-            KN_CUDA(g->c, g->held[i].host ? cudaFreeHost(g->held[i].p) : cudaFreeAsync(g->held[i].p, g->stream));
-        }
-        if (g->blas)
-            cublasDestroy(g->blas);
-        if (g->workspace)
-            KN_CUDA(g->c, cudaFreeAsync(g->workspace, g->stream));
-        KN_CUDA(g->c, cudaEventDestroy(g->turn));
-        KN_CUDA(g->c, cudaStreamDestroy(g->stream));
-        report(g, kn_cuda_end(g->c));
+    if (g->closed) {
+        sluice_log(g->host, SLUICE_LOG_WARNING, "sluice.cuda/1 was closed twice");
+        return;
     }
+    if (!begin(g)) { /* what a device held that has failed is gone with it */
+        let_device_go(g);
+        return;
+    }
+    KN_CUDA(g->c, cudaStreamSynchronize(g->stream));
+    for (size_t i = 0; i < g->held_count; i++) {
+        bytes += g->held[i].bytes;
+        KN_CUDA(g->c, g->held[i].host ? cudaFreeHost(g->held[i].p) : cudaFreeAsync(g->held[i].p, g->stream));
+    }
+    if (g->blas)
+        cublasDestroy(g->blas);
+    if (g->workspace)
+        KN_CUDA(g->c, cudaFreeAsync(g->workspace, g->stream));
+    order(g, g->stream, g->c->stream);
+    KN_CUDA(g->c, cudaEventDestroy(g->turn));
+    KN_CUDA(g->c, cudaStreamDestroy(g->stream));
+    report(g, kn_cuda_end(g->c));
+    if (g->inside)
+        sluice_log(g->host, SLUICE_LOG_WARNING,
+                   "the last sluice_cuda_enter had no sluice_cuda_leave: errors of its launches went unseen");
     if (g->held_count > 0)
         sluice_log(g->host, SLUICE_LOG_WARNING, "%zu bytes of GPU or page-locked memory in %zu pieces were not freed",
                    bytes, g->held_count);
-    g->from->backend->close(g->from->backend, &g->c->base);
-    free(g->held);
-    free(g);
+    let_device_go(g);
 }
 
 static int stage_open(const sluice_cuda_service *table, const sluice_host *host, sluice_cuda **out)
 {
-    const service *s = (const service *)((const char *)table - offsetof(service, table));
+    service *s = (service *)((uintptr_t)table - offsetof(service, table));
     const char *why = NULL;
     char label[128];
     *out = NULL;
@@ -385,6 +434,8 @@ static int init(void *self, const sluice_host *host)
 static void fini(void *self)
 {
     service *s = self;
+    for (int i = 0; i < KEPT; i++)
+        free(s->closed[i]);
     if (s->device)
         s->backend->close(s->backend, s->device);
 }

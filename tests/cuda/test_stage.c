@@ -205,6 +205,53 @@ static void left_behind(const sluice_cuda_service *cuda, sluice_cuda *gpu)
     CHECK(cuda->leave(gpu, cudaSuccess) == SLUICE_OK);
 }
 
+/* What plugins get wrong: each is told of, and none harms the others. */
+static void misuse(const sluice_cuda_service *cuda)
+{
+    sluice_cuda *gpu = NULL;
+    struct CUstream_st *stream;
+    sluice_device_memory all = {.size = sizeof(all)};
+    int foreign;
+    CHECK(cuda->open(cuda, &host, &gpu) == SLUICE_OK);
+    complaints = 0;
+    void *x = cuda->alloc(gpu, BYTES);
+    cuda->free(gpu, &foreign);
+    CHECK(complaints == 1);
+    cuda->free(gpu, x);
+    cuda->free(gpu, x);
+    cuda->free_host(gpu, x);
+    CHECK(complaints == 1); /* once a stage */
+    CHECK(cuda->leave(gpu, cudaSuccess) == SLUICE_FAILED && complaints == 2);
+    CHECK(cuda->enter(gpu, &stream) == SLUICE_OK);
+    CHECK(cuda->enter(gpu, &stream) == SLUICE_FAILED && complaints == 3);
+    CHECK(cuda->enter(gpu, &stream) == SLUICE_OK);
+    cuda->close(gpu); /* without a leave */
+    CHECK(complaints == 4);
+    cuda->close(gpu);
+    CHECK(complaints == 5);
+    CHECK(cuda->enter(gpu, &stream) == SLUICE_FAILED && cuda->alloc(gpu, 1) == NULL &&
+          cuda->memory(gpu, &all) == SLUICE_FAILED && complaints == 8);
+}
+
+/* Memory that a stage gave back, at work or by its close, is there for the models. */
+static void given_back(const sluice_cuda_service *cuda)
+{
+    sluice_cuda *gpu = NULL;
+    const size_t most = emulate()->memory / 4 * 3;
+    CHECK(cuda->open(cuda, &host, &gpu) == SLUICE_OK);
+    for (int round = 0; round < 2; round++) {
+        void *mine = cuda->alloc(gpu, most);
+        CHECK(mine);
+        if (round == 0)
+            cuda->free(gpu, mine);
+        else
+            cuda->close(gpu);
+        void *models = device->ops->alloc(device, most);
+        CHECK(models);
+        device->ops->free(device, models);
+    }
+}
+
 static const sluice_cuda_service *service_of(void *self)
 {
     const sluice_service_class *type = &kn_cuda_stage_class;
@@ -235,6 +282,12 @@ static void run(uint64_t seed)
         cuda->close(gpu);
         CHECK(complaints == (parts[i] == left_behind)); /* memory that was not freed */
     }
+    if (cuda && device) {
+        misuse(cuda);
+        given_back(cuda);
+    }
+    if (cuda)
+        kn_cuda_stage_class.base.fini(self);
     kn_cuda_free(device);
     free(self);
     const emulate_counts left = emulate_count();

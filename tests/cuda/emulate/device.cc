@@ -7,12 +7,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <set>
+
 namespace emulate_cuda
 {
 
 static __thread int device;
 
-/* How many CUDA_VISIBLE_DEVICES leaves: the list ends at the first that does not exist. */
+/* How many CUDA_VISIBLE_DEVICES leaves: the list ends at the first that does not exist; a device named twice hides all.
+ */
 static int visible()
 {
     const char *list = getenv("CUDA_VISIBLE_DEVICES");
@@ -20,11 +23,15 @@ static int visible()
         return settings.devices;
     }
     int count = 0;
+    std::set<long> named;
     while (*list != 0) {
         char *end;
         const long n = strtol(list, &end, 10);
         if (end == list || n < 0 || n >= settings.devices) {
             break;
+        }
+        if (!named.insert(n).second) {
+            return 0;
         }
         count++;
         list = *end == ',' ? end + 1 : end;

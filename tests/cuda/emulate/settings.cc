@@ -27,6 +27,10 @@ static void set(const char *key, const char *value)
     char *end;
     long long n = strtoll(value, &end, 10);
     n <<= *end == 'K' ? 10 : *end == 'M' ? 20 : *end == 'G' ? 30 : 0;
+    if (end == value || strcmp(end + (*end != 0 && strchr("KMG", *end) != nullptr), "") != 0) {
+        fprintf(stderr, "EMULATED_CUDA: %s=%s is no number\n", key, value);
+        exit(2);
+    }
     if (strcmp(key, "seed") == 0) {
         settings.seed = (uint64_t)n;
     } else if (strcmp(key, "threads") == 0) {
