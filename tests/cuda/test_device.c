@@ -68,6 +68,9 @@ static void what_cannot_start_says_why(void **state)
     setenv("CUDA_VISIBLE_DEVICES", "7", 1);
     refused(0, "CUDA_VISIBLE_DEVICES=7 names no GPU");
     fresh(state);
+    setenv("CUDA_VISIBLE_DEVICES", "0,0", 1);
+    refused(0, "or one twice");
+    fresh(state);
     emulate()->driver = 0;
     refused(0, "no NVIDIA driver");
     fresh(state);
