@@ -292,8 +292,8 @@ int sl_run(const sl_plan *plan, sl_registry *registry, const sl_run_options *opt
     } else if (rc >= 0) {
         sl_console_line(&run.console, SLUICE_LOG_INFO, "run of %s in %s", plan->file, run.folder);
         sl_crash_watch(fileno(run.console.file), STDERR_FILENO,
-                       "; the run's log.txt has a backtrace, the same command goes on from there, and isolate = true "
-                       "keeps a stage's crash from the run");
+                       "; the run's log.txt has a backtrace, the same command goes on from there, and isolate = true, "
+                       "where a class can have it, keeps a stage's crash from the run");
         sl_sinks_begin(&run);
         rc = run_phases(&run, error);
         sl_crash_unwatch();
