@@ -203,7 +203,7 @@ static int values(job *j, sm_training *t)
 {
     int result = 0;
     return sm_training_gradient(t, j->g->groups, j->g->group_count, value_slopes, (void *)(uintptr_t)j->g, &result,
-                              &j->error);
+                                &j->error);
 }
 
 /* The state in a file, the file noted, taken over by a training that begins. */

@@ -35,7 +35,8 @@ kn_device *kn_reference_new(void)
 {
     kn_device *device = calloc(1, sizeof(*device));
     if (device)
-        *device = (kn_device){.ops = kn_ref_ops_table(), .ops_bf16 = kn_ref_bf16_ops_table(), .host_memory = true, .one_answer = true};
+        *device = (kn_device){
+            .ops = kn_ref_ops_table(), .ops_bf16 = kn_ref_bf16_ops_table(), .host_memory = true, .one_answer = true};
     return device;
 }
 
