@@ -4,7 +4,8 @@
  * Σ exp(l - greatest), in an order that depends on nothing but the row's length. A row is cut into slices of one
  * length, so that few rows still fill a device: a block takes a slice, then a warp puts the slices together. logprob
  * and choose both take a row's log-probabilities from here, so what a sampler noted equals what a later scoring finds,
- * to the bit. Every product that is added is an explicit fmaf, so no compiler contracts the two differently.
+ * to the bit. Every product that is added is an explicit fmaf, every other sum an __fadd_rn: expf ends in a product,
+ * which nvcc joins with a sum behind it where nobody else wants it, so in one kernel and not in another.
  */
 #ifndef KN_CUDA_SOFTMAX_CUH
 #define KN_CUDA_SOFTMAX_CUH
@@ -59,7 +60,7 @@ template <bool MOMENT> KDEV void softmax_add(softmax_sums &s, const float (&v)[4
             const float down = s.max - top, scale = expf(down);
             if (MOMENT)
                 s.moment = scale * fmaf(s.sum, down, s.moment);
-            s.sum *= scale;
+            s.sum = __fmul_rn(s.sum, scale);
         }
         s.max = top;
     }
@@ -68,7 +69,7 @@ template <bool MOMENT> KDEV void softmax_add(softmax_sums &s, const float (&v)[4
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         const float down = v[i] - s.max, e = expf(down);
-        s.sum += e;
+        s.sum = __fadd_rn(s.sum, e);
         if (MOMENT)
             s.moment = fmaf(e, fmaxf(down, -1e30f), s.moment); /* 0 · -infinity is to be 0 */
     }
