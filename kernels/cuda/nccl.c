@@ -210,6 +210,25 @@ static const char *differ(kn_device *const *devices, size_t count)
     return NULL;
 }
 
+/* Where GPUs of one process reach each other, NCCL writes to the others' arrays as they lie. Memory of a pool is its
+ * own GPU's alone until the pool says otherwise. */
+static cudaError_t open_pools(const group *g)
+{
+    cudaError_t error = cudaSuccess;
+    for (size_t i = 0; i < g->base.count; i++)
+        for (size_t k = 0; k < g->base.count && error == cudaSuccess; k++) {
+            const struct cudaMemAccessDesc access = {
+                .location = {.type = cudaMemLocationTypeDevice, .id = g->member[k].c->ordinal},
+                .flags = cudaMemAccessFlagsProtReadWrite};
+            int reaches = 0;
+            if (k != i)
+                error = cudaDeviceCanAccessPeer(&reaches, g->member[k].c->ordinal, g->member[i].c->ordinal);
+            if (error == cudaSuccess && reaches)
+                error = cudaMemPoolSetAccess(g->member[i].c->pool, &access, 1);
+        }
+    return error;
+}
+
 static const char *make(group *g, kn_device *const *devices)
 {
     ncclComm_t comms[KN_CUDA_DEVICES] = {0};
@@ -233,7 +252,7 @@ static const char *make(group *g, kn_device *const *devices)
                            ncclGetErrorString(result));
     for (size_t i = 0; i < g->base.count; i++)
         g->member[i].comm = comms[i];
-    cudaError_t error = cudaSuccess;
+    cudaError_t error = open_pools(g);
     for (size_t i = 0; error == cudaSuccess && i < g->base.count; i++) {
         error = cudaSetDevice(ordinals[i]);
         if (error == cudaSuccess)

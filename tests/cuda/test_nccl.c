@@ -309,6 +309,20 @@ static void misuse_is_found(void **state)
     found("rank 0 gives bytes 0 to 260 of a block of 256");
 
     r = ranks_new();
+    const cudaMemPoolProps properties = {.allocType = cudaMemAllocationTypePinned,
+                                         .location = {.type = cudaMemLocationTypeDevice, .id = 1}};
+    cudaMemPool_t pool;
+    float *pooled;
+    assert_int_equal(cudaMemPoolCreate(&pool, &properties), cudaSuccess);
+    assert_int_equal(cudaMallocFromPoolAsync((void **)&pooled, 64 * sizeof(float), pool, r.stream[1]), cudaSuccess);
+    ncclGroupStart();
+    rank_sums(&r, 0, r.x[0], 64, r.stream[0]);
+    rank_sums(&r, 1, pooled, 64, r.stream[1]);
+    ncclGroupEnd();
+    assert_int_not_equal(cudaStreamSynchronize(r.stream[0]), cudaSuccess);
+    found("rank 1 gives memory of a pool that device 0 may not use");
+
+    r = ranks_new();
     assert_int_equal(ncclAllReduce(r.x[0], r.x[0], 8, ncclFloat16, ncclSum, r.comm[0], r.stream[0]),
                      ncclInvalidArgument);
     static const int twice[] = {1, 1};

@@ -81,7 +81,7 @@ Card *card_of_device(int ordinal, cudaError_t *error)
         }
         card->context = true;
         card->legacy = new_stream(ordinal, false);
-        card->pools.push_back(new CUmemPoolHandle_st{ordinal, 0, 0, 0, 0, 0, 0});
+        card->pools.push_back(new CUmemPoolHandle_st{ordinal, 0, 0, 0, 0, 0, 0, {}});
         card->current_pool = card->pools[0];
         card->peers.resize(rt.cards.size());
         rt.counts.contexts++;

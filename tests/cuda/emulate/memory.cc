@@ -196,7 +196,7 @@ cudaError_t cudaMemPoolCreate(cudaMemPool_t *pool, const cudaMemPoolProps *props
     if (card == nullptr) {
         return answer(error);
     }
-    *pool = new CUmemPoolHandle_st{props->location.id, props->maxSize, 0, 0, 0, 0, 0};
+    *pool = new CUmemPoolHandle_st{props->location.id, props->maxSize, 0, 0, 0, 0, 0, {}};
     card->pools.push_back(*pool);
     return cudaSuccess;
 }
@@ -283,6 +283,24 @@ cudaError_t cudaMemPoolTrimTo(cudaMemPool_t pool, size_t keep)
 {
     EMULATE_BEGIN();
     pool->reserved = pool->used > keep ? pool->used : keep < pool->reserved ? keep : pool->reserved;
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemPoolSetAccess(cudaMemPool_t pool, const cudaMemAccessDesc *access, size_t count)
+{
+    EMULATE_BEGIN();
+    for (size_t i = 0; i < count; i++) {
+        cudaError_t error;
+        if (card_of_device(access[i].location.id, &error) == nullptr) {
+            return answer(error);
+        }
+        if (access[i].location.type != cudaMemLocationTypeDevice ||
+            (access[i].location.id == pool->device && access[i].flags != cudaMemAccessFlagsProtReadWrite)) {
+            return answer(cudaErrorInvalidValue);
+        }
+        pool->open_to.resize(rt.cards.size());
+        pool->open_to[(size_t)access[i].location.id] = access[i].flags == cudaMemAccessFlagsProtReadWrite;
+    }
     return cudaSuccess;
 }
 

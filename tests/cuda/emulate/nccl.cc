@@ -92,6 +92,24 @@ namespace emulate_cuda
 
 static __thread int groups; /* of the thread, open */
 
+/* A card writes to the arrays of the others where they lie: memory of a pool must be open to them. */
+static bool open_to_all(const Collective &c, size_t rank)
+{
+    for (const void *p : {static_cast<const void *>(c.part[rank].from), static_cast<const void *>(c.part[rank].to)}) {
+        size_t at;
+        const cudaMemPool_t pool = block_of(p, &at)->pool;
+        for (const auto &by : c.assembly->stream) {
+            if (pool != nullptr && by->device != pool->device &&
+                (pool->open_to.size() <= (size_t)by->device || !pool->open_to[(size_t)by->device])) {
+                fault("%s: rank %zu gives memory of a pool that device %d may not use (cudaMemPoolSetAccess)",
+                      c.assembly->what.c_str(), rank, by->device);
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
 /* In the order of ranks. */
 static void add_up(const Collective &c)
 {
@@ -101,6 +119,9 @@ static void add_up(const Collective &c)
         if (!usable(c.part[rank].from, c.count * sizeof(float), by, &why) ||
             !usable(c.part[rank].to, c.count * sizeof(float), by, &why)) {
             fault("%s: rank %zu gives %s", c.assembly->what.c_str(), rank, why.c_str());
+            return;
+        }
+        if (!open_to_all(c, rank)) {
             return;
         }
     }

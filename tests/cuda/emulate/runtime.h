@@ -21,6 +21,7 @@
 struct CUmemPoolHandle_st {
     int device;
     size_t most, threshold, used, used_high, reserved, reserved_high;
+    std::vector<bool> open_to; /* by device: other cards may read and write what it gives */
 };
 
 namespace emulate_cuda

@@ -246,6 +246,17 @@ typedef struct cudaMemLocation {
     int id;
 } cudaMemLocation;
 
+typedef enum cudaMemAccessFlags {
+    cudaMemAccessFlagsProtNone = 0,
+    cudaMemAccessFlagsProtRead = 1,
+    cudaMemAccessFlagsProtReadWrite = 3
+} cudaMemAccessFlags;
+
+typedef struct cudaMemAccessDesc {
+    cudaMemLocation location;
+    cudaMemAccessFlags flags;
+} cudaMemAccessDesc;
+
 typedef enum cudaMemAllocationType {
     cudaMemAllocationTypeInvalid = 0,
     cudaMemAllocationTypePinned = 1
@@ -271,6 +282,7 @@ cudaError_t cudaMemPoolDestroy(cudaMemPool_t);
 cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void *value);
 cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr, void *value);
 cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, size_t keep);
+cudaError_t cudaMemPoolSetAccess(cudaMemPool_t, const cudaMemAccessDesc *, size_t count);
 cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t *, int device);
 cudaError_t cudaDeviceGetMemPool(cudaMemPool_t *, int device);
 cudaError_t cudaDeviceSetMemPool(int device, cudaMemPool_t);
