@@ -258,7 +258,7 @@ static void attentions(roofline *r)
 
 static void attention_cached(job *j, size_t i)
 {
-    ASK(j, attention_cached, at(j, 0, i), at(j, 1, i), j->cache, i % 2, j->rows, j->segments, j->T);
+    ASK(j, attention_cached, at(j, 0, i), at(j, 1, i), j->cache, i % 2, j->rows, j->segments, j->T, NULL);
 }
 
 /* Each sequence adds a token to `context` others of its own. */

@@ -18,7 +18,7 @@ typedef struct decoder {
     kn_cached_rows *rows;
     kn_choice *choice;
     kn_chosen *chosen;
-    uint32_t *token, *position, *page;
+    uint32_t *token, *page;
 } decoder;
 
 static void *room(size_t n, size_t size)
@@ -74,7 +74,6 @@ static void make(roofline *r, decoder *d)
     d->choice = room(B, sizeof(*d->choice));
     d->chosen = room(B, sizeof(*d->chosen));
     d->token = room(B, sizeof(*d->token));
-    d->position = room(B, sizeof(*d->position));
     d->page = room(B * pages, sizeof(*d->page));
     for (size_t p = 0; p < B * pages; p++)
         d->page[p] = (uint32_t)p;
@@ -82,7 +81,6 @@ static void make(roofline *r, decoder *d)
         d->rows[b] = (kn_cached_rows){b, 1, r->context, d->page + b * pages};
         d->choice[b] = (kn_choice){.temperature = 1, .top_p = 1, .repetition_penalty = 1, .key = {b, 1}};
         d->token[b] = (uint32_t)(b % s->vocab);
-        d->position[b] = (uint32_t)r->context;
     }
 }
 
@@ -96,7 +94,7 @@ static void unmake(roofline *r, decoder *d)
         r->ops->matrix_free(r->device, d->matrix[i]);
     if (d->cache)
         r->ops->cache_free(r->device, d->cache);
-    void *const here[] = {d->matrix, d->rows, d->choice, d->chosen, d->token, d->position, d->page};
+    void *const here[] = {d->matrix, d->rows, d->choice, d->chosen, d->token, d->page};
     for (size_t i = 0; i < sizeof(here) / sizeof(*here); i++)
         free(here[i]);
 }
@@ -106,15 +104,14 @@ static int layer(roofline *r, decoder *d, size_t l)
     const kn_ops *o = r->ops;
     kn_device *v = r->device;
     const shape *s = r->shape;
-    const size_t B = r->batch, turned = s->heads + s->kv_heads, width = (turned + s->kv_heads) * s->head_dim;
+    const size_t B = r->batch;
     kn_matrix *const *m = d->matrix + l * MATRICES;
     const float *norm = (const float *)(const void *)d->norm.at, *bias = (const float *)(const void *)d->bias.at;
-    const float *cosines = (const float *)(const void *)d->cos.at, *sines = (const float *)(const void *)d->sin.at;
+    const kn_rotary rotary = {(const float *)(const void *)d->cos.at, (const float *)(const void *)d->sin.at};
     int kn;
     if ((kn = o->rms_norm(v, d->normed.at, NULL, d->x.at, norm, B, s->hidden, 1e-6f)) ||
         (kn = o->linear(v, d->qkv.at, d->normed.at, m[QKV], bias, NULL, B)) ||
-        (kn = o->rope(v, d->qkv.at, width, d->position, cosines, sines, B, turned, s->head_dim, false)) ||
-        (kn = o->attention_cached(v, d->attended.at, d->qkv.at, d->cache, l, d->rows, B, B)) ||
+        (kn = o->attention_cached(v, d->attended.at, d->qkv.at, d->cache, l, d->rows, B, B, &rotary)) ||
         (kn = o->linear(v, d->middle.at, d->attended.at, m[OUT], NULL, d->x.at, B)) ||
         (kn = o->rms_norm(v, d->normed.at, NULL, d->middle.at, norm, B, s->hidden, 1e-6f)) ||
         (kn = o->linear(v, d->gate_up.at, d->normed.at, m[GATE_UP], NULL, NULL, B)) ||

@@ -166,7 +166,7 @@ static void attention_backward(task *t)
 
 static void attention_cached(task *t)
 {
-    t->o->attention_cached(t->device, t->c, t->a, t->cache, 0, t->rows, t->segments, t->T);
+    t->o->attention_cached(t->device, t->c, t->a, t->cache, 0, t->rows, t->segments, t->T, NULL);
 }
 
 static const kn_attention attentions[] = {{8, 4, 8, 0, 0, 0.35f}, {6, 6, 48, 0, 0, 0.14f}, {9, 3, 64, 0, 0, 0.125f}};

@@ -295,8 +295,8 @@ static int cache_copy_page(kn_device *d, kn_cache *c, uint32_t to, uint32_t from
              from, count);
 }
 
-static int attention_cached(kn_device *d, void *out, const void *qkv, kn_cache *c, size_t layer,
-                            const kn_cached_rows *rows, size_t sequences, size_t T)
+static int attention_cached(kn_device *d, void *out, void *qkv, kn_cache *c, size_t layer, const kn_cached_rows *rows,
+                            size_t sequences, size_t T, const kn_rotary *rotary)
 {
     const cache *s = (const cache *)c;
     const kn_attention *a = &s->shape;
@@ -307,7 +307,7 @@ static int attention_cached(kn_device *d, void *out, const void *qkv, kn_cache *
     }
     MEASURED(d, attention_cached, 4 * pairs * a->heads * a->head_dim,
              SIZE * (qkv_size(a, T) + out_size(a, T) + 2 * keys * a->kv_heads * a->head_dim), out, qkv, s->inner, layer,
-             rows, sequences, T);
+             rows, sequences, T, rotary);
 }
 
 /* --- the vocabulary --- */

@@ -126,12 +126,6 @@ static bool is_ready(const sm_prompt *p)
     return p->filled == p->given.token_count;
 }
 
-static void add_row(sm_generator *g, uint32_t token, size_t position)
-{
-    g->token[g->rows] = token;
-    g->position[g->rows++] = (uint32_t)position;
-}
-
 /* Rows of this pass: what is missing of new prompts, and the last token of each running candidate. */
 static void collect(sm_generator *g)
 {
@@ -144,7 +138,7 @@ static void collect(sm_generator *g)
             continue;
         g->cached[g->sequences++] = (kn_cached_rows){g->rows, count, p->filled, p->pages};
         for (size_t i = 0; i < count; i++)
-            add_row(g, p->given.tokens[p->filled + i], p->filled + i);
+            g->token[g->rows++] = p->given.tokens[p->filled + i];
     }
     for (size_t k = 0; k < g->slots && g->running < g->width; k++) {
         const size_t i = (g->turn + k) % g->slots;
@@ -155,7 +149,7 @@ static void collect(sm_generator *g)
         g->cached[g->sequences++] = (kn_cached_rows){g->rows, 1, position, s->pages};
         g->choosing[g->running] = s;
         g->gather[g->running++] = (uint32_t)g->rows;
-        add_row(g, s->tokens[s->count - 1], position);
+        g->token[g->rows++] = s->tokens[s->count - 1];
         g->next_turn = g->width < g->slots ? (i + 1) % g->slots : 0;
     }
 }
@@ -217,7 +211,7 @@ static int compute(sm_generator *g, size_t *count)
 {
     const sm_attending attending = {.cache = g->cache, .cached = g->cached, .sequences = g->sequences};
     if (g->rows > 0) {
-        const int rc = sm_forward(g->n, g->w, g->token, g->position, g->rows, &attending, NULL, g->error);
+        const int rc = sm_forward(g->n, g->w, g->token, g->rows, &attending, NULL, g->error);
         if (rc != SM_OK)
             return rc;
     }

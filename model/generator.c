@@ -52,15 +52,14 @@ static int make(sm_generator *g)
     g->slot = calloc(g->slots, sizeof(*g->slot));
     g->free_place = malloc(places * sizeof(*g->free_place));
     g->token = malloc(rows * sizeof(*g->token));
-    g->position = malloc(rows * sizeof(*g->position));
     g->cached = malloc((places + g->slots) * sizeof(*g->cached));
     g->choosing = malloc(g->slots * sizeof(sm_slot *));
     g->gather = malloc(g->slots * sizeof(*g->gather));
     g->choice = malloc(g->slots * sizeof(*g->choice));
     g->chosen = malloc(g->slots * sizeof(*g->chosen));
     g->ended = malloc(g->slots * sizeof(*g->ended));
-    if (!g->slot || !g->free_place || !g->token || !g->position || !g->cached || !g->choosing || !g->gather ||
-        !g->choice || !g->chosen || !g->ended)
+    if (!g->slot || !g->free_place || !g->token || !g->cached || !g->choosing || !g->gather || !g->choice ||
+        !g->chosen || !g->ended)
         return sm_generator_no_memory(g);
     while (g->free_places < places) {
         g->free_place[g->free_places] = g->free_places;
@@ -110,7 +109,6 @@ void sm_generator_free(sm_generator *g)
     free(g->slot);
     free(g->free_place);
     free(g->token);
-    free(g->position);
     free(g->cached);
     free(g->choosing);
     free(g->gather);

@@ -39,7 +39,7 @@ typedef struct sm_generator {
 
     /* one pass */
     size_t rows, sequences, running; /* running: rows of candidates, the last of them */
-    uint32_t *token, *position;
+    uint32_t *token;
     kn_cached_rows *cached;
     sm_slot **choosing; /* the slots whose next token can be chosen */
     uint32_t *gather;

@@ -30,16 +30,26 @@ static int project(const sm_network *n, void *y, const void *input, const kn_mat
     return kn == KN_OK ? ops->add(n->device, y, x, T * d) : kn;
 }
 
+/* The rotary embedding and attention. */
 static int attend(const sm_network *n, const sm_layer_state *s, size_t layer, size_t T, const sm_attending *a)
 {
     const kn_ops *ops = n->ops;
-    if (a->cache)
-        return ops->attention_cached(n->device, s->attended, s->qkv, a->cache, layer, a->cached, a->sequences, T);
+    const sm_config *c = &n->layout->config;
+    if (a->cache) {
+        const kn_rotary rotary = {n->cos, n->sin};
+        return ops->attention_cached(n->device, s->attended, s->qkv, a->cache, layer, a->cached, a->sequences, T,
+                                     &rotary);
+    }
+    const size_t turned = c->heads + c->kv_heads; /* values are not turned */
+    const size_t width = (turned + c->kv_heads) * c->head_dim;
+    const int kn = ops->rope(n->device, s->qkv, width, a->position, n->cos, n->sin, T, turned, c->head_dim, false);
+    if (kn != KN_OK)
+        return kn;
     return ops->attention(n->device, s->attended, s->lse, s->qkv, a->segment, a->segments, T, &n->attention);
 }
 
 /* The attention half of a layer: from s->x to s->middle. */
-static int forward_attention(const sm_network *n, sm_workspace *w, size_t layer, const uint32_t *position, size_t T,
+static int forward_attention(const sm_network *n, sm_workspace *w, size_t layer, size_t T,
                              const sm_attending *attending, const sm_dropout *dropout)
 {
     const kn_ops *ops = n->ops;
@@ -47,12 +57,9 @@ static int forward_attention(const sm_network *n, sm_workspace *w, size_t layer,
     const sm_config *c = &n->layout->config;
     const sm_layer_weights *m = &n->layer[layer];
     const sm_layer_state *s = &w->layer[layer];
-    const size_t turned = c->heads + c->kv_heads; /* values are not turned */
-    const size_t width = (turned + c->kv_heads) * c->head_dim;
     int kn;
     if ((kn = ops->rms_norm(dev, w->normed, s->attention_rstd, s->x, m->attention_norm, T, c->hidden, c->rms_eps)) ||
         (kn = ops->linear(dev, s->qkv, w->normed, m->qkv, m->qkv_bias, NULL, T)) ||
-        (kn = ops->rope(dev, s->qkv, width, position, n->cos, n->sin, T, turned, c->head_dim, false)) ||
         (kn = attend(n, s, layer, T, attending)))
         return kn;
     return project(n, s->middle, s->attended, m->out, m->out_bias, s->x, T, dropout, layer, 0);
@@ -70,32 +77,37 @@ static int forward_gate(const sm_network *n, sm_workspace *w, size_t layer, size
 }
 
 /* One layer: from s->x to `next` (the next layer's x). */
-static int forward_layer(const sm_network *n, sm_workspace *w, size_t layer, void *next, const uint32_t *position,
-                         size_t T, const sm_attending *attending, const sm_dropout *dropout)
+static int forward_layer(const sm_network *n, sm_workspace *w, size_t layer, void *next, size_t T,
+                         const sm_attending *attending, const sm_dropout *dropout)
 {
     const sm_layer_weights *m = &n->layer[layer];
     const sm_layer_state *s = &w->layer[layer];
     int kn;
-    if ((kn = forward_attention(n, w, layer, position, T, attending, dropout)) || (kn = forward_gate(n, w, layer, T)) ||
+    if ((kn = forward_attention(n, w, layer, T, attending, dropout)) || (kn = forward_gate(n, w, layer, T)) ||
         (kn = n->ops->swiglu(n->device, w->activated, s->gate_up, T, n->layout->config.intermediate)))
         return kn;
     return project(n, next, w->activated, m->down, m->down_bias, s->middle, T, dropout, layer, 1);
 }
 
+static sm_attending attending_of(const sm_pack *pack)
+{
+    return (sm_attending){.segment = pack->segment, .segments = pack->segments, .position = pack->position};
+}
+
 int sm_forward_again(const sm_network *n, sm_workspace *w, size_t layer, const sm_pack *pack, const sm_dropout *dropout)
 {
-    const sm_attending attending = {.segment = pack->segment, .segments = pack->segments};
-    const int kn = forward_attention(n, w, layer, pack->position, pack->rows, &attending, dropout);
+    const sm_attending attending = attending_of(pack);
+    const int kn = forward_attention(n, w, layer, pack->rows, &attending, dropout);
     return kn == KN_OK ? forward_gate(n, w, layer, pack->rows) : kn;
 }
 
-int sm_forward(const sm_network *n, sm_workspace *w, const uint32_t *token, const uint32_t *position, size_t T,
-               const sm_attending *attending, const sm_dropout *dropout, sm_error *error)
+int sm_forward(const sm_network *n, sm_workspace *w, const uint32_t *token, size_t T, const sm_attending *attending,
+               const sm_dropout *dropout, sm_error *error)
 {
     const size_t layers = n->layout->config.layers;
     int kn = n->ops->embed(n->device, layers > 0 ? w->layer[0].x : w->x, n->embed, token, T, n->layout->config.hidden);
     for (size_t l = 0; kn == KN_OK && l < layers; l++)
-        kn = forward_layer(n, w, l, l + 1 < layers ? w->layer[l + 1].x : w->x, position, T, attending, dropout);
+        kn = forward_layer(n, w, l, l + 1 < layers ? w->layer[l + 1].x : w->x, T, attending, dropout);
     return kn == KN_OK ? SM_OK : sm_device_fail(n->device, kn, "the forward pass", error);
 }
 
@@ -103,10 +115,10 @@ int sm_forward_scored(const sm_network *n, sm_workspace *w, const sm_pack *pack,
                       sm_error *error)
 {
     const sm_config *c = &n->layout->config;
-    const sm_attending attending = {.segment = pack->segment, .segments = pack->segments};
+    const sm_attending attending = attending_of(pack);
     int rc = sm_workspace_reserve(w, n, pack->rows, pack->scored, error);
     if (rc == SM_OK)
-        rc = sm_forward(n, w, pack->token, pack->position, pack->rows, &attending, dropout, error);
+        rc = sm_forward(n, w, pack->token, pack->rows, &attending, dropout, error);
     if (rc != SM_OK)
         return rc;
     /* Rows are gathered by the embedding op: the hidden states are the table. */

@@ -76,7 +76,8 @@ void sm_workspace_shrink(sm_workspace *workspace);
 typedef struct sm_attending {
     const kn_segment *segment; /* packed */
     size_t segments;
-    kn_cache *cache; /* NULL = packed */
+    const uint32_t *position; /* packed: [T], of each row; pages know their rows' */
+    kn_cache *cache;          /* NULL = packed */
     const kn_cached_rows *cached;
     size_t sequences;
 } sm_attending;
@@ -90,8 +91,8 @@ typedef struct sm_dropout {
 
 /* workspace->x = the hidden states of T rows after the last layer, before the final norm. dropout may be NULL,
  * and needs a workspace that keeps. Reserve the workspace first. */
-int sm_forward(const sm_network *network, sm_workspace *workspace, const uint32_t *token, const uint32_t *position,
-               size_t T, const sm_attending *attending, const sm_dropout *dropout, sm_error *error);
+int sm_forward(const sm_network *network, sm_workspace *workspace, const uint32_t *token, size_t T,
+               const sm_attending *attending, const sm_dropout *dropout, sm_error *error);
 
 /* Forward of a pack and workspace->scored_normed of its scored rows. */
 int sm_forward_scored(const sm_network *network, sm_workspace *workspace, const sm_pack *pack,

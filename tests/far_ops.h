@@ -233,16 +233,26 @@ static int FAR(cache_copy_page)(kn_device *d, kn_cache *c, uint32_t to, uint32_t
     CALL(false, cache_copy_page, f->inner, ((far_cache *)c)->inner, to, from, count);
 }
 
-static int FAR(attention_cached)(kn_device *d, void *out, const void *qkv, kn_cache *c, size_t layer,
-                                 const kn_cached_rows *rows, size_t sequences, size_t T)
+static int FAR(attention_cached)(kn_device *d, void *out, void *qkv, kn_cache *c, size_t layer,
+                                 const kn_cached_rows *rows, size_t sequences, size_t T, const kn_rotary *rotary)
 {
     far_device *f = (far_device *)d;
     const kn_attention *a = &((far_cache *)c)->shape;
     H(rows, sequences * sizeof(*rows));
-    for (size_t i = 0; i < sequences; i++)
-        H(rows[i].pages, (rows[i].position + rows[i].count + KN_PAGE - 1) / KN_PAGE * sizeof(*rows[i].pages));
+    size_t positions = 0;
+    for (size_t i = 0; i < sequences; i++) {
+        const size_t end = rows[i].position + rows[i].count;
+        H(rows[i].pages, (end + KN_PAGE - 1) / KN_PAGE * sizeof(*rows[i].pages));
+        positions = end > positions ? end : positions;
+    }
+    kn_rotary there = {0};
+    if (rotary) {
+        const size_t bytes = positions * (a->head_dim / 2) * F32;
+        H(rotary, sizeof(*rotary));
+        there = (kn_rotary){D(rotary->cos, bytes), D(rotary->sin, bytes)};
+    }
     CALL(false, attention_cached, f->inner, D(out, T * a->heads * a->head_dim * E), D(qkv, T * FAR(width)(a) * E),
-         ((far_cache *)c)->inner, layer, rows, sequences, T);
+         ((far_cache *)c)->inner, layer, rows, sequences, T, rotary ? &there : NULL);
 }
 
 /* --- the vocabulary --- */

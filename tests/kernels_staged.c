@@ -319,13 +319,20 @@ static int cache_copy_page(kn_device *d, kn_cache *c, uint32_t to, uint32_t from
     return OPS(d)->cache_copy_page(INNER(d), ((cache *)c)->inner, to, from, count);
 }
 
-static int attention_cached(kn_device *d, void *out, const void *qkv, kn_cache *c, size_t layer,
-                            const kn_cached_rows *rows, size_t sequences, size_t T)
+static int attention_cached(kn_device *d, void *out, void *qkv, kn_cache *c, size_t layer, const kn_cached_rows *rows,
+                            size_t sequences, size_t T, const kn_rotary *rotary)
 {
     BEGIN(d);
     const kn_attention *a = &((cache *)c)->shape;
-    CALL(attention_cached, Y(out, out_size(a, T)), X(qkv, qkv_size(a, T)), ((cache *)c)->inner, layer, rows, sequences,
-         T);
+    size_t positions = 0;
+    for (size_t i = 0; i < sequences; i++)
+        positions = rows[i].position + rows[i].count > positions ? rows[i].position + rows[i].count : positions;
+    const size_t table = positions * (a->head_dim / 2);
+    kn_rotary there = {0};
+    if (rotary)
+        there = (kn_rotary){FX(rotary->cos, table), FX(rotary->sin, table)};
+    CALL(attention_cached, Y(out, out_size(a, T)), Y(qkv, qkv_size(a, T)), ((cache *)c)->inner, layer, rows, sequences,
+         T, rotary ? &there : NULL);
 }
 
 /* --- the vocabulary --- */

@@ -342,13 +342,15 @@ static void *little_alloc(kn_device *device, size_t bytes)
     return bytes > little.bytes ? NULL : little.real->alloc(device, bytes);
 }
 
-static int little_attention(kn_device *device, void *out, const void *qkv, kn_cache *cache, size_t layer,
-                            const kn_cached_rows *rows, size_t sequences, size_t T)
+static int little_attention(kn_device *device, void *out, void *qkv, kn_cache *cache, size_t layer,
+                            const kn_cached_rows *rows, size_t sequences, size_t T, const kn_rotary *rotary)
 {
     /* not in the first layer: what that one wrote into the cache is written again */
     const bool refused = layer > 0 && T > little.rows;
     little.refused += refused;
-    return refused ? KN_NO_MEMORY : little.real->attention_cached(device, out, qkv, cache, layer, rows, sequences, T);
+    if (refused)
+        return KN_NO_MEMORY;
+    return little.real->attention_cached(device, out, qkv, cache, layer, rows, sequences, T, rotary);
 }
 
 static kn_cache *no_cache(kn_device *device, size_t layers, size_t pages, const kn_attention *attention)

@@ -332,9 +332,9 @@ static void cached_case(kn_device *device, const kn_attention *a)
         const size_t n = prompt - i < 10 ? prompt - i : 10;
         const kn_cached_rows rows = {0, n, i, first};
         for (size_t layer = 0; layer < 2; layer++)
-            assert_int_equal(
-                device->ops->attention_cached(device, cached + i * wide, qkv + i * width, cache, layer, &rows, 1, n),
-                KN_OK);
+            assert_int_equal(device->ops->attention_cached(device, cached + i * wide, qkv + i * width, cache, layer,
+                                                           &rows, 1, n, NULL),
+                             KN_OK);
     }
     assert_int_equal(device->ops->cache_copy_page(device, cache, 11, 9, prompt % KN_PAGE), KN_OK);
     for (size_t i = 0; i < more; i++) {
@@ -342,7 +342,7 @@ static void cached_case(kn_device *device, const kn_attention *a)
         memcpy(in, qkv + (prompt + more + i) * width, width * 4);
         memcpy(in + width, qkv + (prompt + i) * width, width * 4);
         const kn_cached_rows rows[] = {{0, 1, prompt + i, second}, {1, 1, prompt + i, first}};
-        assert_int_equal(device->ops->attention_cached(device, out, in, cache, 1, rows, 2, 2), KN_OK);
+        assert_int_equal(device->ops->attention_cached(device, out, in, cache, 1, rows, 2, 2, NULL), KN_OK);
         memcpy(cached + (prompt + more + i) * wide, out, wide * 4);
         memcpy(cached + (prompt + i) * wide, out + wide, wide * 4);
         free(in);
@@ -350,13 +350,50 @@ static void cached_case(kn_device *device, const kn_attention *a)
     }
     assert_same_bits("cached attention", cached, packed, T * wide);
     const kn_cached_rows wrong = {0, 1, 0, (const uint32_t[]){12}};
-    assert_int_equal(device->ops->attention_cached(device, cached, qkv, cache, 0, &wrong, 1, 1), KN_BAD_ARGUMENT);
-    assert_int_equal(device->ops->attention_cached(device, cached, qkv, cache, 2, &wrong, 0, 1), KN_BAD_ARGUMENT);
+    assert_int_equal(device->ops->attention_cached(device, cached, qkv, cache, 0, &wrong, 1, 1, NULL), KN_BAD_ARGUMENT);
+    assert_int_equal(device->ops->attention_cached(device, cached, qkv, cache, 2, &wrong, 0, 1, NULL), KN_BAD_ARGUMENT);
     assert_int_equal(device->ops->cache_copy_page(device, cache, 12, 0, 1), KN_BAD_ARGUMENT);
     device->ops->cache_free(device, cache);
     free(qkv);
     free(packed);
     free(cached);
+}
+
+/* Turned on the way into the pages, or by rope before. */
+static void turned_case(kn_device *device, const kn_attention *a)
+{
+    const size_t turned = a->heads + a->kv_heads, width = (turned + a->kv_heads) * a->head_dim, half = a->head_dim / 2;
+    const size_t wide = a->heads * a->head_dim, prompt = 21, T = prompt + 1;
+    float *tables[2] = {test_floats(T * half, 1, 1), test_floats(T * half, 1, 2)};
+    const kn_rotary rotary = {tables[0], tables[1]};
+    const uint32_t pages[] = {2, 0};
+    uint32_t position[22];
+    float *out[2], *qkv[2];
+    for (uint32_t t = 0; t < T; t++)
+        position[t] = t;
+    for (int i = 0; i < 2; i++) {
+        kn_cache *cache = device->ops->cache_new(device, 1, 3, a);
+        const kn_cached_rows rows[] = {{0, prompt, 0, pages}, {0, 1, prompt, pages}};
+        out[i] = test_memory(T * wide * 4);
+        qkv[i] = test_floats(T * width, 1, 3);
+        if (i == 1)
+            assert_int_equal(
+                device->ops->rope(device, qkv[i], width, position, tables[0], tables[1], T, turned, a->head_dim, false),
+                KN_OK);
+        const kn_rotary *by = i == 0 ? &rotary : NULL;
+        assert_int_equal(device->ops->attention_cached(device, out[i], qkv[i], cache, 0, &rows[0], 1, prompt, by),
+                         KN_OK);
+        assert_int_equal(device->ops->attention_cached(device, out[i] + prompt * wide, qkv[i] + prompt * width, cache,
+                                                       0, &rows[1], 1, 1, by),
+                         KN_OK);
+        device->ops->cache_free(device, cache);
+    }
+    assert_same_bits("turned on the way", out[0], out[1], T * wide);
+    for (int i = 0; i < 2; i++) {
+        free(tables[i]);
+        free(out[i]);
+        free(qkv[i]);
+    }
 }
 
 static void check_cached(kn_device *device, const char *isa)
@@ -366,6 +403,9 @@ static void check_cached(kn_device *device, const char *isa)
                                           {32, 2, 16, 0, 0, 0.25f}, {4, 2, 80, 0, 0, 0.1f}};
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
         cached_case(device, &shapes[i]);
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
+        if (shapes[i].head_dim % 2 == 0)
+            turned_case(device, &shapes[i]);
 }
 
 static void cached_isa(kn_device *device, const char *isa)

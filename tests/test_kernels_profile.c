@@ -25,7 +25,7 @@ static size_t work(kn_device *d, float *to)
     kn_cache *c = d->ops->cache_new(d, 1, 4, &shape);
     const uint32_t pages[] = {3, 1};
     const kn_cached_rows rows = {0, T, 0, pages};
-    assert_int_equal(d->ops->attention_cached(d, at, qkv, c, 0, &rows, 1, T), KN_OK);
+    assert_int_equal(d->ops->attention_cached(d, at, qkv, c, 0, &rows, 1, T, NULL), KN_OK);
     d->ops->cache_free(d, c);
     d->ops->matrix_free(d, m);
     free(w);

@@ -27,8 +27,8 @@ static float *all_logits(kn_device *device, const golden *g, const sluice_span *
     for (size_t t = 0; t < T; t++)
         position[t] = (uint32_t)t;
     const kn_segment segment = {.count = T};
-    const sm_attending attending = {.segment = &segment, .segments = 1};
-    assert_int_equal(sm_forward(network, w, sequence->tokens, position, T, &attending, NULL, &error), SM_OK);
+    const sm_attending attending = {.segment = &segment, .segments = 1, .position = position};
+    assert_int_equal(sm_forward(network, w, sequence->tokens, T, &attending, NULL, &error), SM_OK);
     assert_int_equal(ops->rms_norm(device, normed, NULL, w->x, network->norm, T, c->hidden, c->rms_eps), KN_OK);
     assert_int_equal(ops->logits(device, on_device, normed, network->head, T), KN_OK);
     assert_int_equal(ops->read(device, logits, on_device, bytes), KN_OK);

@@ -221,13 +221,13 @@ int KE(attention)(kn_device *device, void *out, float *lse, const void *qkv, con
 typedef struct cached_job {
     const kn_attention *a;
     const kn_cached_rows *rows;
-    const E *qkv;
-    E *out, *layer;
+    const kn_rotary *rotary;
+    E *qkv, *out, *layer;
     float *scores;
     size_t room;
 } cached_job;
 
-/* One sequence, one key/value head: writes its rows into the pages, then attends. */
+/* One sequence, one key/value head: turns its rows, writes them into the pages, then attends. */
 static void cached_piece(void *arg, size_t index, unsigned worker)
 {
     const cached_job *j = arg;
@@ -239,8 +239,15 @@ static void cached_piece(void *arg, size_t index, unsigned worker)
     const kn_blocks keys = {first, s->pages, page, sizeof(E) == 2};
     const kn_blocks values = {first + 16 * hd, s->pages, page, sizeof(E) == 2};
     for (size_t i = 0; i < s->count; i++) {
-        const size_t at = s->position + i;
-        const E *k = j->qkv + (s->row + i) * width + (a->heads + kv) * hd, *v = k + a->kv_heads * hd;
+        const size_t at = s->position + i, group = a->heads / a->kv_heads;
+        E *q = j->qkv + (s->row + i) * width + kv * group * hd;
+        E *k = j->qkv + (s->row + i) * width + (a->heads + kv) * hd;
+        const E *v = k + a->kv_heads * hd;
+        if (j->rotary) {
+            const float *cos = j->rotary->cos + at * (hd / 2), *sin = j->rotary->sin + at * (hd / 2);
+            KE(turn)(q, cos, sin, group, hd, false);
+            KE(turn)(k, cos, sin, 1, hd, false);
+        }
         E *block = first + s->pages[at / 16] * page;
         for (size_t e = 0; e < hd; e++)
             block[e * 16 + at % 16] = k[e];
@@ -251,12 +258,12 @@ static void cached_piece(void *arg, size_t index, unsigned worker)
                      j->scores + worker * j->room, j->out, NULL);
 }
 
-int KE(attention_cached)(kn_device *device, void *out, const void *qkv, kn_cache *c, size_t layer,
-                         const kn_cached_rows *rows, size_t sequences, size_t T)
+int KE(attention_cached)(kn_device *device, void *out, void *qkv, kn_cache *c, size_t layer, const kn_cached_rows *rows,
+                         size_t sequences, size_t T, const kn_rotary *rotary)
 {
     kn_cpu *cpu = (kn_cpu *)device;
     const kn_attention *a = &c->shape;
-    if (layer >= c->layers)
+    if (layer >= c->layers || (rotary && a->head_dim % 2 != 0))
         return KN_BAD_ARGUMENT;
     size_t longest = 0;
     double pairs = 0;
@@ -272,6 +279,7 @@ int KE(attention_cached)(kn_device *device, void *out, const void *qkv, kn_cache
     }
     cached_job j = {.a = a,
                     .rows = rows,
+                    .rotary = rotary,
                     .qkv = qkv,
                     .out = out,
                     .room = MR * ((kn_ceil(longest, 16) + 1) * 16 + a->head_dim),

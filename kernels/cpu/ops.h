@@ -101,8 +101,10 @@ int KE(attention_backward)(kn_device *, void *dqkv, const void *dout, const void
 kn_cache *KE(cache_new)(kn_device *, size_t layers, size_t pages, const kn_attention *);
 void KE(cache_free)(kn_device *, kn_cache *);
 int KE(cache_copy_page)(kn_device *, kn_cache *, uint32_t to, uint32_t from, size_t count);
-int KE(attention_cached)(kn_device *, void *out, const void *qkv, kn_cache *, size_t layer, const kn_cached_rows *,
-                         size_t sequences, size_t T);
+int KE(attention_cached)(kn_device *, void *out, void *qkv, kn_cache *, size_t layer, const kn_cached_rows *,
+                         size_t sequences, size_t T, const kn_rotary *);
+/* One row's heads, in place, by the angles of its position; what rope does, for ops that order their own work. */
+void KE(turn)(void *x, const float *cos, const float *sin, size_t heads, size_t head_dim, bool inverse);
 int KN(logprob)(kn_device *, float *logprob, float *lse, float *entropy, const void *h, const kn_matrix *,
                 const uint32_t *target, size_t T);
 int KN(logprob_backward)(kn_device *, void *dh, float *dw, const float *dlogprob, const void *h, const kn_matrix *,

@@ -163,20 +163,25 @@ KN_INLINE void rotate(E *a, E *b, const float *cos, const float *sin, size_t n, 
     }
 }
 
+void KE(turn)(void *x, const float *cos, const float *sin, size_t heads, size_t head_dim, bool inverse)
+{
+    const size_t half = head_dim / 2;
+    for (size_t h = 0; h < heads; h++) {
+        E *v = (E *)x + h * head_dim;
+        size_t i = 0;
+        for (; i + VN <= half; i += VN)
+            rotate(v + i, v + half + i, cos + i, sin + i, VN, inverse, true);
+        if (i < half)
+            rotate(v + i, v + half + i, cos + i, sin + i, half - i, inverse, false);
+    }
+}
+
 static void rope_piece(void *arg, size_t index, unsigned worker)
 {
     const rope_job *j = arg;
-    const size_t half = j->half;
     for (size_t t = kn_cut(j->T, j->pieces, index); t < kn_cut(j->T, j->pieces, index + 1); t++) {
-        const float *cos = j->cos + j->position[t] * half, *sin = j->sin + j->position[t] * half;
-        for (size_t h = 0; h < j->heads; h++) {
-            E *v = j->x + t * j->stride + h * 2 * half;
-            size_t i = 0;
-            for (; i + VN <= half; i += VN)
-                rotate(v + i, v + half + i, cos + i, sin + i, VN, j->inverse, true);
-            if (i < half)
-                rotate(v + i, v + half + i, cos + i, sin + i, half - i, j->inverse, false);
-        }
+        const size_t angle = j->position[t] * j->half;
+        KE(turn)(j->x + t * j->stride, j->cos + angle, j->sin + angle, j->heads, 2 * j->half, j->inverse);
     }
 }
 

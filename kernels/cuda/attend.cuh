@@ -54,10 +54,10 @@ template <int D, int THREADS> struct attend_lanes {
     static constexpr int WORKING = PASS * (D / 8);
 };
 
-/* Asks for rows [j0, j0 + ROWS) of keys or of values (`from`: those of position 0); zeros from `end` on. */
-template <int ROWS, int D, int THREADS>
-KDEV void attend_load_keys(attend_bf16 *tile, const attend_bf16 *from, const attend_keys &keys, const attend_rows &s,
-                           uint32_t j0, uint32_t end, uint32_t head_dim, int thread)
+/* Asks for a tile's rows: row(r) is where the r-th begins, or NULL for zeros. A thread asks about its own, in rising
+ * order. `some` is any address of global memory. */
+template <int ROWS, int D, int THREADS, class R>
+KDEV void attend_load(attend_bf16 *tile, const attend_bf16 *some, uint32_t head_dim, int thread, R row)
 {
     typedef attend_lanes<D, THREADS> lanes;
     const int column = thread % (D / 8) * 8;
@@ -68,11 +68,21 @@ KDEV void attend_load_keys(attend_bf16 *tile, const attend_bf16 *from, const att
         const int r = thread / (D / 8) + n * lanes::PASS;
         if (ROWS % lanes::PASS != 0 && r >= ROWS)
             break;
-        const uint32_t j = j0 + (uint32_t)r;
-        const bool in = j < end && (uint32_t)column < head_dim;
-        const attend_bf16 *row = in ? from + (size_t)attend_key_row(keys, s, j) * keys.stride + column : from;
-        cp_async16(tile + r * attend_pitch<D>() + column, row, in);
+        const attend_bf16 *from = row(r);
+        const bool in = from != NULL && (uint32_t)column < head_dim;
+        cp_async16(tile + r * attend_pitch<D>() + column, in ? from + column : some, in);
     }
+}
+
+/* Asks for rows [j0, j0 + ROWS) of keys or of values (`from`: those of position 0); zeros from `end` on. */
+template <int ROWS, int D, int THREADS>
+KDEV void attend_load_keys(attend_bf16 *tile, const attend_bf16 *from, const attend_keys &keys, const attend_rows &s,
+                           uint32_t j0, uint32_t end, uint32_t head_dim, int thread)
+{
+    attend_load<ROWS, D, THREADS>(tile, from, head_dim, thread, [&](int r) -> const attend_bf16 * {
+        const uint32_t j = j0 + (uint32_t)r;
+        return j < end ? from + (size_t)attend_key_row(keys, s, j) * keys.stride : NULL;
+    });
 }
 
 /* Asks for rows [m0, m0 + ROWS) of the count · group queries (or of results) of a sequence and one key head; `from` is
@@ -81,28 +91,20 @@ template <int ROWS, int D, int THREADS>
 KDEV void attend_load_queries(attend_bf16 *tile, const attend_bf16 *from, uint32_t width, const attend_rows &s,
                               uint32_t group, uint32_t m0, uint32_t end, uint32_t head_dim, int thread)
 {
-    typedef attend_lanes<D, THREADS> lanes;
-    const int column = thread % (D / 8) * 8;
-    if (thread >= lanes::WORKING)
-        return;
+    constexpr int PASS = attend_lanes<D, THREADS>::PASS;
     uint32_t m = m0 + (uint32_t)(thread / (D / 8)), i = m / group, g = m % group;
-    const uint32_t step_i = lanes::PASS / group, step_g = lanes::PASS % group;
-#pragma unroll
-    for (int n = 0; n < (ROWS + lanes::PASS - 1) / lanes::PASS; n++) {
-        const int r = thread / (D / 8) + n * lanes::PASS;
-        if (ROWS % lanes::PASS != 0 && r >= ROWS)
-            break;
-        const bool in = m < end && (uint32_t)column < head_dim;
-        cp_async16(tile + r * attend_pitch<D>() + column,
-                   in ? from + (size_t)(s.row + i) * width + g * head_dim + column : from, in);
-        m += lanes::PASS;
+    const uint32_t step_i = PASS / group, step_g = PASS % group;
+    attend_load<ROWS, D, THREADS>(tile, from, head_dim, thread, [&](int) -> const attend_bf16 * {
+        const attend_bf16 *row = m < end ? from + (size_t)(s.row + i) * width + g * head_dim : NULL;
+        m += PASS;
         i += step_i;
         g += step_g;
         if (g >= group) {
             g -= group;
             i++;
         }
-    }
+        return row;
+    });
 }
 
 /* s[MT·16 rows, N] += a · bᵀ, both tiles with rows of D: a is the warp's first row, b the tile's. */
@@ -259,6 +261,17 @@ KDEV bool attend_next_viewer(attend_walk &w, const attend_block &b, const uint32
 template <int MT> struct attend_softmax {
     float max[MT][2], sum[MT][2]; /* sum: this lane's columns only */
 };
+
+template <int MT> KDEV void attend_begin(attend_softmax<MT> &r)
+{
+#pragma unroll
+    for (int m = 0; m < MT; m++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            r.max[m][i] = -INFINITY;
+            r.sum[m][i] = 0;
+        }
+}
 
 /* Scores become exp2(factor · (score - max)); what was gathered before is brought to the new greatest. */
 template <int MT, int BN, int D>

@@ -1,11 +1,10 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /* Attention's ops: what is refused, what is planned, and which kernels do it. */
 #include "attention.cuh"
+#include "rows.cuh"
 
 namespace
 {
-
-typedef __nv_bfloat16 bf16;
 
 /* Tensor cores take bf16 with rows of whole 16-byte pieces. */
 bool on_tensor_cores(const float *, const attend_shape &)
@@ -43,16 +42,16 @@ void tiles(kn_cuda *c, float *out, float *lse, const float *qkv, const attend_ke
 }
 
 void parts(kn_cuda *c, bf16 *out, float *partial, float *figures, const bf16 *qkv, const attend_keys &keys,
-           const attend_planned &v, const attend_shape &a)
+           const kn_rotary &rotary, const attend_planned &v, const attend_shape &a)
 {
     if (on_tensor_cores(out, a))
-        attend_bf16_parts(c, out, partial, figures, qkv, keys, v, a);
+        attend_bf16_parts(c, out, partial, figures, qkv, keys, rotary, v, a);
     else
         attend_plain_parts(c, out, partial, figures, qkv, keys, v, a);
 }
 
 void parts(kn_cuda *c, float *out, float *partial, float *figures, const float *qkv, const attend_keys &keys,
-           const attend_planned &v, const attend_shape &a)
+           const kn_rotary &, const attend_planned &v, const attend_shape &a)
 {
     attend_plain_parts(c, out, partial, figures, qkv, keys, v, a);
 }
@@ -134,10 +133,12 @@ template <class E> kn_cache *cache_new(kn_device *device, size_t layers, size_t 
 }
 
 template <class E>
-int attention_cached(kn_device *device, void *out, const void *qkv, kn_cache *cache, size_t layer,
-                     const kn_cached_rows *s, size_t sequences, size_t T)
+int attention_cached(kn_device *device, void *out, void *qkv, kn_cache *cache, size_t layer, const kn_cached_rows *s,
+                     size_t sequences, size_t T, const kn_rotary *given)
 {
-    if (layer >= cache->layers)
+    const kn_rotary rotary = given ? *given : kn_rotary{NULL, NULL};
+    if (layer >= cache->layers ||
+        (given && (cache->shape.head_dim % 2 != 0 || !row_aligned(16, rotary.cos, rotary.sin))))
         return KN_BAD_ARGUMENT;
     kn_cuda *c = kn_cuda_begin(device);
     if (c == NULL)
@@ -160,8 +161,8 @@ int attention_cached(kn_device *device, void *out, const void *qkv, kn_cache *ca
     }
     if (c->status != KN_OK)
         return kn_cuda_end(c);
-    attend_cache_write(c, data, qkv, v, a, sizeof(E));
-    parts(c, (E *)out, partial, figures, (const E *)qkv, keys, v, a);
+    attend_cache_write(c, data, (E *)qkv, rotary, v, a);
+    parts(c, (E *)out, partial, figures, (const E *)qkv, keys, rotary, v, a);
     attend_join(c, (E *)out, partial, figures, v, a);
     attend_queries many = {};
     many.tiles = step->tiles;

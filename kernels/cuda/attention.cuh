@@ -85,6 +85,11 @@ struct attend_joint {
     uint32_t row, slot, count;
 };
 
+/* A row whose key and value are brought to their place in the cache: page · KN_PAGE + place in the page. */
+struct attend_written {
+    uint32_t row, place, position;
+};
+
 /* --- attention_plan.cu: what is done where; everything lies on the device --- */
 
 bool attend_shape_ok(const kn_attention *);
@@ -117,7 +122,7 @@ struct attend_step {
     uint32_t size;                 /* bytes, all in all */
     uint32_t sequences;            /* attend_rows of all entries */
     uint32_t pages;                /* of all entries, end to end */
-    uint32_t written;              /* pairs: row, page · KN_PAGE + place in the page; of what the parts do not write */
+    uint32_t written;              /* attend_written of what the parts do not write */
     uint32_t tiles;                /* attend_tile of the entries with several queries, longest first */
     uint32_t parts, joints, slots; /* of the entries with one; behind these parts lie those that the runs take */
     uint32_t runs;
@@ -164,9 +169,10 @@ void attend_bf16_backward(kn_cuda *, __nv_bfloat16 *dqkv, const __nv_bfloat16 *d
                           const float *lse, const float *dots, const attend_keys &, const kn_segment *, size_t segments,
                           const attend_shape &);
 uint32_t attend_bf16_members(const attend_shape &);
-/* Parts of single queries; partial[slots, heads, head_dim] and figures[slots, heads, 2] take what is to be joined. */
+/* Parts of single queries, which it turns where the tables are not NULL; partial[slots, heads, head_dim] and
+ * figures[slots, heads, 2] take what is to be joined. */
 void attend_bf16_parts(kn_cuda *, __nv_bfloat16 *out, float *partial, float *figures, const __nv_bfloat16 *qkv,
-                       const attend_keys &, const attend_planned &, const attend_shape &);
+                       const attend_keys &, const kn_rotary &, const attend_planned &, const attend_shape &);
 
 uint32_t attend_plain_tile_rows(uint32_t head_dim);
 template <class E>
@@ -190,9 +196,10 @@ void attend_join(kn_cuda *, E *out, const float *partial, const float *figures, 
 kn_cache *attend_cache_new(kn_device *, kn_dtype, size_t layers, size_t pages, const kn_attention *);
 void attend_cache_free(kn_device *, kn_cache *);
 int attend_cache_copy_page(kn_device *, kn_cache *, uint32_t to, uint32_t from, size_t count);
-/* Keys and values of rows of qkv (element size `element`) to their places in a layer of the cache. */
-void attend_cache_write(kn_cuda *, void *layer, const void *qkv, const attend_planned &, const attend_shape &,
-                        size_t element);
+/* Keys and values of rows of qkv to their places in a layer of the cache. Where the tables are not NULL keys are turned
+ * on the way, and queries in their rows. */
+template <class E>
+void attend_cache_write(kn_cuda *, E *layer, E *qkv, const kn_rotary &, const attend_planned &, const attend_shape &);
 
 /*
  * What the kernels on tensor cores take: rows of a tile and what they walk over, registers (the least and the most over

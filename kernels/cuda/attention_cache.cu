@@ -1,6 +1,7 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /* Pages of keys and values for generation. */
 #include "attention.cuh"
+#include "rows.cuh"
 
 #include <stdlib.h>
 
@@ -9,16 +10,42 @@ namespace
 
 enum { THREADS = 256 };
 
-/* Pieces of type V; a row of qkv has `width` of them, its keys and values are `both` from `skip` on. */
-template <class V>
+/* How write_places sees a row of qkv and a place of the cache: from element `skip` of the row on lie `heads` heads of
+ * 2 · half elements. The first `turned` are turned; the first `own` stay in the row, the others go to the place. */
+struct places {
+    uint32_t width, skip, heads, half, turned, own;
+};
+
+/* N pairs a thread and turn. */
+template <class E, int N>
 __global__ void __launch_bounds__(THREADS)
-    write_places(V *layer, const V *qkv, const attend_step *step, uint32_t width, uint32_t skip, uint32_t both)
+    write_places(E *layer, E *qkv, const attend_step *step, kn_rotary rotary, places p)
 {
-    const uint32_t *const places = attend_list_of<uint32_t>(step, step->at_written);
-    const size_t n = (size_t)step->written * both, all = (size_t)gridDim.x * THREADS;
-    for (size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x; i < n; i += all) {
-        const size_t r = i / both, e = i % both;
-        layer[places[2 * r + 1] * (size_t)both + e] = qkv[places[2 * r] * (size_t)width + skip + e];
+    const attend_written *const written = attend_list_of<attend_written>(step, step->at_written);
+    const size_t across = p.half / N, pieces = across * p.heads, n = step->written * pieces;
+    const size_t place = (size_t)(p.heads - p.own) * 2 * p.half;
+    for (size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x; i < n; i += (size_t)gridDim.x * THREADS) {
+        const attend_written w = written[i / pieces];
+        const uint32_t head = (uint32_t)(i % pieces / across), at = (uint32_t)(i % across) * N;
+        E *from = qkv + (size_t)w.row * p.width + p.skip + (size_t)head * 2 * p.half + at;
+        E *to = head < p.own ? from : layer + w.place * place + (size_t)(head - p.own) * 2 * p.half + at;
+        float a[N], b[N];
+        row_load(a, from);
+        row_load(b, from + p.half);
+        if (head < p.turned) {
+            float c[N], s[N];
+            row_load(c, rotary.cos + (size_t)w.position * p.half + at);
+            row_load(s, rotary.sin + (size_t)w.position * p.half + at);
+#pragma unroll
+            for (int k = 0; k < N; k++) {
+                float pair[2];
+                row_turn(pair, a[k], b[k], c[k], s[k]);
+                a[k] = pair[0];
+                b[k] = pair[1];
+            }
+        }
+        row_store(to, a);
+        row_store(to + p.half, b);
     }
 }
 
@@ -90,20 +117,28 @@ int attend_cache_copy_page(kn_device *device, kn_cache *cache, uint32_t to, uint
     return kn_cuda_end(c);
 }
 
-void attend_cache_write(kn_cuda *c, void *layer, const void *qkv, const attend_planned &v, const attend_shape &a,
-                        size_t element)
+template <class E>
+void attend_cache_write(kn_cuda *c, E *layer, E *qkv, const kn_rotary &rotary, const attend_planned &v,
+                        const attend_shape &a)
 {
-    const size_t piece = a.head_dim * element % sizeof(uint4) == 0 ? sizeof(uint4) : sizeof(uint16_t);
-    const uint32_t unit = (uint32_t)(a.head_dim * element / piece), both = 2 * a.kv_heads * unit;
-    const uint32_t width = a.heads * unit + both, skip = a.heads * unit;
-    const size_t blocks = ((size_t)attend_grid(v.host->written) * both + THREADS - 1) / THREADS;
+    const uint32_t turned = a.heads + a.kv_heads, keys = a.kv_heads * a.head_dim;
+    /* without the embedding keys and values are one head, which needs no even head_dim */
+    const places p = rotary.cos ? places{a.width, 0, turned + a.kv_heads, a.head_dim / 2, turned, a.heads}
+                                : places{a.width, a.heads * a.head_dim, 1, keys, 0, 0};
+    constexpr int N = wide<E>::N;
+    const bool whole = p.half % N == 0 && p.width % N == 0 && p.skip % N == 0 && row_aligned(16, layer, qkv);
+    const size_t pieces = (size_t)attend_grid(v.host->written) * p.heads * p.half / (whole ? N : 1);
+    const size_t blocks = (pieces + THREADS - 1) / THREADS;
     const dim3 grid((unsigned)(blocks < 4096 ? blocks : 4096));
     if (c->status != KN_OK || v.host->written == 0)
         return;
-    if (piece == sizeof(uint4))
-        KN_LAUNCH(c, write_places<uint4>, grid, dim3(THREADS), 0, (uint4 *)layer, (const uint4 *)qkv, v.device, width,
-                  skip, both);
+    if (whole)
+        KN_LAUNCH(c, (write_places<E, N>), grid, dim3(THREADS), 0, layer, qkv, v.device, rotary, p);
     else
-        KN_LAUNCH(c, write_places<uint16_t>, grid, dim3(THREADS), 0, (uint16_t *)layer, (const uint16_t *)qkv, v.device,
-                  width, skip, both);
+        KN_LAUNCH(c, (write_places<E, 1>), grid, dim3(THREADS), 0, layer, qkv, v.device, rotary, p);
 }
+
+template void attend_cache_write<float>(kn_cuda *, float *, float *, const kn_rotary &, const attend_planned &,
+                                        const attend_shape &);
+template void attend_cache_write<bf16>(kn_cuda *, bf16 *, bf16 *, const kn_rotary &, const attend_planned &,
+                                       const attend_shape &);

@@ -8,55 +8,84 @@
  * each alone.
  *
  * Within a block the warps take pages in turn, each with buffers of its own, so they wait for their own copies alone.
- * The new token's own key and value come from qkv; the block that sees them brings them to their page.
+ * Rotary embedding happens on the way from qkv; the new token's own key and value come from there too, and the block
+ * that sees them brings them to their page.
  */
 #include "attend.cuh"
+#include "rows.cuh"
 
 namespace
 {
 
-/* Asks for a page's keys and values of one head. from, to: of the keys; zeros from position `end` of the page on. Those
- * of position `own` (KN_PAGE = none) are not in the page yet: they lie at `fresh`, as far from each other. */
+/* Asks for a page's keys and values of one head, the values behind the keys; from: of the keys; zeros from position
+ * `end` of the page on. */
 template <int D>
-KDEV void load_page(attend_bf16 *to, const attend_bf16 *from, const attend_keys &keys, int end, int own,
-                    const attend_bf16 *fresh, uint32_t head_dim, int lane)
+KDEV void load_page(attend_bf16 *to, const attend_bf16 *from, const attend_keys &keys, int end, uint32_t head_dim,
+                    int lane)
 {
-    typedef attend_lanes<D, 32> lanes;
-    const int column = lane % (D / 8) * 8;
-    if (lane >= lanes::WORKING)
-        return;
 #pragma unroll
-    for (int n = 0; n < (KN_PAGE + lanes::PASS - 1) / lanes::PASS; n++) {
-        const int r = lane / (D / 8) + n * lanes::PASS;
-        if (KN_PAGE % lanes::PASS != 0 && r >= KN_PAGE)
-            break;
-        const bool in = r < end && (uint32_t)column < head_dim;
-        const attend_bf16 *row = in ? (r == own ? fresh : from + (size_t)r * keys.stride) + column : from;
-        cp_async16(to + r * attend_pitch<D>() + column, row, in);
-        cp_async16(to + (KN_PAGE + r) * attend_pitch<D>() + column, in ? row + keys.values : from, in);
-    }
+    for (int v = 0; v < 2; v++)
+        attend_load<KN_PAGE, D, 32>(to + v * KN_PAGE * attend_pitch<D>(), from, head_dim, lane,
+                                    [&](int r) -> const attend_bf16 * {
+                                        return r < end ? from + v * keys.values + (size_t)r * keys.stride : NULL;
+                                    });
 }
 
-/* Asks for the queries of a block: row r is head r % heads, of member r / heads. */
-template <int ROWS, int D, int ALL>
-KDEV void load_members(attend_bf16 *tile, const attend_bf16 *from, const attend_part *member, const attend_rows *all,
-                       uint32_t members, uint32_t heads, const attend_shape &a, int thread)
+/* Eight elements of a head, from a multiple of eight on, as the embedding of a position turns them. */
+KDEV uint4 load_turned(const attend_bf16 *head, uint32_t from, uint32_t head_dim, const kn_rotary &by,
+                       uint32_t position)
 {
-    typedef attend_lanes<D, ALL> lanes;
-    const int column = thread % (D / 8) * 8;
-    if (thread >= lanes::WORKING)
-        return;
+    if (by.cos == NULL)
+        return *reinterpret_cast<const uint4 *>(head + from);
+    const uint32_t half = head_dim / 2;
+    uint32_t word[4];
 #pragma unroll
-    for (int n = 0; n < (ROWS + lanes::PASS - 1) / lanes::PASS; n++) {
-        const int r = thread / (D / 8) + n * lanes::PASS;
-        if (ROWS % lanes::PASS != 0 && r >= ROWS)
-            break;
-        const uint32_t m = (uint32_t)r / heads;
-        const bool in = m < members && (uint32_t)column < a.head_dim;
-        const attend_bf16 *row = from;
-        if (in)
-            row += (size_t)all[member[m].rows].row * a.width + ((uint32_t)r % heads) * a.head_dim + column;
-        cp_async16(tile + r * attend_pitch<D>() + column, row, in);
+    for (int k = 0; k < 2; k++) { /* four of them lie in the same half of the head */
+        const bool upper = from + 4 * k >= half;
+        const uint32_t i = from + 4 * k - (upper ? half : 0);
+        float a[4], b[4], c[4], s[4], turned[4];
+        row_load(a, head + i);
+        row_load(b, head + half + i);
+        row_load(c, by.cos + (size_t)position * half + i);
+        row_load(s, by.sin + (size_t)position * half + i);
+#pragma unroll
+        for (int n = 0; n < 4; n++) {
+            float pair[2];
+            row_turn(pair, a[n], b[n], c[n], s[n]);
+            turned[n] = upper ? pair[1] : pair[0];
+        }
+        word[2 * k] = row_join(turned);
+        word[2 * k + 1] = row_join(turned + 2);
+    }
+    return make_uint4(word[0], word[1], word[2], word[3]);
+}
+
+/* The new token to its place among a page's keys and values, by the lanes that asked for zeros there. */
+template <int D> KDEV void lay_own(attend_bf16 *page, const uint4 *own, int place, int lane)
+{
+    typedef attend_lanes<D, 32> lanes;
+    const int column = lane % (D / 8);
+    if (lane < lanes::WORKING && lane / (D / 8) == place % lanes::PASS)
+#pragma unroll
+        for (int v = 0; v < 2; v++)
+            *reinterpret_cast<uint4 *>(page + (v * KN_PAGE + place) * attend_pitch<D>() + column * 8) =
+                own[v * (D / 8) + column];
+}
+
+/* The queries of a block: row r is head r % heads, of member r / heads. */
+template <int ROWS, int D, int ALL>
+KDEV void lay_members(attend_bf16 *tile, const attend_bf16 *from, const attend_part *member, const attend_rows *all,
+                      uint32_t members, uint32_t heads, const attend_shape &a, const kn_rotary &rotary, int thread)
+{
+    for (int n = thread; n < ROWS * (D / 8); n += ALL) {
+        const uint32_t r = (uint32_t)n / (D / 8), column = (uint32_t)n % (D / 8) * 8, m = r / heads;
+        uint4 piece = make_uint4(0, 0, 0, 0);
+        if (m < members && column < a.head_dim) {
+            const attend_rows s = all[member[m].rows];
+            piece = load_turned(from + (size_t)s.row * a.width + r % heads * a.head_dim, column, a.head_dim, rotary,
+                                s.before);
+        }
+        *reinterpret_cast<uint4 *>(tile + r * attend_pitch<D>() + column) = piece;
     }
 }
 
@@ -65,11 +94,12 @@ KDEV void load_members(attend_bf16 *tile, const attend_bf16 *from, const attend_
 template <int D, int WARPS, int MT>
 __global__ void __launch_bounds__(WARPS * 32)
     attend_part_kernel(attend_bf16 *out, float *partial, float *figures, const attend_bf16 *qkv, attend_keys keys,
-                       const attend_step *step, uint32_t bundles, uint32_t shared, attend_shape a)
+                       kn_rotary rotary, const attend_step *step, uint32_t bundles, uint32_t shared, attend_shape a)
 {
     constexpr int PITCH = D + 8, STAGE = 2 * KN_PAGE * PITCH, SUMS = D + 8, ROWS = MT * 16;
     SHARED(float, greatest, [WARPS][ROWS]);
     SHARED(float, total, [WARPS][ROWS]);
+    SHARED(uint4, own, [2 * D / 8]); /* the new token's key and value */
     DYN_SHARED(attend_bf16, memory);
     attend_bf16 *const tile_q = memory;
     const int thread = (int)threadIdx.x, lane = thread & 31, warp = thread >> 5;
@@ -91,47 +121,49 @@ __global__ void __launch_bounds__(WARPS * 32)
     const int first = !several && low > begin ? low : begin;
     const int end = !several && at + 1 < begin + ATTEND_SPLIT ? at + 1 : begin + ATTEND_SPLIT;
     const attend_bf16 *const k = (const attend_bf16 *)keys.first + kv * a.head_dim;
-    const attend_bf16 *const fresh = qkv + (size_t)s.row * a.width + (a.heads + kv) * a.head_dim;
     const uint32_t *const pages = attend_list_of<uint32_t>(step, step->at_pages) + s.prefix;
-    const int own_page = several ? -1 : at / KN_PAGE; /* where it lies in this part at all, it is the last */
+    const bool new_token = !several && end == at + 1; /* it is the last of this part, and not in its page yet */
+    const int paged = new_token ? at : end;
 
-    load_members<ROWS, D, WARPS * 32>(tile_q, qkv + head * a.head_dim, member, all, run.count, heads, a, thread);
-    cp_async_commit();
     /* The pages of a warp are those whose number is its own modulo WARPS: fixed, whatever the window hides. */
     int page = first / KN_PAGE;
     page += (warp - page % WARPS + WARPS) % WARPS;
     if (page * KN_PAGE < end)
-        load_page<D>(stages, k + (size_t)pages[page] * KN_PAGE * keys.stride, keys, end - page * KN_PAGE,
-                     page == own_page ? at % KN_PAGE : KN_PAGE, fresh, a.head_dim, lane);
+        load_page<D>(stages, k + (size_t)pages[page] * KN_PAGE * keys.stride, keys, paged - page * KN_PAGE, a.head_dim,
+                     lane);
     cp_async_commit();
-    if (!several && end == at + 1 && bundle == 0 &&
-        (uint32_t)thread < a.head_dim / 4) { /* keys, then values, 16 bytes a thread */
-        const uint32_t value = (uint32_t)thread >= a.head_dim / 8, e = ((uint32_t)thread - value * a.head_dim / 8) * 8;
-        attend_bf16 *to = const_cast<attend_bf16 *>(k) +
-                          ((size_t)pages[own_page] * KN_PAGE + at % KN_PAGE) * keys.stride + value * keys.values + e;
-        *reinterpret_cast<uint4 *>(to) = *reinterpret_cast<const uint4 *>(fresh + value * keys.values + e);
+    lay_members<ROWS, D, WARPS * 32>(tile_q, qkv + head * a.head_dim, member, all, run.count, heads, a, rotary, thread);
+    if (new_token && thread < 2 * D / 8) {
+        const uint32_t value = thread >= D / 8, e = (uint32_t)thread % (D / 8) * 8;
+        const attend_bf16 *from = qkv + (size_t)s.row * a.width + (a.heads + kv + value * a.kv_heads) * a.head_dim;
+        uint4 piece = make_uint4(0, 0, 0, 0);
+        if (e < a.head_dim) {
+            const kn_rotary as_it_is = {NULL, NULL};
+            piece = load_turned(from, e, a.head_dim, value ? as_it_is : rotary, s.before);
+        }
+        own[thread] = piece;
+        if (e < a.head_dim && bundle == 0) {
+            attend_bf16 *to = const_cast<attend_bf16 *>(k) + value * keys.values + e;
+            to += ((size_t)pages[at / KN_PAGE] * KN_PAGE + at % KN_PAGE) * keys.stride;
+            *reinterpret_cast<uint4 *>(to) = piece;
+        }
     }
-    cp_async_wait<1>();
-    __syncthreads(); /* the queries are there */
+    __syncthreads(); /* the queries are there, and the new token */
 
     attend_softmax<MT> r;
     float o[MT][D / 8][4];
+    attend_begin(r);
     attend_zero(o);
-#pragma unroll
-    for (int m = 0; m < MT; m++)
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            r.max[m][i] = -INFINITY;
-            r.sum[m][i] = 0;
-        }
     for (int round = 0; page * KN_PAGE < end; page += WARPS, round++) {
-        const attend_bf16 *const now = stages + (round & 1) * STAGE;
+        attend_bf16 *const now = stages + (round & 1) * STAGE;
         const int next = page + WARPS;
         if (next * KN_PAGE < end)
             load_page<D>(stages + (~round & 1) * STAGE, k + (size_t)pages[next] * KN_PAGE * keys.stride, keys,
-                         end - next * KN_PAGE, next == own_page ? at % KN_PAGE : KN_PAGE, fresh, a.head_dim, lane);
+                         paged - next * KN_PAGE, a.head_dim, lane);
         cp_async_commit();
         cp_async_wait<1>();
+        if (new_token && page == at / KN_PAGE)
+            lay_own<D>(now, own, at % KN_PAGE, lane);
         __syncwarp(); /* this round's page is there */
         float p[MT][2][4];
         attend_zero(p);
@@ -210,21 +242,23 @@ constexpr int shared_tiles(int D)
 
 template <int D, int WARPS, int MT>
 void launch(kn_cuda *c, attend_bf16 *out, float *partial, float *figures, const attend_bf16 *qkv,
-            const attend_keys &keys, const attend_planned &v, uint32_t items, bool shared, const attend_shape &a)
+            const attend_keys &keys, const kn_rotary &rotary, const attend_planned &v, uint32_t items, bool shared,
+            const attend_shape &a)
 {
     constexpr size_t bytes = (size_t)(MT * 16 + WARPS * 4 * KN_PAGE) * (D + 8) * sizeof(attend_bf16);
     const uint32_t bundles = (a.group + MT * 16 - 1) / (MT * 16);
     if (items > 0)
         KN_LAUNCH(c, (attend_part_kernel<D, WARPS, MT>), dim3(attend_grid(items) * a.kv_heads * bundles),
-                  dim3(WARPS * 32), bytes, out, partial, figures, qkv, keys, v.device, bundles, shared ? 1 : 0, a);
+                  dim3(WARPS * 32), bytes, out, partial, figures, qkv, keys, rotary, v.device, bundles, shared ? 1 : 0,
+                  a);
 }
 
 template <int D, int WARPS>
 void both(kn_cuda *c, attend_bf16 *out, float *partial, float *figures, const attend_bf16 *qkv, const attend_keys &keys,
-          const attend_planned &v, const attend_shape &a)
+          const kn_rotary &rotary, const attend_planned &v, const attend_shape &a)
 {
-    launch<D, WARPS, shared_tiles(D)>(c, out, partial, figures, qkv, keys, v, v.host->runs, true, a);
-    launch<D, WARPS, 1>(c, out, partial, figures, qkv, keys, v, v.host->parts, false, a);
+    launch<D, WARPS, shared_tiles(D)>(c, out, partial, figures, qkv, keys, rotary, v, v.host->runs, true, a);
+    launch<D, WARPS, 1>(c, out, partial, figures, qkv, keys, rotary, v, v.host->parts, false, a);
 }
 
 /* --- the parts, joined --- */
@@ -279,26 +313,26 @@ uint32_t attend_bf16_members(const attend_shape &a)
 }
 
 void attend_bf16_parts(kn_cuda *c, attend_bf16 *out, float *partial, float *figures, const attend_bf16 *qkv,
-                       const attend_keys &keys, const attend_planned &v, const attend_shape &a)
+                       const attend_keys &keys, const kn_rotary &rotary, const attend_planned &v, const attend_shape &a)
 {
     if (c->status != KN_OK || (v.host->parts == 0 && v.host->runs == 0))
         return;
     if (a.head_dim <= 16)
-        both<16, 4>(c, out, partial, figures, qkv, keys, v, a);
+        both<16, 4>(c, out, partial, figures, qkv, keys, rotary, v, a);
     else if (a.head_dim <= 32)
-        both<32, 4>(c, out, partial, figures, qkv, keys, v, a);
+        both<32, 4>(c, out, partial, figures, qkv, keys, rotary, v, a);
     else if (a.head_dim <= 64)
-        both<64, 4>(c, out, partial, figures, qkv, keys, v, a);
+        both<64, 4>(c, out, partial, figures, qkv, keys, rotary, v, a);
     else if (a.head_dim <= 80)
-        both<80, 4>(c, out, partial, figures, qkv, keys, v, a);
+        both<80, 4>(c, out, partial, figures, qkv, keys, rotary, v, a);
     else if (a.head_dim <= 96)
-        both<96, 4>(c, out, partial, figures, qkv, keys, v, a);
+        both<96, 4>(c, out, partial, figures, qkv, keys, rotary, v, a);
     else if (a.head_dim <= 128)
-        both<128, 4>(c, out, partial, figures, qkv, keys, v, a);
+        both<128, 4>(c, out, partial, figures, qkv, keys, rotary, v, a);
     else if (a.head_dim <= 192)
-        both<192, 2>(c, out, partial, figures, qkv, keys, v, a);
+        both<192, 2>(c, out, partial, figures, qkv, keys, rotary, v, a);
     else
-        both<256, 2>(c, out, partial, figures, qkv, keys, v, a);
+        both<256, 2>(c, out, partial, figures, qkv, keys, rotary, v, a);
 }
 
 template <class E>

@@ -47,14 +47,8 @@ __global__ void __launch_bounds__(THREADS)
 
     attend_softmax<MT> r;
     float o[MT][D / 8][4];
+    attend_begin(r);
     attend_zero(o);
-#pragma unroll
-    for (int m = 0; m < MT; m++)
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            r.max[m][i] = -INFINITY;
-            r.sum[m][i] = 0;
-        }
 
     for (; j0 < span.end; j0 += BN) {
         cp_async_wait<0>();

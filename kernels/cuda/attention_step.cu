@@ -156,7 +156,7 @@ int attend_plan_step(kn_cuda *c, kn_cache *cache, const kn_cached_rows *s, size_
     attend_list<attend_part> parts;
     attend_list<attend_joint> joints;
     attend_list<attend_run> runs;
-    attend_list<uint32_t> written;
+    attend_list<attend_written> written;
     uint32_t pages = 0, slots = 0;
     for (size_t i = 0; i < sequences; i++) {
         attend_rows r = {};
@@ -172,8 +172,7 @@ int attend_plan_step(kn_cuda *c, kn_cache *cache, const kn_cached_rows *s, size_
             attend_list_tiles(work, r, (uint32_t)i, *a, tile_rows);
         for (uint32_t n = 0; n < r.count && (r.count > 1 || members == 0); n++) {
             const uint32_t at = r.before + n;
-            written.add(r.row + n);
-            written.add(s[i].pages[at / KN_PAGE] * KN_PAGE + at % KN_PAGE);
+            written.add({r.row + n, s[i].pages[at / KN_PAGE] * KN_PAGE + at % KN_PAGE, at});
         }
     }
     attend_longest_first(tiles, work);
@@ -182,7 +181,7 @@ int attend_plan_step(kn_cuda *c, kn_cache *cache, const kn_cached_rows *s, size_
     if (rows.failed || tiles.failed || parts.failed || runs.failed || joints.failed || written.failed)
         return kn_cuda_refuse(c, KN_NO_MEMORY);
     const size_t need = sizeof(attend_step) + rows.count * sizeof(attend_rows) + pages * sizeof(uint32_t) +
-                        written.count * sizeof(uint32_t) + tiles.count * sizeof(attend_tile) +
+                        written.count * sizeof(attend_written) + tiles.count * sizeof(attend_tile) +
                         parts.count * sizeof(attend_part) + joints.count * sizeof(attend_joint) +
                         runs.count * sizeof(attend_run);
     if (need > ATTEND_MOST || parts.count * 2 * a->heads > INT32_MAX || tiles.count * a->kv_heads > INT32_MAX)
@@ -200,7 +199,7 @@ int attend_plan_step(kn_cuda *c, kn_cache *cache, const kn_cached_rows *s, size_
     writer w = {(uint32_t *)step, sizeof(*step) / sizeof(uint32_t)};
     step->size = size;
     step->sequences = (uint32_t)sequences;
-    step->written = (uint32_t)(written.count / 2);
+    step->written = (uint32_t)written.count;
     step->tiles = (uint32_t)tiles.count;
     step->parts = runs.count > 0 ? runs.at[0].first : (uint32_t)parts.count;
     step->runs = (uint32_t)runs.count;

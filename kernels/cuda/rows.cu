@@ -37,9 +37,10 @@ __global__ void __launch_bounds__(256)
                 float turned[2][N];
 #pragma unroll
                 for (int i = 0; i < N; i++) {
-                    const float si = sign * s[i];
-                    turned[0][i] = a[h][i] * c[i] - b[h][i] * si;
-                    turned[1][i] = b[h][i] * c[i] + a[h][i] * si;
+                    float pair[2];
+                    row_turn(pair, a[h][i], b[h][i], c[i], sign * s[i]);
+                    turned[0][i] = pair[0];
+                    turned[1][i] = pair[1];
                 }
                 row_store(first + h * 2 * (size_t)half, turned[0]);
                 row_store(first + h * 2 * (size_t)half + half, turned[1]);

@@ -81,6 +81,13 @@ template <int N> KDEV void row_store(bf16 *p, const float (&v)[N])
         *p = __float2bfloat16(v[0]);
 }
 
+/* A pair turned by an angle, in three roundings: the same bits whichever kernel does it. */
+KDEV void row_turn(float (&turned)[2], float a, float b, float cos, float sin)
+{
+    turned[0] = fmaf(-b, sin, __fmul_rn(a, cos));
+    turned[1] = fmaf(a, sin, __fmul_rn(b, cos));
+}
+
 /* --- on the host --- */
 
 template <class... P> bool row_aligned(size_t bytes, const P *...p)

@@ -124,10 +124,20 @@ static int attend_cached(E *out, const E *qkv, kn_cache *c, size_t layer, const 
     return status;
 }
 
-int REF(attention_cached)(kn_device *device, void *out, const void *qkv, kn_cache *c, size_t layer,
-                          const kn_cached_rows *rows, size_t sequences, size_t T)
+/* Queries and keys of an entry. */
+static void turn(kn_device *device, E *qkv, const kn_attention *a, const kn_cached_rows *s, const kn_rotary *by)
 {
-    if (layer >= c->layers)
+    const size_t turned = a->heads + (size_t)a->kv_heads, width = (turned + a->kv_heads) * a->head_dim;
+    for (size_t i = 0; i < s->count; i++) {
+        const uint32_t at = (uint32_t)(s->position + i);
+        REF(rope)(device, qkv + (s->row + i) * width, width, &at, by->cos, by->sin, 1, turned, a->head_dim, false);
+    }
+}
+
+int REF(attention_cached)(kn_device *device, void *out, void *qkv, kn_cache *c, size_t layer,
+                          const kn_cached_rows *rows, size_t sequences, size_t T, const kn_rotary *rotary)
+{
+    if (layer >= c->layers || (rotary && c->shape.head_dim % 2 != 0))
         return KN_BAD_ARGUMENT;
     for (size_t i = 0; i < sequences; i++) {
         if (rows[i].row > T || rows[i].count > T - rows[i].row)
@@ -137,6 +147,8 @@ int REF(attention_cached)(kn_device *device, void *out, const void *qkv, kn_cach
                 return KN_BAD_ARGUMENT;
     }
     for (size_t i = 0; i < sequences; i++) {
+        if (rotary)
+            turn(device, qkv, &c->shape, &rows[i], rotary);
         const int status = attend_cached(out, qkv, c, layer, &rows[i]);
         if (status != KN_OK)
             return status;

@@ -112,8 +112,8 @@ int REF(attention)(kn_device *, void *out, float *lse, const void *qkv, const kn
                    const kn_attention *);
 int REF(attention_backward)(kn_device *, void *dqkv, const void *dout, const void *qkv, const void *out,
                             const float *lse, const kn_segment *, size_t segments, size_t T, const kn_attention *);
-int REF(attention_cached)(kn_device *, void *out, const void *qkv, kn_cache *, size_t layer, const kn_cached_rows *,
-                          size_t sequences, size_t T);
+int REF(attention_cached)(kn_device *, void *out, void *qkv, kn_cache *, size_t layer, const kn_cached_rows *,
+                          size_t sequences, size_t T, const kn_rotary *);
 
 /* cache.c */
 kn_cache *REF(cache_new)(kn_device *, size_t layers, size_t pages, const kn_attention *);

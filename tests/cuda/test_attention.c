@@ -329,8 +329,8 @@ static void check_cached(const kn_attention *a, bool narrow, size_t prompt, size
         n = prompt - i < n ? prompt - i : n;
         const kn_cached_rows rows = {0, n, i, first};
         for (size_t layer = 0; layer < 2; layer++)
-            CHECK(ops->attention_cached(device, o + i * wide * size, q + i * width * size, cache, layer, &rows, 1, n) ==
-                      KN_OK,
+            CHECK(ops->attention_cached(device, o + i * wide * size, q + i * width * size, cache, layer, &rows, 1, n,
+                                        NULL) == KN_OK,
                   "prompt of %s", shape_text(a));
     }
     if (prompt % KN_PAGE)
@@ -340,11 +340,11 @@ static void check_cached(const kn_attention *a, bool narrow, size_t prompt, size
         ops->copy(device, in, q + (prompt + more + i) * width * size, width * size);
         ops->copy(device, in + width * size, q + (prompt + i) * width * size, width * size);
         const kn_cached_rows rows[] = {{0, 1, prompt + i, second}, {1, 1, prompt + i, first}};
-        CHECK(ops->attention_cached(device, out, in, cache, 1, rows, 2, 2) == KN_OK, "%s", shape_text(a));
+        CHECK(ops->attention_cached(device, out, in, cache, 1, rows, 2, 2, NULL) == KN_OK, "%s", shape_text(a));
         ops->copy(device, o + (prompt + more + i) * wide * size, out, wide * size);
         ops->copy(device, o + (prompt + i) * wide * size, out + wide * size, wide * size);
         if (i + 1 == more) { /* the same bits alone */
-            CHECK(ops->attention_cached(device, out + wide * size, in, cache, 1, rows, 1, 1) == KN_OK, "alone");
+            CHECK(ops->attention_cached(device, out + wide * size, in, cache, 1, rows, 1, 1, NULL) == KN_OK, "alone");
             float *two = from_device(device, narrow, out, 2 * wide);
             CHECK(memcmp(two, two + wide, wide * 4) == 0, "alone, other bits: %s", shape_text(a));
             free(two);
@@ -355,10 +355,10 @@ static void check_cached(const kn_attention *a, bool narrow, size_t prompt, size
     float *mine = from_device(device, narrow, o, T * wide);
     check_near("attention_cached", a, narrow, mine, right.out, T * wide, 4e-3);
     const kn_cached_rows wrong = {0, 1, 0, (const uint32_t[]){(uint32_t)room}}, far = {T, 1, 0, first};
-    CHECK(ops->attention_cached(device, o, q, cache, 0, &wrong, 1, 1) == KN_BAD_ARGUMENT, "page");
-    CHECK(ops->attention_cached(device, o, q, cache, 2, &wrong, 0, 1) == KN_BAD_ARGUMENT, "layer");
-    CHECK(ops->attention_cached(device, o, q, cache, 0, &far, 1, T) == KN_BAD_ARGUMENT, "rows");
-    CHECK(ops->attention_cached(device, o, q, cache, 0, NULL, 0, T) == KN_OK, "nothing");
+    CHECK(ops->attention_cached(device, o, q, cache, 0, &wrong, 1, 1, NULL) == KN_BAD_ARGUMENT, "page");
+    CHECK(ops->attention_cached(device, o, q, cache, 2, &wrong, 0, 1, NULL) == KN_BAD_ARGUMENT, "layer");
+    CHECK(ops->attention_cached(device, o, q, cache, 0, &far, 1, T, NULL) == KN_BAD_ARGUMENT, "rows");
+    CHECK(ops->attention_cached(device, o, q, cache, 0, NULL, 0, T, NULL) == KN_OK, "nothing");
     CHECK(ops->cache_copy_page(device, cache, (uint32_t)room, 0, 1) == KN_BAD_ARGUMENT, "page");
     CHECK(ops->cache_copy_page(device, cache, 0, 1, KN_PAGE + 1) == KN_BAD_ARGUMENT, "count");
     ops->cache_free(device, cache);
@@ -371,6 +371,94 @@ static void check_cached(const kn_attention *a, bool narrow, size_t prompt, size
     free(mine);
     free(first);
     free(second);
+}
+
+/* Rotary embedding on the way into the pages, against the same done before: a prompt in two pieces, then answers, most
+ * of them with the prompt's pages. The same bits. */
+static void check_turned(const kn_attention *a, bool narrow, size_t prompt, size_t answers, size_t more)
+{
+    const kn_ops *ops = narrow ? device->ops_bf16 : device->ops;
+    const size_t turned = a->heads + a->kv_heads, width = (turned + a->kv_heads) * a->head_dim;
+    const size_t wide = a->heads * a->head_dim, half = a->head_dim / 2, size = narrow ? 2 : 4, end = prompt + more;
+    const size_t full = prompt / KN_PAGE, each = end / KN_PAGE + 1, own = each - full, pages = full + 1 + answers * own;
+    const size_t rows_most = prompt > answers ? prompt : answers;
+    const size_t tabled = (end * half + 3) / 4 * 4;
+    float *angle = numbers(2 * tabled, 1, 5), *const table = to_device(device, false, angle, 2 * tabled);
+    const kn_rotary rotary = {table, table + tabled};
+    kn_cache *cache[2];
+    char *qkv[2], *out[2];
+    for (int i = 0; i < 2; i++) {
+        cache[i] = ops->cache_new(device, 1, pages, a);
+        qkv[i] = ops->alloc(device, rows_most * width * size);
+        out[i] = ops->alloc(device, rows_most * wide * size);
+    }
+    uint32_t *page = memory(answers * each * 4), *position = memory(rows_most * 4);
+    kn_cached_rows *rows = memory((answers + 2) * sizeof(*rows));
+    for (size_t s = 0; s < answers; s++)
+        for (size_t p = 0; p < each; p++)
+            page[s * each + p] = (uint32_t)(p < full ? p : full + (s == 0 ? 0 : 1 + s * own) + p - full);
+    for (size_t step = 0; step <= more; step++) {
+        const size_t T = step == 0 ? prompt : answers;
+        size_t entries = 0;
+        if (step == 0) {
+            rows[entries++] = (kn_cached_rows){1, prompt - 1, 0, page};
+            rows[entries++] = (kn_cached_rows){0, 1, prompt - 1, page};
+        }
+        for (size_t s = 0; s < answers && step > 0; s++)
+            rows[entries++] = (kn_cached_rows){s, 1, prompt + step - 1, page + s * each};
+        for (size_t i = 0; i < entries; i++)
+            for (size_t n = 0; n < rows[i].count; n++)
+                position[rows[i].row + n] = (uint32_t)(rows[i].position + n);
+        float *x = numbers(T * width, 1, 10 + (uint32_t)step);
+        void *in = to_device(device, narrow, x, T * width);
+        float *told[2];
+        for (int i = 0; i < 2; i++) {
+            ops->copy(device, qkv[i], in, T * width * size);
+            if (i == 1)
+                CHECK(ops->rope(device, qkv[i], width, position, rotary.cos, rotary.sin, T, turned, a->head_dim,
+                                false) == KN_OK,
+                      "rope");
+            CHECK(ops->attention_cached(device, out[i], qkv[i], cache[i], 0, rows, entries, T, i ? NULL : &rotary) ==
+                      KN_OK,
+                  "%s", shape_text(a));
+            for (size_t s = 1; s < answers && step == 0 && prompt % KN_PAGE; s++)
+                ops->cache_copy_page(device, cache[i], page[s * each + full], page[full], prompt % KN_PAGE);
+            told[i] = from_device(device, narrow, out[i], T * wide);
+        }
+        CHECK(memcmp(told[0], told[1], T * wide * 4) == 0, "step %zu, turned on the way, other bits: %s", step,
+              shape_text(a));
+        free(told[0]);
+        free(told[1]);
+        free(x);
+        ops->free(device, in);
+    }
+    const kn_rotary aside = {table + 1, table};
+    CHECK(ops->attention_cached(device, out[0], qkv[0], cache[0], 0, rows, 0, 1, &aside) == KN_BAD_ARGUMENT, "aligned");
+    for (int i = 0; i < 2; i++) {
+        ops->cache_free(device, cache[i]);
+        ops->free(device, qkv[i]);
+        ops->free(device, out[i]);
+    }
+    ops->free(device, table);
+    void *const here[] = {angle, page, position, rows};
+    for (int i = 0; i < 4; i++)
+        free(here[i]);
+}
+
+static void test_turned(bool narrow)
+{
+    static const kn_attention shapes[] = {{4, 2, 8, 0, 0, 0.35f},   {6, 2, 16, 21, 0, 0.25f}, {14, 2, 64, 0, 0, 0.125f},
+                                          {20, 1, 32, 0, 2, 0.2f},  {2, 1, 72, 0, 0, 0.1f},   {2, 1, 128, 9, 0, 0.09f},
+                                          {2, 1, 256, 0, 0, 0.06f}, {34, 2, 24, 0, 0, -0.1f}, {3, 3, 6, 0, 0, 0.4f}};
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++)
+        check_turned(&shapes[i], narrow, 37, 2, 2);
+    check_turned(&shapes[1], narrow, 520, 50, 1); /* parts that answers share */
+    const kn_attention odd = {2, 1, 7, 0, 0, 0.3f};
+    const kn_ops *ops = narrow ? device->ops_bf16 : device->ops;
+    kn_cache *cache = ops->cache_new(device, 1, 1, &odd);
+    CHECK(ops->attention_cached(device, NULL, NULL, cache, 0, NULL, 0, 1, &(kn_rotary){NULL, NULL}) == KN_BAD_ARGUMENT,
+          "an odd head_dim");
+    ops->cache_free(device, cache);
 }
 
 static void test_cached(bool narrow)
@@ -404,7 +492,7 @@ static void test_shared(bool narrow, const kn_attention *a, size_t prompt, size_
     for (size_t p = 0; p < whole; p++)
         first[p] = (uint32_t)(whole - 1 - p);
     const kn_cached_rows start = {0, prompt, 0, first};
-    CHECK(ops->attention_cached(device, o, q, cache, 0, &start, 1, prompt) == KN_OK, "prompt");
+    CHECK(ops->attention_cached(device, o, q, cache, 0, &start, 1, prompt, NULL) == KN_OK, "prompt");
     for (size_t s = 0; s < answers; s++) {
         for (size_t p = 0; p + 1 < each; p++)
             page[s * each + p] = first[p];
@@ -419,9 +507,10 @@ static void test_shared(bool narrow, const kn_attention *a, size_t prompt, size_
     }
     q += prompt * width * size;
     char *all = ops->alloc(device, answers * wide * size), *one = ops->alloc(device, answers * wide * size);
-    CHECK(ops->attention_cached(device, all, q, cache, 0, rows, answers, answers) == KN_OK, "%s", shape_text(a));
+    CHECK(ops->attention_cached(device, all, q, cache, 0, rows, answers, answers, NULL) == KN_OK, "%s", shape_text(a));
     for (size_t s = 0; s < answers; s++)
-        CHECK(ops->attention_cached(device, one, q, cache, 0, &rows[s], 1, answers) == KN_OK, "%s", shape_text(a));
+        CHECK(ops->attention_cached(device, one, q, cache, 0, &rows[s], 1, answers, NULL) == KN_OK, "%s",
+              shape_text(a));
     float *together = from_device(device, narrow, all, answers * wide),
           *alone = from_device(device, narrow, one, answers * wide);
     CHECK(memcmp(together, alone, answers * wide * 4) == 0, "together, other bits: %s", shape_text(a));
@@ -496,6 +585,7 @@ int main(int argc, char **argv)
             test_packed(narrow);
             test_bits(narrow);
             test_cached(narrow);
+            test_turned(narrow);
             test_shared(narrow, &(kn_attention){6, 2, 16, 0, 0, 0.25f}, 300, 53);
             if (narrow) {
                 test_shared(narrow, &(kn_attention){2, 1, 16, 530, 0, 0.25f}, 515, 50); /* a window that hides a part */

@@ -54,6 +54,7 @@ typedef struct decoder {
     kn_matrix *qkv[LAYERS], *out[LAYERS], *head;
     void *table;
     float *norm;
+    kn_rotary rotary;
     kn_cache *cache;
     void *x, *y, *wide, *sum;
     float *logits;
@@ -103,6 +104,7 @@ static void decoder_new(decoder *m, kn_device *device, kn_dtype type)
     }
     m->head = matrix(m, VOCAB, D, 30);
     m->norm = numbers(m, D, 1, 31);
+    m->rotary = (kn_rotary){numbers(m, EACH * KN_PAGE * HEAD / 2, 1, 33), numbers(m, EACH * KN_PAGE * HEAD / 2, 1, 34)};
     float *table = numbers(m, VOCAB * D, 1, 32);
     m->table = o->alloc(device, VOCAB * D * m->element);
     OK(type == KN_F32 ? o->copy(device, m->table, table, VOCAB * D * 4)
@@ -128,7 +130,8 @@ static void decoder_free(decoder *m)
     }
     o->matrix_free(m->device, m->head);
     o->cache_free(m->device, m->cache);
-    void *const all[] = {m->norm, m->table, m->x, m->y, m->wide, m->sum, m->logits};
+    void *const all[] = {m->norm,  (void *)m->rotary.cos, (void *)m->rotary.sin, m->table, m->x, m->y, m->wide, m->sum,
+                         m->logits};
     for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
         o->free(m->device, all[i]);
 }
@@ -141,7 +144,7 @@ static void layers(decoder *m, const uint32_t *token, const kn_cached_rows *rows
     for (size_t l = 0; l < LAYERS; l++) {
         OK(o->rms_norm(m->device, m->wide, NULL, m->x, m->norm, T, D, 1e-5f));
         OK(o->linear(m->device, m->y, m->wide, m->qkv[l], NULL, NULL, T));
-        OK(o->attention_cached(m->device, m->wide, m->y, m->cache, l, rows + first, SEQUENCES - first, T));
+        OK(o->attention_cached(m->device, m->wide, m->y, m->cache, l, rows + first, SEQUENCES - first, T, &m->rotary));
         OK(o->linear(m->device, m->x, m->wide, m->out[l], NULL, m->x, T));
     }
 }

@@ -62,6 +62,9 @@ void compare_attention(compare *c)
 /* Sequences that share the pages of a prompt and go on for themselves, token after token. */
 static void check_cached(compare *c, const kn_attention *a, size_t prompt, size_t sequences, size_t steps)
 {
+    const size_t angles = (prompt + steps) * (a->head_dim / 2);
+    twin cosine = twin_random(c, KN_F32, angles, 1, 4), sine = twin_random(c, KN_F32, angles, 1, 5);
+    const kn_rotary rotary[SIDES] = {{cosine.at[0], sine.at[0]}, {cosine.at[1], sine.at[1]}};
     const size_t width = (a->heads + 2 * a->kv_heads) * a->head_dim, wide = a->heads * a->head_dim;
     const size_t shared = prompt / KN_PAGE, own = (prompt + steps) / KN_PAGE - shared + 1, each = shared + own;
     const size_t pages = shared + 1 + sequences * own;
@@ -82,7 +85,7 @@ static void check_cached(compare *c, const kn_attention *a, size_t prompt, size_
         cache[i] = o->cache_new(v, 2, pages, a);
         compare_true(c, "attention_cached", cache[i] != NULL, "there is memory for the cache");
         compare_ok(c, "attention_cached",
-                   o->attention_cached(v, told.at[i], asked.at[i], cache[i], 1, &whole, 1, prompt));
+                   o->attention_cached(v, told.at[i], asked.at[i], cache[i], 1, &whole, 1, prompt, &rotary[i]));
         for (size_t s = 0; s < sequences; s++)
             compare_ok(c, "cache_copy_page",
                        o->cache_copy_page(v, cache[i], page[s * each + shared], (uint32_t)shared, prompt % KN_PAGE));
@@ -96,15 +99,16 @@ static void check_cached(compare *c, const kn_attention *a, size_t prompt, size_
         for (int i = 0; i < SIDES; i++)
             compare_ok(c, "attention_cached",
                        c->side[i].ops->attention_cached(c->side[i].device, out.at[i], qkv.at[i], cache[i], 1, rows,
-                                                        sequences, sequences));
+                                                        sequences, sequences, &rotary[i]));
         compare_twin(c, "attention_cached", &out, WITHIN_SUM);
         twin_free(c, &qkv);
         twin_free(c, &out);
     }
     for (int i = 0; i < SIDES; i++)
         c->side[i].ops->cache_free(c->side[i].device, cache[i]);
-    twin_free(c, &asked);
-    twin_free(c, &told);
+    twin *const all[] = {&asked, &told, &cosine, &sine};
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        twin_free(c, all[i]);
     free(page);
     free(first);
     free(rows);

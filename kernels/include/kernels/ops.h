@@ -89,6 +89,12 @@ typedef struct kn_cached_rows {
     const uint32_t *pages; /* page numbers, ceil((position + count) / KN_PAGE) of them */
 } kn_cached_rows;
 
+/* Rotary embedding, as the op `rope` does it: tables [max position + 1, head_dim/2] in memory of the device, which
+ * begin at multiples of 16 bytes. */
+typedef struct kn_rotary {
+    const float *cos, *sin;
+} kn_rotary;
+
 /* How a row of logits becomes a token (all fields apply in this order: repetition penalty, temperature, top-k, top-p,
  * min-p; then Gumbel-max keyed by token id). temperature 0 means greedy: the largest logit, ties to the smallest id. */
 typedef struct kn_choice {
@@ -215,9 +221,11 @@ typedef struct kn_ops {
     /* Copies the first `count` positions of a page (all layers): the shared prompt's unfinished last page. */
     int (*cache_copy_page)(kn_device *, kn_cache *, uint32_t to, uint32_t from, size_t count);
     /* Writes k and v of these rows into their pages (one thread of control owns a cache), then attends. Several entries
-     * may name the same full pages, if no entry of this call writes to them. */
-    int (*attention_cached)(kn_device *, void *out, const void *qkv, kn_cache *, size_t layer,
-                            KN_HOST const kn_cached_rows *, size_t sequences, size_t T);
+     * may name the same full pages, if no entry of this call writes to them. With tables (NULL = none) q and k are
+     * turned by their positions before, to the bits that `rope` gives them; what qkv holds afterwards is then of no
+     * use. */
+    int (*attention_cached)(kn_device *, void *out, void *qkv, kn_cache *, size_t layer, KN_HOST const kn_cached_rows *,
+                            size_t sequences, size_t T, KN_HOST const kn_rotary *);
 
     /* --- the vocabulary, some rows at a time: a T × V matrix never exists --- */
     /* logprob[t] = log softmax(h[t]·Wᵀ)[target[t]]; lse[T] kept for backward (may be NULL); entropy[T] in nats (may be
