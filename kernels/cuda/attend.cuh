@@ -287,7 +287,7 @@ KDEV void attend_soften(float (&s)[MT][BN / 8][4], float (&o)[MT][D / 8][4], att
                 max = fmaxf(max, fmaxf(s[m][n][2 * i], s[m][n][2 * i + 1]));
             max = attend_quad_max(max);
             const float low = max == -INFINITY ? 0 : max * factor; /* no key of this row yet: all weights are 0 */
-            const float keep = ex2_approx(r.max[m][i] * factor - low);
+            const float keep = ex2_approx(__fmul_rn(r.max[m][i], factor) - low); /* 1 while the greatest stays */
             float sum = 0;
             r.max[m][i] = max;
 #pragma unroll

@@ -152,7 +152,7 @@ static __global__ void reads_what_nobody_wrote(float *o)
 static __global__ void writes_behind_shared(float *o)
 {
     SHARED(float, s, [32]);
-    float *behind = s + 1; /* UBSan knows the size of s */
+    float *behind = s + 1;   /* UBSan knows the size of s */
     behind[threadIdx.x] = 1; /* ASan stops here, by itself */
     __syncthreads();
     o[threadIdx.x] = 1;
@@ -191,6 +191,14 @@ static __global__ void wants_much_memory(float *o)
     SHARED(float, s, [60000]);
     s[threadIdx.x] = 1;
     o[threadIdx.x] = s[threadIdx.x];
+}
+
+static __global__ void wants_both(float *o)
+{
+    SHARED(float, s, [500]); /* beside the launch's dynamic memory */
+    DYN_SHARED(float, t);
+    s[threadIdx.x] = t[threadIdx.x] = 1;
+    o[threadIdx.x] = s[threadIdx.x] * t[threadIdx.x];
 }
 
 static __global__ void recurses(float *o)
@@ -249,6 +257,22 @@ static void shared_memory()
     dies("AddressSanitizer", [] { wrong(writes_behind_shared, 32, one); });
 #endif
     CHECK(found_in(1, [] { return wrong(wants_much_memory, 32, one) && fault_says("of shared memory"); }) == 1);
+    static const struct {
+        int capability;
+        size_t dynamic;
+        bool too_much;
+    } both[] = {{90, 46 << 10, false}, {90, 47 << 10, true}, {90, 225 << 10, false}, {90, 226 << 10, true},
+                {86, 97 << 10, false}, {86, 98 << 10, true}, {80, 161 << 10, false}, {80, 162 << 10, true}};
+    for (const auto &b : both) {
+        float *p;
+        emulate_reset();
+        emulate()->fatal = false;
+        emulate()->capability = b.capability;
+        DONE(cudaMalloc(&p, 1024));
+        DONE(kn_launch(wants_both, 1, 32, b.dynamic, nullptr, p));
+        CHECK((cudaDeviceSynchronize() != cudaSuccess) == b.too_much);
+        CHECK(!b.too_much || fault_says("of shared memory"));
+    }
 }
 
 static void shapes()

@@ -347,8 +347,8 @@ QUIET void *shared(const void *key, size_t size, size_t align)
     }
     const size_t at = (w->used + RED + align - 1) / align * align;
     w->payload += size;
-    if (w->payload > MAX_SHARED || w->variables == MAX_VARIABLES) {
-        fail("more than %d bytes or %d variables of shared memory", (int)MAX_SHARED, (int)MAX_VARIABLES);
+    if (w->payload > w->room || w->variables == MAX_VARIABLES) {
+        fail("more than %zu bytes or %d variables of shared memory", w->room, (int)MAX_VARIABLES);
     }
     w->variable[w->variables++] = Variable{key, at, size};
     w->used = at + size;
@@ -430,6 +430,8 @@ QUIET static void run_block(Worker *w, uint3 block, size_t dynamic)
     }
     lay_stacks(w);
     w->current = &w->main;
+    /* kn_launch asks for more only where the dynamic part alone takes more */
+    w->room = dynamic > 48 * 1024 ? (size_t)shared_most() : 48 * 1024;
     if (dynamic != 0) {
         shared(&w->dynamic, dynamic, 128);
     }

@@ -98,7 +98,7 @@ struct Worker {
     Meeting barrier, warp[MAX_THREADS / 32][32];
     char *stacks, *arena, begin, end, dynamic;
     Stack stack[MAX_THREADS], *free_stack;
-    size_t used, payload, main_size;
+    size_t used, payload, room, main_size; /* room: bytes of shared memory that the launch may have */
     Variable variable[MAX_VARIABLES];
     Copy (*copy)[MAX_COPIES]; /* of each thread, allocated when the first is made */
     char fault[1024];
