@@ -41,19 +41,19 @@ void tiles(kn_cuda *c, float *out, float *lse, const float *qkv, const attend_ke
     attend_plain_tiles(c, out, lse, qkv, keys, q, a);
 }
 
-void parts(kn_cuda *c, bf16 *out, float *partial, float *figures, const bf16 *qkv, const attend_keys &keys,
+void parts(kn_cuda *c, bf16 *out, const attend_partial &partial, const bf16 *qkv, const attend_keys &keys,
            const kn_rotary &rotary, const attend_planned &v, const attend_shape &a)
 {
     if (on_tensor_cores(out, a))
-        attend_bf16_parts(c, out, partial, figures, qkv, keys, rotary, v, a);
+        attend_bf16_parts(c, out, partial, qkv, keys, rotary, v, a);
     else
-        attend_plain_parts(c, out, partial, figures, qkv, keys, v, a);
+        attend_plain_parts(c, out, partial, qkv, keys, v, a);
 }
 
-void parts(kn_cuda *c, float *out, float *partial, float *figures, const float *qkv, const attend_keys &keys,
+void parts(kn_cuda *c, float *out, const attend_partial &partial, const float *qkv, const attend_keys &keys,
            const kn_rotary &, const attend_planned &v, const attend_shape &a)
 {
-    attend_plain_parts(c, out, partial, figures, qkv, keys, v, a);
+    attend_plain_parts(c, out, partial, qkv, keys, v, a);
 }
 
 void backward(kn_cuda *c, bf16 *dqkv, const bf16 *dout, const bf16 *qkv, const float *lse, const float *dots,
@@ -153,17 +153,16 @@ int attention_cached(kn_device *device, void *out, void *qkv, kn_cache *cache, s
     keys.first = data;
     keys.values = a.kv_heads * a.head_dim;
     keys.stride = 2 * keys.values;
-    float *partial = NULL, *figures = NULL;
+    attend_partial partial = {NULL, NULL, cache->arrived};
     if (step->slots > 0) {
         const size_t partials = (size_t)attend_grid(step->slots) * a.heads;
-        partial = (float *)kn_cuda_scratch(c, partials * a.head_dim * sizeof(float));
-        figures = (float *)kn_cuda_scratch(c, partials * 2 * sizeof(float));
+        partial.values = (float *)kn_cuda_scratch(c, partials * a.head_dim * sizeof(float));
+        partial.figures = (float *)kn_cuda_scratch(c, partials * 2 * sizeof(float));
     }
     if (c->status != KN_OK)
         return kn_cuda_end(c);
     attend_cache_write(c, data, (E *)qkv, rotary, v, a);
-    parts(c, (E *)out, partial, figures, (const E *)qkv, keys, rotary, v, a);
-    attend_join(c, (E *)out, partial, figures, v, a);
+    parts(c, (E *)out, partial, (const E *)qkv, keys, rotary, v, a);
     attend_queries many = {};
     many.tiles = step->tiles;
     many.rows = attend_list_at<attend_rows>(v.device, step->at_rows);

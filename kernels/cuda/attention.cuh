@@ -28,6 +28,7 @@ struct kn_cache {
     kn_attention shape;
     size_t page_bytes;
     void *data;               /* [layers][pages][KN_PAGE][2][kv_heads][head_dim] */
+    uint32_t *arrived;        /* [pages][heads]: attend_partial */
     struct attend_step *step; /* what the last call planned, in host memory: it is asked again in every layer */
     size_t step_room;
 };
@@ -71,18 +72,23 @@ struct attend_block {
 };
 
 /* One query over a part of its keys: [part · ATTEND_SPLIT, …) of attend_rows[rows]. `slot` is where its partial result
- * goes, or ATTEND_WHOLE when it is the only part. */
+ * goes, or ATTEND_WHOLE when it is the only part; those of a query have slots side by side. `alone`: how many of the
+ * query's parts no run takes. */
 enum : uint32_t { ATTEND_WHOLE = UINT32_MAX };
 struct attend_part {
-    uint32_t rows, part, slot;
+    uint32_t rows, part, slot, alone;
 };
 /* Parts [first, first + count) of the list, which lie in the same pages: a block takes them together. */
 struct attend_run {
     uint32_t first, count;
 };
-/* The entries with one query: their parts, and the queries with several, [slot, slot + count), to be joined. */
-struct attend_joint {
-    uint32_t row, slot, count;
+/* Where parts go, and how they come together: the block that is the last of a query's parts to count itself joins them,
+ * in order. */
+struct attend_partial {
+    float *values;  /* [slots, heads, head_dim] */
+    float *figures; /* [slots, heads, 2]: greatest score in powers of two, sum */
+    uint32_t
+        *arrived; /* counts by the page that the query's own key lies in, which is nobody else's; 0 between calls */
 };
 
 /* A row whose key and value are brought to their place in the cache: page · KN_PAGE + place in the page. */
@@ -119,14 +125,14 @@ attend_viewed attend_plan_viewed(kn_cuda *, const kn_segment *, size_t segments,
  * take counts from here and grids of at least as many blocks, so that a decoding step asks the same as the one before
  * although each sequence is longer. */
 struct attend_step {
-    uint32_t size;                 /* bytes, all in all */
-    uint32_t sequences;            /* attend_rows of all entries */
-    uint32_t pages;                /* of all entries, end to end */
-    uint32_t written;              /* attend_written of what the parts do not write */
-    uint32_t tiles;                /* attend_tile of the entries with several queries, longest first */
-    uint32_t parts, joints, slots; /* of the entries with one; behind these parts lie those that the runs take */
+    uint32_t size;         /* bytes, all in all */
+    uint32_t sequences;    /* attend_rows of all entries */
+    uint32_t pages;        /* of all entries, end to end */
+    uint32_t written;      /* attend_written of what the parts do not write */
+    uint32_t tiles;        /* attend_tile of the entries with several queries, longest first */
+    uint32_t parts, slots; /* of the entries with one; behind these parts lie those that the runs take */
     uint32_t runs;
-    uint32_t at_rows, at_pages, at_written, at_tiles, at_parts, at_joints, at_runs;
+    uint32_t at_rows, at_pages, at_written, at_tiles, at_parts, at_runs;
 };
 /* A list of a step, for kernels; the same for the host, which must not look into the device's. */
 template <class T> KDEV const T *attend_list_of(const attend_step *step, uint32_t at)
@@ -169,9 +175,8 @@ void attend_bf16_backward(kn_cuda *, __nv_bfloat16 *dqkv, const __nv_bfloat16 *d
                           const float *lse, const float *dots, const attend_keys &, const kn_segment *, size_t segments,
                           const attend_shape &);
 uint32_t attend_bf16_members(const attend_shape &);
-/* Parts of single queries, which it turns where the tables are not NULL; partial[slots, heads, head_dim] and
- * figures[slots, heads, 2] take what is to be joined. */
-void attend_bf16_parts(kn_cuda *, __nv_bfloat16 *out, float *partial, float *figures, const __nv_bfloat16 *qkv,
+/* Parts of single queries, which are turned where the tables are not NULL. */
+void attend_bf16_parts(kn_cuda *, __nv_bfloat16 *out, const attend_partial &, const __nv_bfloat16 *qkv,
                        const attend_keys &, const kn_rotary &, const attend_planned &, const attend_shape &);
 
 uint32_t attend_plain_tile_rows(uint32_t head_dim);
@@ -179,18 +184,13 @@ template <class E>
 void attend_plain_tiles(kn_cuda *, E *out, float *lse, const E *qkv, const attend_keys &, const attend_queries &,
                         const attend_shape &);
 template <class E>
-void attend_plain_parts(kn_cuda *, E *out, float *partial, float *figures, const E *qkv, const attend_keys &,
+void attend_plain_parts(kn_cuda *, E *out, const attend_partial &, const E *qkv, const attend_keys &,
                         const attend_planned &, const attend_shape &);
 /* dots[n] = Σ dout·out over rows of head_dim. */
 template <class E> void attend_dots(kn_cuda *, float *dots, const E *dout, const E *out, size_t n, uint32_t head_dim);
 template <class E>
 void attend_plain_backward(kn_cuda *, E *dqkv, const E *dout, const E *qkv, const float *lse, const float *dots,
                            const attend_keys &, const kn_segment *, size_t segments, const attend_shape &);
-
-/* attention_decode.cu: the parts of each query, joined in order. */
-template <class E>
-void attend_join(kn_cuda *, E *out, const float *partial, const float *figures, const attend_planned &,
-                 const attend_shape &);
 
 /* attention_cache.cu */
 kn_cache *attend_cache_new(kn_device *, kn_dtype, size_t layers, size_t pages, const kn_attention *);

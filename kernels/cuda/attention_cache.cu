@@ -21,21 +21,24 @@ template <class E, int N>
 __global__ void __launch_bounds__(THREADS)
     write_places(E *layer, E *qkv, const attend_step *step, kn_rotary rotary, places p)
 {
-    const attend_written *const written = attend_list_of<attend_written>(step, step->at_written);
-    const size_t across = p.half / N, pieces = across * p.heads, n = step->written * pieces;
-    const size_t place = (size_t)(p.heads - p.own) * 2 * p.half;
-    for (size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x; i < n; i += (size_t)gridDim.x * THREADS) {
-        const attend_written w = written[i / pieces];
-        const uint32_t head = (uint32_t)(i % pieces / across), at = (uint32_t)(i % across) * N;
-        E *from = qkv + (size_t)w.row * p.width + p.skip + (size_t)head * 2 * p.half + at;
-        E *to = head < p.own ? from : layer + w.place * place + (size_t)(head - p.own) * 2 * p.half + at;
+    const uint32_t t = blockIdx.x * blockDim.y + threadIdx.y, across = p.half / N;
+    if (t >= step->written)
+        return;
+    const attend_written w = attend_list_of<attend_written>(step, step->at_written)[t];
+    const size_t angle = (size_t)w.position * p.half;
+    E *const row = qkv + (size_t)w.row * p.width + p.skip;
+    E *const place = layer + (size_t)w.place * (p.heads - p.own) * 2 * p.half;
+    for (uint32_t i = threadIdx.x; i < p.heads * across; i += blockDim.x) {
+        const uint32_t head = i / across, at = i % across * N;
+        E *from = row + (size_t)head * 2 * p.half + at;
+        E *to = head < p.own ? from : place + (size_t)(head - p.own) * 2 * p.half + at;
         float a[N], b[N];
         row_load(a, from);
         row_load(b, from + p.half);
         if (head < p.turned) {
             float c[N], s[N];
-            row_load(c, rotary.cos + (size_t)w.position * p.half + at);
-            row_load(s, rotary.sin + (size_t)w.position * p.half + at);
+            row_load(c, rotary.cos + angle + at);
+            row_load(s, rotary.sin + angle + at);
 #pragma unroll
             for (int k = 0; k < N; k++) {
                 float pair[2];
@@ -80,11 +83,15 @@ kn_cache *attend_cache_new(kn_device *device, kn_dtype dtype, size_t layers, siz
         cache->pages = pages;
         cache->shape = *a;
         cache->page_bytes = page;
+        const size_t counts = pages * a->heads * sizeof(*cache->arrived);
         cache->data = kn_cuda_alloc(c, layers * pages * page);
+        cache->arrived = cache->data ? (uint32_t *)kn_cuda_alloc(c, counts) : NULL;
+        if (cache->arrived)
+            kn_cuda_clear(c, cache->arrived, counts);
         kn_cuda_end(c);
     }
-    if (cache && !cache->data) {
-        free(cache);
+    if (cache && !cache->arrived) {
+        attend_cache_free(device, cache);
         return NULL;
     }
     return cache;
@@ -95,6 +102,7 @@ void attend_cache_free(kn_device *device, kn_cache *cache)
     kn_cuda *c = cache ? kn_cuda_begin(device) : NULL;
     if (c) {
         kn_cuda_free_memory(c, cache->data);
+        kn_cuda_free_memory(c, cache->arrived);
         kn_cuda_end(c);
     }
     if (cache)
@@ -127,15 +135,13 @@ void attend_cache_write(kn_cuda *c, E *layer, E *qkv, const kn_rotary &rotary, c
                                 : places{a.width, a.heads * a.head_dim, 1, keys, 0, 0};
     constexpr int N = wide<E>::N;
     const bool whole = p.half % N == 0 && p.width % N == 0 && p.skip % N == 0 && row_aligned(16, layer, qkv);
-    const size_t pieces = (size_t)attend_grid(v.host->written) * p.heads * p.half / (whole ? N : 1);
-    const size_t blocks = (pieces + THREADS - 1) / THREADS;
-    const dim3 grid((unsigned)(blocks < 4096 ? blocks : 4096));
+    const row_shape rows = row_shape_of(attend_grid(v.host->written), p.heads * (p.half / (whole ? N : 1)));
     if (c->status != KN_OK || v.host->written == 0)
         return;
     if (whole)
-        KN_LAUNCH(c, (write_places<E, N>), grid, dim3(THREADS), 0, layer, qkv, v.device, rotary, p);
+        KN_LAUNCH(c, (write_places<E, N>), rows.grid, rows.block, 0, layer, qkv, v.device, rotary, p);
     else
-        KN_LAUNCH(c, (write_places<E, 1>), grid, dim3(THREADS), 0, layer, qkv, v.device, rotary, p);
+        KN_LAUNCH(c, (write_places<E, 1>), rows.grid, rows.block, 0, layer, qkv, v.device, rotary, p);
 }
 
 template void attend_cache_write<float>(kn_cuda *, float *, float *, const kn_rotary &, const attend_planned &,

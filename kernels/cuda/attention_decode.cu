@@ -2,7 +2,7 @@
 /*
  * Attention of one new token a sequence over its pages, bf16 on tensor cores. What takes time is reading keys and
  * values, so they are read once for all heads of a group, and a sequence's keys are cut into parts of a fixed length
- * that blocks take side by side (Dao et al. 2023, "Flash-Decoding"); a second kernel joins the parts in order. Where
+ * that blocks take side by side (Dao et al. 2023, "Flash-Decoding"); the last of them joins the parts in order. Where
  * several sequences have the same pages in a part, as the answers to one prompt have, a block takes them together and
  * reads the part once for all of them: their queries are further rows of the same products, so the bits are those of
  * each alone.
@@ -32,10 +32,10 @@ KDEV void load_page(attend_bf16 *to, const attend_bf16 *from, const attend_keys 
 }
 
 /* Eight elements of a head, from a multiple of eight on, as the embedding of a position turns them. */
-KDEV uint4 load_turned(const attend_bf16 *head, uint32_t from, uint32_t head_dim, const kn_rotary &by,
+KDEV uint4 load_turned(const attend_bf16 *head, uint32_t from, uint32_t head_dim, const float *cos, const float *sin,
                        uint32_t position)
 {
-    if (by.cos == NULL)
+    if (cos == NULL)
         return *reinterpret_cast<const uint4 *>(head + from);
     const uint32_t half = head_dim / 2;
     uint32_t word[4];
@@ -46,8 +46,8 @@ KDEV uint4 load_turned(const attend_bf16 *head, uint32_t from, uint32_t head_dim
         float a[4], b[4], c[4], s[4], turned[4];
         row_load(a, head + i);
         row_load(b, head + half + i);
-        row_load(c, by.cos + (size_t)position * half + i);
-        row_load(s, by.sin + (size_t)position * half + i);
+        row_load(c, cos + (size_t)position * half + i);
+        row_load(s, sin + (size_t)position * half + i);
 #pragma unroll
         for (int n = 0; n < 4; n++) {
             float pair[2];
@@ -82,8 +82,8 @@ KDEV void lay_members(attend_bf16 *tile, const attend_bf16 *from, const attend_p
         uint4 piece = make_uint4(0, 0, 0, 0);
         if (m < members && column < a.head_dim) {
             const attend_rows s = all[member[m].rows];
-            piece = load_turned(from + (size_t)s.row * a.width + r % heads * a.head_dim, column, a.head_dim, rotary,
-                                s.before);
+            piece = load_turned(from + (size_t)s.row * a.width + r % heads * a.head_dim, column, a.head_dim, rotary.cos,
+                                rotary.sin, s.before);
         }
         *reinterpret_cast<uint4 *>(tile + r * attend_pitch<D>() + column) = piece;
     }
@@ -93,7 +93,7 @@ KDEV void lay_members(attend_bf16 *tile, const attend_bf16 *from, const attend_p
  * MT · 16 rows: sequences times heads of a group, a bundle of which it is where a group has more. */
 template <int D, int WARPS, int MT>
 __global__ void __launch_bounds__(WARPS * 32)
-    attend_part_kernel(attend_bf16 *out, float *partial, float *figures, const attend_bf16 *qkv, attend_keys keys,
+    attend_part_kernel(attend_bf16 *out, attend_partial partial, const attend_bf16 *qkv, attend_keys keys,
                        kn_rotary rotary, const attend_step *step, uint32_t bundles, uint32_t shared, attend_shape a)
 {
     constexpr int PITCH = D + 8, STAGE = 2 * KN_PAGE * PITCH, SUMS = D + 8, ROWS = MT * 16;
@@ -137,10 +137,8 @@ __global__ void __launch_bounds__(WARPS * 32)
         const uint32_t value = thread >= D / 8, e = (uint32_t)thread % (D / 8) * 8;
         const attend_bf16 *from = qkv + (size_t)s.row * a.width + (a.heads + kv + value * a.kv_heads) * a.head_dim;
         uint4 piece = make_uint4(0, 0, 0, 0);
-        if (e < a.head_dim) {
-            const kn_rotary as_it_is = {NULL, NULL};
-            piece = load_turned(from, e, a.head_dim, value ? as_it_is : rotary, s.before);
-        }
+        if (e < a.head_dim)
+            piece = load_turned(from, e, a.head_dim, value ? NULL : rotary.cos, rotary.sin, s.before);
         own[thread] = piece;
         if (e < a.head_dim && bundle == 0) {
             attend_bf16 *to = const_cast<attend_bf16 *>(k) + value * keys.values + e;
@@ -225,13 +223,17 @@ __global__ void __launch_bounds__(WARPS * 32)
             }
             const uint32_t of = run.count > 1 ? row / heads : 0;
             const size_t to = (size_t)member[of].slot * a.heads + head + (row - of * heads);
-            partial[to * a.head_dim + e] = value;
+            partial.values[to * a.head_dim + e] = value;
             if (e == 0) {
-                figures[2 * to] = max;
-                figures[2 * to + 1] = sum;
+                partial.figures[2 * to] = max;
+                partial.figures[2 * to + 1] = sum;
             }
         }
     }
+    if (!several && !whole)
+        attend_join<WARPS * 32>(out, partial,
+                                partial.arrived + (size_t)pages[at / KN_PAGE] * a.heads + kv * bundles + bundle, part,
+                                s, head, heads, a);
 }
 
 /* Tiles of 16 rows that a block has registers for where sequences share it. */
@@ -241,7 +243,7 @@ constexpr int shared_tiles(int D)
 }
 
 template <int D, int WARPS, int MT>
-void launch(kn_cuda *c, attend_bf16 *out, float *partial, float *figures, const attend_bf16 *qkv,
+void launch(kn_cuda *c, attend_bf16 *out, const attend_partial &partial, const attend_bf16 *qkv,
             const attend_keys &keys, const kn_rotary &rotary, const attend_planned &v, uint32_t items, bool shared,
             const attend_shape &a)
 {
@@ -249,59 +251,15 @@ void launch(kn_cuda *c, attend_bf16 *out, float *partial, float *figures, const 
     const uint32_t bundles = (a.group + MT * 16 - 1) / (MT * 16);
     if (items > 0)
         KN_LAUNCH(c, (attend_part_kernel<D, WARPS, MT>), dim3(attend_grid(items) * a.kv_heads * bundles),
-                  dim3(WARPS * 32), bytes, out, partial, figures, qkv, keys, rotary, v.device, bundles, shared ? 1 : 0,
-                  a);
+                  dim3(WARPS * 32), bytes, out, partial, qkv, keys, rotary, v.device, bundles, shared ? 1 : 0, a);
 }
 
 template <int D, int WARPS>
-void both(kn_cuda *c, attend_bf16 *out, float *partial, float *figures, const attend_bf16 *qkv, const attend_keys &keys,
+void both(kn_cuda *c, attend_bf16 *out, const attend_partial &partial, const attend_bf16 *qkv, const attend_keys &keys,
           const kn_rotary &rotary, const attend_planned &v, const attend_shape &a)
 {
-    launch<D, WARPS, shared_tiles(D)>(c, out, partial, figures, qkv, keys, rotary, v, v.host->runs, true, a);
-    launch<D, WARPS, 1>(c, out, partial, figures, qkv, keys, rotary, v, v.host->parts, false, a);
-}
-
-/* --- the parts, joined --- */
-
-enum { JOIN_THREADS = 128 };
-
-KDEV void put(float *to, float x)
-{
-    *to = x;
-}
-
-KDEV void put(attend_bf16 *to, float x)
-{
-    *to = __float2bfloat16(x);
-}
-
-/* A warp takes one head of one query. */
-template <class E>
-__global__ void __launch_bounds__(JOIN_THREADS)
-    join_parts(E *out, const float *partial, const float *figures, const attend_step *step, attend_shape a)
-{
-    constexpr int EACH = ATTEND_HEAD_DIM_MOST / 32;
-    const uint32_t index = blockIdx.x * (JOIN_THREADS / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
-    if (index >= step->joints * a.heads)
-        return;
-    const attend_joint j = attend_list_of<attend_joint>(step, step->at_joints)[index / a.heads];
-    const uint32_t h = index % a.heads;
-    float max = -INFINITY, sum = 0, value[EACH] = {};
-    for (uint32_t p = 0; p < j.count; p++)
-        max = fmaxf(max, figures[2 * ((size_t)(j.slot + p) * a.heads + h)]);
-    for (uint32_t p = 0; p < j.count; p++) {
-        const size_t at = (size_t)(j.slot + p) * a.heads + h;
-        const float keep = ex2_approx(figures[2 * at] - max);
-        sum = fmaf(keep, figures[2 * at + 1], sum);
-#pragma unroll
-        for (int i = 0; i < EACH; i++)
-            if (i * 32 + lane < a.head_dim)
-                value[i] = fmaf(keep, partial[at * a.head_dim + i * 32 + lane], value[i]);
-    }
-#pragma unroll
-    for (int i = 0; i < EACH; i++)
-        if (i * 32 + lane < a.head_dim)
-            put(out + ((size_t)j.row * a.heads + h) * a.head_dim + i * 32 + lane, value[i] / sum);
+    launch<D, WARPS, shared_tiles(D)>(c, out, partial, qkv, keys, rotary, v, v.host->runs, true, a);
+    launch<D, WARPS, 1>(c, out, partial, qkv, keys, rotary, v, v.host->parts, false, a);
 }
 
 } // namespace
@@ -312,40 +270,25 @@ uint32_t attend_bf16_members(const attend_shape &a)
     return 16 * tiles < a.group ? 1 : 16 * tiles / a.group;
 }
 
-void attend_bf16_parts(kn_cuda *c, attend_bf16 *out, float *partial, float *figures, const attend_bf16 *qkv,
+void attend_bf16_parts(kn_cuda *c, attend_bf16 *out, const attend_partial &partial, const attend_bf16 *qkv,
                        const attend_keys &keys, const kn_rotary &rotary, const attend_planned &v, const attend_shape &a)
 {
     if (c->status != KN_OK || (v.host->parts == 0 && v.host->runs == 0))
         return;
     if (a.head_dim <= 16)
-        both<16, 4>(c, out, partial, figures, qkv, keys, rotary, v, a);
+        both<16, 4>(c, out, partial, qkv, keys, rotary, v, a);
     else if (a.head_dim <= 32)
-        both<32, 4>(c, out, partial, figures, qkv, keys, rotary, v, a);
+        both<32, 4>(c, out, partial, qkv, keys, rotary, v, a);
     else if (a.head_dim <= 64)
-        both<64, 4>(c, out, partial, figures, qkv, keys, rotary, v, a);
+        both<64, 4>(c, out, partial, qkv, keys, rotary, v, a);
     else if (a.head_dim <= 80)
-        both<80, 4>(c, out, partial, figures, qkv, keys, rotary, v, a);
+        both<80, 4>(c, out, partial, qkv, keys, rotary, v, a);
     else if (a.head_dim <= 96)
-        both<96, 4>(c, out, partial, figures, qkv, keys, rotary, v, a);
+        both<96, 4>(c, out, partial, qkv, keys, rotary, v, a);
     else if (a.head_dim <= 128)
-        both<128, 4>(c, out, partial, figures, qkv, keys, rotary, v, a);
+        both<128, 4>(c, out, partial, qkv, keys, rotary, v, a);
     else if (a.head_dim <= 192)
-        both<192, 2>(c, out, partial, figures, qkv, keys, rotary, v, a);
+        both<192, 2>(c, out, partial, qkv, keys, rotary, v, a);
     else
-        both<256, 2>(c, out, partial, figures, qkv, keys, rotary, v, a);
+        both<256, 2>(c, out, partial, qkv, keys, rotary, v, a);
 }
-
-template <class E>
-void attend_join(kn_cuda *c, E *out, const float *partial, const float *figures, const attend_planned &v,
-                 const attend_shape &a)
-{
-    const uint32_t each = JOIN_THREADS / 32;
-    if (c->status == KN_OK && v.host->joints > 0)
-        KN_LAUNCH(c, join_parts<E>, dim3((attend_grid(v.host->joints) * a.heads + each - 1) / each), dim3(JOIN_THREADS),
-                  0, out, partial, figures, v.device, a);
-}
-
-template void attend_join<float>(kn_cuda *, float *, const float *, const float *, const attend_planned &,
-                                 const attend_shape &);
-template void attend_join<attend_bf16>(kn_cuda *, attend_bf16 *, const float *, const float *, const attend_planned &,
-                                       const attend_shape &);

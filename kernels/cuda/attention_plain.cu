@@ -113,7 +113,7 @@ enum { PART_THREADS = 128, PART_HEADS = 16, EACH = ATTEND_HEAD_DIM_MOST / 32 };
 /* A block takes one part of one sequence and up to 16 heads of a group. */
 template <class E>
 __global__ void __launch_bounds__(PART_THREADS)
-    plain_part(E *out, float *partial, float *figures, const E *qkv, attend_keys keys, const attend_step *step,
+    plain_part(E *out, attend_partial partial, const E *qkv, attend_keys keys, const attend_step *step,
                uint32_t bundles, attend_shape a)
 {
     SHARED(float, query, [PART_HEADS][ATTEND_HEAD_DIM_MOST]);
@@ -179,16 +179,21 @@ __global__ void __launch_bounds__(PART_THREADS)
                 fmaf(weight[h][j - base],
                      plain_get(k[(size_t)attend_key_row(keys, s, (uint32_t)j) * keys.stride + keys.values + e]), value);
         if (part.slot == ATTEND_WHOLE) {
-            plain_put(out + ((size_t)s.row * a.heads + head) * a.head_dim + n, value / total[h]);
+            attend_put(out + ((size_t)s.row * a.heads + head) * a.head_dim + n, value / total[h]);
             continue;
         }
         const size_t to = (size_t)part.slot * a.heads + head + h;
-        partial[to * a.head_dim + e] = value;
+        partial.values[to * a.head_dim + e] = value;
         if (e == 0) {
-            figures[2 * to] = greatest[h] * ATTEND_LOG2E;
-            figures[2 * to + 1] = total[h];
+            partial.figures[2 * to] = greatest[h] * ATTEND_LOG2E;
+            partial.figures[2 * to + 1] = total[h];
         }
     }
+    if (part.slot != ATTEND_WHOLE)
+        attend_join<PART_THREADS>(out, partial,
+                                  partial.arrived + (size_t)keys.pages[s.prefix + s.before / KN_PAGE] * a.heads +
+                                      kv * bundles + bundle,
+                                  part, s, head, (uint32_t)heads, a);
 }
 
 } // namespace
@@ -213,19 +218,19 @@ void attend_plain_tiles(kn_cuda *c, E *out, float *lse, const E *qkv, const atte
 }
 
 template <class E>
-void attend_plain_parts(kn_cuda *c, E *out, float *partial, float *figures, const E *qkv, const attend_keys &keys,
+void attend_plain_parts(kn_cuda *c, E *out, const attend_partial &partial, const E *qkv, const attend_keys &keys,
                         const attend_planned &v, const attend_shape &a)
 {
     const uint32_t bundles = (a.group + PART_HEADS - 1) / PART_HEADS;
     if (c->status == KN_OK && v.host->parts > 0)
         KN_LAUNCH(c, plain_part<E>, dim3(attend_grid(v.host->parts) * a.kv_heads * bundles), dim3(PART_THREADS), 0, out,
-                  partial, figures, qkv, keys, v.device, bundles, a);
+                  partial, qkv, keys, v.device, bundles, a);
 }
 
-#define BOTH(E)                                                                                           \
-    template void attend_plain_tiles<E>(kn_cuda *, E *, float *, const E *, const attend_keys &,          \
-                                        const attend_queries &, const attend_shape &);                    \
-    template void attend_plain_parts<E>(kn_cuda *, E *, float *, float *, const E *, const attend_keys &, \
+#define BOTH(E)                                                                                                 \
+    template void attend_plain_tiles<E>(kn_cuda *, E *, float *, const E *, const attend_keys &,                \
+                                        const attend_queries &, const attend_shape &);                          \
+    template void attend_plain_parts<E>(kn_cuda *, E *, const attend_partial &, const E *, const attend_keys &, \
                                         const attend_planned &, const attend_shape &);
 BOTH(float)
 BOTH(attend_bf16)

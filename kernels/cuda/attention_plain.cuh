@@ -24,16 +24,6 @@ KDEV float plain_get(attend_bf16 x)
     return __bfloat162float(x);
 }
 
-KDEV void plain_put(float *to, float x)
-{
-    *to = x;
-}
-
-KDEV void plain_put(attend_bf16 *to, float x)
-{
-    *to = __float2bfloat16(x);
-}
-
 KDEV float4 plain_four(const float *from)
 {
     return *reinterpret_cast<const float4 *>(from);
@@ -165,7 +155,7 @@ template <int C, class E> KDEV void plain_store(E *to, const float4 (&o)[C], flo
 #pragma unroll
         for (int i = 0; i < 4; i++)
             if ((uint32_t)(4 * x + 64 * c + i) < head_dim)
-                plain_put(to + 4 * x + 64 * c + i, plain_at(v, i) * by);
+                attend_put(to + 4 * x + 64 * c + i, plain_at(v, i) * by);
     }
 }
 

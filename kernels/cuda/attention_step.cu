@@ -50,17 +50,25 @@ bool entries_ok(const kn_cache *cache, const kn_cached_rows *s, size_t sequences
 }
 
 /* The parts of an entry with one query. */
-void list_parts(attend_list<attend_part> &parts, attend_list<attend_joint> &joints, uint32_t *slots,
-                const attend_rows &s, uint32_t number, const attend_shape &a)
+void list_parts(attend_list<attend_part> &parts, uint32_t *slots, const attend_rows &s, uint32_t number,
+                const attend_shape &a)
 {
     const int64_t from = (int64_t)s.before + 1 - a.window;
     const uint32_t first = (uint32_t)((from > 0 ? from : 0) / ATTEND_SPLIT), last = s.before / ATTEND_SPLIT;
     for (uint32_t p = first; p <= last; p++)
-        parts.add({number, p, first == last ? ATTEND_WHOLE : *slots + (p - first)});
-    if (first == last)
-        return;
-    joints.add({s.row, *slots, last - first + 1});
-    *slots += last - first + 1;
+        parts.add({number, p, first == last ? ATTEND_WHOLE : *slots + (p - first), 0});
+    *slots += first == last ? 0 : last - first + 1;
+}
+
+/* How many parts of its query each of the first `count` parts is among: those of one query lie side by side. */
+void count_alone(attend_part *part, uint32_t count)
+{
+    for (uint32_t i = 0, end; i < count; i = end) {
+        for (end = i; end < count && part[end].rows == part[i].rows; end++)
+            ;
+        for (uint32_t n = i; n < end; n++)
+            part[n].alone = end - i;
+    }
 }
 
 /* A part that others may have too, by the page that it begins with. */
@@ -154,7 +162,6 @@ int attend_plan_step(kn_cuda *c, kn_cache *cache, const kn_cached_rows *s, size_
     attend_list<attend_weighed<attend_tile>> work;
     attend_list<attend_tile> tiles;
     attend_list<attend_part> parts;
-    attend_list<attend_joint> joints;
     attend_list<attend_run> runs;
     attend_list<attend_written> written;
     uint32_t pages = 0, slots = 0;
@@ -167,7 +174,7 @@ int attend_plan_step(kn_cuda *c, kn_cache *cache, const kn_cached_rows *s, size_
         pages += (uint32_t)pages_of(s[i]);
         rows.add(r);
         if (r.count == 1)
-            list_parts(parts, joints, &slots, r, (uint32_t)i, *a);
+            list_parts(parts, &slots, r, (uint32_t)i, *a);
         else
             attend_list_tiles(work, r, (uint32_t)i, *a, tile_rows);
         for (uint32_t n = 0; n < r.count && (r.count > 1 || members == 0); n++) {
@@ -178,12 +185,11 @@ int attend_plan_step(kn_cuda *c, kn_cache *cache, const kn_cached_rows *s, size_
     attend_longest_first(tiles, work);
     if (!rows.failed && !parts.failed)
         share_parts(parts, runs, rows, s, *a, members);
-    if (rows.failed || tiles.failed || parts.failed || runs.failed || joints.failed || written.failed)
+    if (rows.failed || tiles.failed || parts.failed || runs.failed || written.failed)
         return kn_cuda_refuse(c, KN_NO_MEMORY);
     const size_t need = sizeof(attend_step) + rows.count * sizeof(attend_rows) + pages * sizeof(uint32_t) +
                         written.count * sizeof(attend_written) + tiles.count * sizeof(attend_tile) +
-                        parts.count * sizeof(attend_part) + joints.count * sizeof(attend_joint) +
-                        runs.count * sizeof(attend_run);
+                        parts.count * sizeof(attend_part) + runs.count * sizeof(attend_run);
     if (need > ATTEND_MOST || parts.count * 2 * a->heads > INT32_MAX || tiles.count * a->kv_heads > INT32_MAX)
         return kn_cuda_refuse(c, KN_UNSUPPORTED);
     const uint32_t size = attend_grid(std::max((uint32_t)need, LEAST_BYTES));
@@ -203,14 +209,13 @@ int attend_plan_step(kn_cuda *c, kn_cache *cache, const kn_cached_rows *s, size_
     step->tiles = (uint32_t)tiles.count;
     step->parts = runs.count > 0 ? runs.at[0].first : (uint32_t)parts.count;
     step->runs = (uint32_t)runs.count;
-    step->joints = (uint32_t)joints.count;
     step->slots = slots;
     step->pages = pages;
     step->at_rows = lay(w, rows);
     step->at_written = lay(w, written);
     step->at_tiles = lay(w, tiles);
+    count_alone(parts.at, step->parts);
     step->at_parts = lay(w, parts);
-    step->at_joints = lay(w, joints);
     step->at_runs = lay(w, runs);
     step->at_pages = w.used;
     for (size_t i = 0; i < sequences; i++) {

@@ -12,6 +12,7 @@ namespace emulate_cuda
 {
 
 __thread Worker *worker;
+char fence_sync;
 
 #ifndef EMULATE_UCONTEXT
 extern "C" void emulate_switch(void **save, void *to);

@@ -96,7 +96,7 @@ struct Worker {
     dim3 block_size, grid;
     const std::function<void()> *body;
     Meeting barrier, warp[MAX_THREADS / 32][32];
-    char *stacks, *arena, begin, end, dynamic;
+    char *stacks, *arena, begin, end, dynamic, fence_sync;
     Stack stack[MAX_THREADS], *free_stack;
     size_t used, payload, room, main_size; /* room: bytes of shared memory that the launch may have */
     Variable variable[MAX_VARIABLES];
@@ -105,6 +105,7 @@ struct Worker {
 };
 
 extern __thread Worker *worker; /* nullptr outside kernels */
+extern char fence_sync;         /* stands for all of the device's memory: __threadfence */
 
 /* Ends the block with a fault, in printf's manner; does not return to the kernel. */
 void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -334,12 +334,23 @@ template <class T> static inline T atomicCAS(T *p, emulate_cuda::Given<T> compar
     return emulate_cuda::change(p, [=](T old) -> T { return old == compare ? v : old; });
 }
 
+/* One more until the limit, then 0. */
+template <class T> static inline T atomicInc(T *p, emulate_cuda::Given<T> limit)
+{
+    return emulate_cuda::change(p, [=](T old) -> T { return old >= limit ? 0 : old + 1; });
+}
+
+/* What was written before one is there for whoever has passed one later: TSan is told that much. */
 static inline void __threadfence()
 {
+    TSAN_ACQUIRE(&emulate_cuda::fence_sync);
+    TSAN_RELEASE(&emulate_cuda::fence_sync);
 }
 
 static inline void __threadfence_block()
 {
+    TSAN_ACQUIRE(&emulate_cuda::worker->fence_sync);
+    TSAN_RELEASE(&emulate_cuda::worker->fence_sync);
 }
 
 /* ---- loads and stores that say how they are cached ---- */
