@@ -35,7 +35,7 @@ static void *at(const job *j, int i, size_t call)
 
 #define ASK(j, op, ...) ((j)->status |= (j)->r->ops->op((j)->r->device, __VA_ARGS__))
 
-/* --- products: areas are x, y, dw --- */
+/* --- products: areas are x, y, dw, which is written as by the first pass of a step --- */
 
 static void forward(job *j, size_t i)
 {
@@ -59,7 +59,7 @@ static void backward_input(job *j, size_t i)
 
 static void backward_weight(job *j, size_t i)
 {
-    ASK(j, linear_backward_weight, at(j, 2, i), NULL, at(j, 1, i), at(j, 0, i), j->T, j->out, j->in);
+    ASK(j, linear_backward_weight, at(j, 2, i), NULL, at(j, 1, i), at(j, 0, i), j->T, j->out, j->in, false);
 }
 
 typedef struct layer {
@@ -86,7 +86,7 @@ static void products(roofline *r, const layer *l, size_t T, bool decoding)
         if (k < 2)
             job_matrices(&j, l->out, l->in);
         const double extra = k == 0 && l->forward == forward_added ? y : 0;
-        const double bytes = x + y + extra + (k == 2 ? 8 * w : size * w);
+        const double bytes = x + y + extra + (k == 2 ? 4 * w : size * w);
         job_measure(&j, l->name[k], k ? backward[k] : l->forward, flops, bytes, (double)r->shape->layers, decoding);
     }
 }
@@ -100,8 +100,8 @@ static void norm(job *j, size_t i)
 
 static void norm_backward(job *j, size_t i)
 {
-    ASK(j, rms_norm_backward, at(j, 0, i), at(j, 4, 0), at(j, 5, i), at(j, 1, i), at(j, 2, i), at(j, 3, i), j->T,
-        j->in);
+    ASK(j, rms_norm_backward, at(j, 0, i), at(j, 4, 0), at(j, 5, i), at(j, 1, i), at(j, 2, i), at(j, 3, i), j->T, j->in,
+        false);
 }
 
 static void norms(roofline *r, size_t T, bool decoding)
@@ -297,7 +297,7 @@ static void logprob(job *j, size_t i)
 static void logprob_backward(job *j, size_t i)
 {
     ASK(j, logprob_backward, at(j, 3, i), at(j, 4, 0), at(j, 0, i), at(j, 2, i), job_matrix(j, i), at(j, 1, i),
-        j->index, j->T);
+        j->index, j->T, false);
 }
 
 static void logits(job *j, size_t i)
@@ -336,7 +336,7 @@ static void vocabulary(roofline *r)
             if (i < 2 * j.matrices) /* an lse that fits, as far as it matters for time */
                 logprob(&j, i);
         job_measure(&j, names[k], k ? logprob_backward : logprob, (k ? 3 : 1) * 2 * (double)T * w,
-                    k ? (size + 8) * w + 2 * size * h : size * (w + h), 1, false);
+                    k ? (size + 4) * w + 2 * size * h : size * (w + h), 1, false);
     }
 }
 

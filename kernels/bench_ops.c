@@ -31,7 +31,7 @@ static void backward_input(task *t)
 
 static void backward_weight(task *t)
 {
-    t->o->linear_backward_weight(t->device, t->b, NULL, t->c, t->a, t->T, t->out, t->in);
+    t->o->linear_backward_weight(t->device, t->b, NULL, t->c, t->a, t->T, t->out, t->in, true);
 }
 
 typedef struct shape {
@@ -91,7 +91,7 @@ static void logprob(task *t)
 
 static void logprob_backward(task *t)
 {
-    t->o->logprob_backward(t->device, t->c, t->b, t->d, t->a, t->m, t->lse, t->token, t->T);
+    t->o->logprob_backward(t->device, t->c, t->b, t->d, t->a, t->m, t->lse, t->token, t->T, true);
 }
 
 static void choose(task *t)
@@ -259,7 +259,7 @@ static void rms_norm(task *t)
 
 static void rms_norm_backward(task *t)
 {
-    t->o->rms_norm_backward(t->device, t->c, t->sin, t->a, t->a, t->cos, t->lse, t->T, t->in);
+    t->o->rms_norm_backward(t->device, t->c, t->sin, t->a, t->a, t->cos, t->lse, t->T, t->in, true);
 }
 
 /* Heads of 64. */

@@ -154,10 +154,11 @@ static int linear_backward_input(kn_device *d, void *dx, const void *dy, const k
 }
 
 static int linear_backward_weight(kn_device *d, float *dw, float *db, const void *dy, const void *x, size_t T,
-                                  size_t out, size_t in)
+                                  size_t out, size_t in, bool accumulate)
 {
     MEASURED(d, linear_backward_weight, 2 * (double)T * (double)out * (double)in,
-             8 * (double)out * (double)in + SIZE * (double)T * (double)(out + in), dw, db, dy, x, T, out, in);
+             (accumulate ? 8 : 4) * (double)out * (double)in + SIZE * (double)T * (double)(out + in), dw, db, dy, x, T,
+             out, in, accumulate);
 }
 
 /* --- rows --- */
@@ -168,9 +169,9 @@ static int rms_norm(kn_device *d, void *y, float *rstd, const void *x, const flo
 }
 
 static int rms_norm_backward(kn_device *d, void *dx, float *dw, const void *dy, const void *x, const float *w,
-                             const float *rstd, size_t T, size_t n)
+                             const float *rstd, size_t T, size_t n, bool accumulate)
 {
-    MEASURED(d, rms_norm_backward, 0, 4.0 * SIZE * (double)T * (double)n, dx, dw, dy, x, w, rstd, T, n);
+    MEASURED(d, rms_norm_backward, 0, 4.0 * SIZE * (double)T * (double)n, dx, dw, dy, x, w, rstd, T, n, accumulate);
 }
 
 static int rope(kn_device *d, void *x, size_t stride, const uint32_t *position, const float *cos, const float *sin,
@@ -322,11 +323,12 @@ static int logprob(kn_device *d, float *lp, float *lse, float *entropy, const vo
 
 /* Three products: logits again, the gradients of h and of the weights. */
 static int logprob_backward(kn_device *d, void *dh, float *dw, const float *dlogprob, const void *h, const kn_matrix *w,
-                            const float *lse, const uint32_t *target, size_t T)
+                            const float *lse, const uint32_t *target, size_t T, bool accumulate)
 {
     const matrix *m = matrix_of(w);
     MEASURED(d, logprob_backward, 6 * (double)T * m->out * m->in,
-             m->in * (SIZE * 2 * (m->out + (double)T) + 8 * m->out), dh, dw, dlogprob, h, m->inner, lse, target, T);
+             m->in * (SIZE * 2 * (m->out + (double)T) + (accumulate ? 8 : 4) * m->out), dh, dw, dlogprob, h, m->inner,
+             lse, target, T, accumulate);
 }
 
 static int logits(kn_device *d, float *to, const void *h, const kn_matrix *w, size_t T)

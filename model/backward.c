@@ -12,13 +12,13 @@ typedef struct backward {
     sm_workspace *w;
     const sm_pack *pack;
     const sm_dropout *dropout;
-    float *gradient;
+    const sm_gradient *gradient;
     sm_flow b;
 } backward;
 
 static float *into(const backward *g, size_t offset)
 {
-    return offset == SM_ABSENT ? NULL : g->gradient + offset;
+    return offset == SM_ABSENT ? NULL : g->gradient->params + offset;
 }
 
 /* The gradient of a branch's output: that of the stream, with the same elements dropped. */
@@ -48,19 +48,19 @@ static int feed_forward_backward(backward *g, size_t layer)
     void *const dnormed = g->b.branch;
     int kn;
     if ((kn = enter_branch(g, &dy, layer, 1)) || (kn = ops->swiglu(dev, g->w->activated, s->gate_up, T, f)) ||
-        (kn =
-             ops->linear_backward_weight(dev, into(g, p->down), into(g, p->down_bias), dy, g->w->activated, T, d, f)) ||
+        (kn = ops->linear_backward_weight(dev, into(g, p->down), into(g, p->down_bias), dy, g->w->activated, T, d, f,
+                                          g->gradient->add)) ||
         (kn = ops->linear_backward_input(dev, g->b.dactivated, dy, n->layer[layer].down, T, false)) ||
         (kn = ops->swiglu_backward(dev, g->b.dgate_up, g->b.dactivated, s->gate_up, T, f)))
         return kn;
     if ((kn = ops->rms_norm(dev, g->w->normed, NULL, s->middle, n->layer[layer].mlp_norm, T, d,
                             n->layout->config.rms_eps)) ||
         (kn = ops->linear_backward_weight(dev, into(g, p->gate_up), into(g, p->gate_up_bias), g->b.dgate_up,
-                                          g->w->normed, T, 2 * f, d)) ||
+                                          g->w->normed, T, 2 * f, d, g->gradient->add)) ||
         (kn = ops->linear_backward_input(dev, dnormed, g->b.dgate_up, n->layer[layer].gate_up, T, false)))
         return kn;
     return ops->rms_norm_backward(dev, g->b.dx, into(g, p->mlp_norm), dnormed, s->middle, n->layer[layer].mlp_norm,
-                                  s->mlp_rstd, T, d);
+                                  s->mlp_rstd, T, d, g->gradient->add);
 }
 
 static int attention_backward(backward *g, size_t layer)
@@ -77,7 +77,8 @@ static int attention_backward(backward *g, size_t layer)
     void *const dnormed = g->b.branch;
     int kn;
     if ((kn = enter_branch(g, &dy, layer, 0)) ||
-        (kn = ops->linear_backward_weight(dev, into(g, p->out), into(g, p->out_bias), dy, s->attended, T, d, q)) ||
+        (kn = ops->linear_backward_weight(dev, into(g, p->out), into(g, p->out_bias), dy, s->attended, T, d, q,
+                                          g->gradient->add)) ||
         (kn = ops->linear_backward_input(dev, g->b.dattended, dy, n->layer[layer].out, T, false)) ||
         (kn = ops->attention_backward(dev, g->b.dqkv, g->b.dattended, s->qkv, s->attended, s->lse, g->pack->segment,
                                       g->pack->segments, T, &n->attention)) ||
@@ -85,11 +86,11 @@ static int attention_backward(backward *g, size_t layer)
         return kn;
     if ((kn = ops->rms_norm(dev, g->w->normed, NULL, s->x, n->layer[layer].attention_norm, T, d, c->rms_eps)) ||
         (kn = ops->linear_backward_weight(dev, into(g, p->qkv), into(g, p->qkv_bias), g->b.dqkv, g->w->normed, T, width,
-                                          d)) ||
+                                          d, g->gradient->add)) ||
         (kn = ops->linear_backward_input(dev, dnormed, g->b.dqkv, n->layer[layer].qkv, T, false)))
         return kn;
     return ops->rms_norm_backward(dev, g->b.dx, into(g, p->attention_norm), dnormed, s->x,
-                                  n->layer[layer].attention_norm, s->attention_rstd, T, d);
+                                  n->layer[layer].attention_norm, s->attention_rstd, T, d, g->gradient->add);
 }
 
 /* From the scored rows' gradient to dx; rows scored several times (a prompt's last) add up. */
@@ -99,22 +100,37 @@ static int enter_stream(backward *g)
     const size_t d = n->layout->config.hidden, S = g->pack->scored;
     int kn;
     if ((kn = n->ops->clear(n->device, g->b.dscored_x, S * d * g->w->element)) ||
-        (kn = n->ops->rms_norm_backward(n->device, g->b.dscored_x, g->gradient + n->layout->norm, g->b.dscored,
-                                        g->w->scored_x, n->norm, g->w->scored_rstd, S, d)) ||
+        (kn = n->ops->rms_norm_backward(n->device, g->b.dscored_x, into(g, n->layout->norm), g->b.dscored,
+                                        g->w->scored_x, n->norm, g->w->scored_rstd, S, d, g->gradient->add)) ||
         (kn = n->ops->clear(n->device, g->b.dx, g->pack->rows * d * g->w->element)))
         return kn;
     return n->ops->scatter_add(n->device, g->b.dx, g->b.dscored_x, g->pack->scored_row, S, g->pack->rows, d);
 }
 
-int sm_backward_scored(const sm_network *network, sm_workspace *workspace, const sm_pack *pack,
-                       const sm_dropout *dropout, float *gradient, sm_error *error)
+/* The embedding's rows take what reaches the stream's start; few of them are named. Where the output matrix's part lies
+ * in the same place it came before. */
+static int leave_stream(const backward *g)
 {
-    const sm_config *c = &network->layout->config;
+    const sm_network *n = g->n;
+    const sm_config *c = &n->layout->config;
+    float *const embed = into(g, n->layout->embed);
+    int kn = KN_OK;
+    if (!g->gradient->add && g->gradient->head != embed)
+        kn = n->ops->clear(n->device, embed, (size_t)c->vocab * c->hidden * sizeof(*embed));
+    return kn == KN_OK
+               ? n->ops->embed_backward(n->device, embed, g->b.dx, g->pack->token, g->pack->rows, c->hidden, c->vocab)
+               : kn;
+}
+
+int sm_backward_scored(const sm_network *network, sm_workspace *workspace, const sm_pack *pack,
+                       const sm_dropout *dropout, const sm_gradient *gradient, sm_error *error)
+{
+    const size_t layers = network->layout->config.layers;
     backward g = {
         .n = network, .w = workspace, .pack = pack, .dropout = dropout, .gradient = gradient, .b = workspace->flow};
     int kn = enter_stream(&g);
-    for (size_t l = c->layers; kn == KN_OK && l-- > 0;) {
-        if (workspace->keep == SM_KEEP_INPUTS && l + 1 < c->layers) /* the last layer's state is still there */
+    for (size_t l = layers; kn == KN_OK && l-- > 0;) {
+        if (workspace->keep == SM_KEEP_INPUTS && l + 1 < layers) /* the last layer's state is still there */
             kn = sm_forward_again(network, workspace, l, pack, dropout);
         if (kn == KN_OK)
             kn = feed_forward_backward(&g, l);
@@ -122,20 +138,19 @@ int sm_backward_scored(const sm_network *network, sm_workspace *workspace, const
             kn = attention_backward(&g, l);
     }
     if (kn == KN_OK)
-        kn = network->ops->embed_backward(network->device, gradient + network->layout->embed, g.b.dx, pack->token,
-                                          pack->rows, c->hidden, c->vocab);
+        kn = leave_stream(&g);
     return kn == KN_OK ? SM_OK : sm_device_fail(network->device, kn, "the backward pass", error);
 }
 
 int sm_backward(const sm_network *network, sm_workspace *workspace, const sm_pack *pack, const sm_dropout *dropout,
-                const float *dlogprob, float *gradient, float *head_gradient, sm_error *error)
+                const float *dlogprob, const sm_gradient *gradient, sm_error *error)
 {
     float *const slope = workspace->logprob; /* what it held was read */
     int kn = network->ops->write(network->device, slope, dlogprob, pack->scored * sizeof(float));
     if (kn == KN_OK)
-        kn = network->ops->logprob_backward(network->device, workspace->flow.dscored, head_gradient, slope,
+        kn = network->ops->logprob_backward(network->device, workspace->flow.dscored, gradient->head, slope,
                                             workspace->scored_normed, network->head, workspace->scored_lse,
-                                            pack->target, pack->scored);
+                                            pack->target, pack->scored, gradient->add_head);
     return kn == KN_OK ? sm_backward_scored(network, workspace, pack, dropout, gradient, error)
                        : sm_device_fail(network->device, kn, "the backward pass", error);
 }

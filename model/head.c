@@ -100,13 +100,15 @@ int sm_forward_values(const sm_network *n, sm_workspace *w, const sm_pack *pack,
 }
 
 int sm_head_backward(const sm_network *n, const sm_workspace *w, const sm_pack *pack, const float *dvalues,
-                     float *head_gradient, sm_error *error)
+                     float *head_gradient, bool accumulate, sm_error *error)
 {
     const host_head h = parts(n, w, pack);
     const size_t bytes = h.k * h.d * sizeof(float);
-    const int rc = pack->scored > 0 ? sm_device_read(n->device, h.gradient, head_gradient, bytes, error) : SM_OK;
-    if (rc != SM_OK || pack->scored == 0)
+    const int rc = accumulate ? sm_device_read(n->device, h.gradient, head_gradient, bytes, error) : SM_OK;
+    if (rc != SM_OK)
         return rc;
+    if (!accumulate)
+        memset(h.gradient, 0, bytes);
     for (size_t s = 0; s < h.scored; s++)
         for (size_t o = 0; o < h.k; o++) {
             const float dvalue = dvalues[s * h.k + o], *row = h.rows + s * h.d;
@@ -137,10 +139,10 @@ static int enter_scored(const sm_network *n, const sm_workspace *w, const host_h
 }
 
 int sm_backward_values(const sm_network *n, sm_workspace *w, const sm_pack *pack, const sm_dropout *dropout,
-                       const float *dvalues, float *gradient, sm_error *error)
+                       const float *dvalues, const sm_gradient *gradient, sm_error *error)
 {
     const host_head h = parts(n, w, pack);
-    int rc = sm_head_backward(n, w, pack, dvalues, gradient + n->layout->score, error);
+    int rc = sm_head_backward(n, w, pack, dvalues, gradient->params + n->layout->score, gradient->add, error);
     if (rc == SM_OK)
         rc = enter_scored(n, w, &h, dvalues, error);
     return rc == SM_OK ? sm_backward_scored(n, w, pack, dropout, gradient, error) : rc;

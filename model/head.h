@@ -29,14 +29,14 @@ void sm_head_random(float *head, uint32_t outputs, uint32_t hidden, uint64_t see
 int sm_forward_values(const sm_network *network, sm_workspace *workspace, const sm_pack *pack,
                       const sm_dropout *dropout, float *values, sm_error *error);
 
-/* After sm_forward_values with the same pack: adds to head_gradient [k, hidden] what d/d value = dvalues [scored, k]
- * gives, row after row. */
+/* After sm_forward_values with the same pack, of which something is scored: head_gradient [k, hidden] = what d/d value
+ * = dvalues [scored, k] gives, row after row, or += when accumulate. */
 int sm_head_backward(const sm_network *network, const sm_workspace *workspace, const sm_pack *pack,
-                     const float *dvalues, float *head_gradient, sm_error *error);
+                     const float *dvalues, float *head_gradient, bool accumulate, sm_error *error);
 
-/* The same for the whole model: `gradient` is laid out as params. The workspace keeps. */
+/* The same for the whole model. The workspace keeps. */
 int sm_backward_values(const sm_network *network, sm_workspace *workspace, const sm_pack *pack,
-                       const sm_dropout *dropout, const float *dvalues, float *gradient, sm_error *error);
+                       const sm_dropout *dropout, const float *dvalues, const sm_gradient *gradient, sm_error *error);
 
 /* Values of completions, group after group, in micro-batches of whole sequences: values[c] is the c-th completion's
  * array [k] over all groups. */

@@ -237,10 +237,10 @@ static int device_product(sluice_device *d, int layout, float *y, const float *a
                             layout);
     if (m == 0 || n == 0)
         return SLUICE_OK;
-    if (!accumulate && (k == 0 || layout == SLUICE_TN))
+    if (!accumulate && k == 0)
         kn = ops->clear(d->kn, y, m * n * sizeof(*y));
     if (kn == KN_OK && k > 0)
-        kn = layout == SLUICE_TN ? ops->linear_backward_weight(d->kn, y, NULL, a, b, k, m, n)
+        kn = layout == SLUICE_TN ? ops->linear_backward_weight(d->kn, y, NULL, a, b, k, m, n, accumulate)
                                  : product_with_matrix(d, layout, y, a, b, m, n, k, accumulate);
     return report(d, kn, "a product of matrices");
 }

@@ -30,7 +30,8 @@ struct sm_training {
     double *squares;      /* [1] Σ gradient² of the step at hand */
     float *scale;         /* [1] what its gradient is multiplied by; lies behind squares */
 
-    bool gathered;    /* since the gradient last grew */
+    bool grown;       /* the gradient holds something since the last step; else nothing that may be read */
+    bool gathered;    /* since it last grew */
     uint64_t updates; /* applied, for the bias correction */
     uint64_t steps;   /* called, for dropout */
 };
@@ -69,7 +70,7 @@ static bool allocate(sm_training *t)
     const kn_ops *ops = t->device->ops;
     const size_t bytes = trained_count(t) * sizeof(float);
     t->params = ops->alloc(t->device, t->layout->count * sizeof(float));
-    t->gradient = zeros(t, bytes);
+    t->gradient = ops->alloc(t->device, bytes);
     t->moment = zeros(t, trained_count(t) * t->moment_bytes);
     t->square = zeros(t, trained_count(t) * t->moment_bytes);
     t->squares = zeros(t, sizeof(*t->squares) + sizeof(*t->scale));
@@ -82,7 +83,7 @@ static bool allocate(sm_training *t)
         t->head_gradient = t->gradient + t->layout->head;
         return true;
     }
-    t->head_gradient = zeros(t, head_count(t->layout) * sizeof(float));
+    t->head_gradient = ops->alloc(t->device, head_count(t->layout) * sizeof(float));
     return t->head_gradient != NULL;
 }
 
@@ -218,9 +219,22 @@ sm_numbers sm_training_params(sm_training *t)
     return (sm_numbers){.params = t->device->host_memory ? t->params : NULL, .read = read_params, .context = t};
 }
 
-int sm_training_gradients(const sm_training *t, float *to, sm_error *error)
+/* Makes a gradient that has not grown one of zeros. */
+static int settle(sm_training *t, sm_error *error)
 {
-    return sm_device_read(t->device, to, t->gradient, trained_count(t) * sizeof(float), error);
+    if (t->grown)
+        return SM_OK;
+    const int kn = t->device->ops->clear(t->device, t->gradient, trained_count(t) * sizeof(float));
+    if (kn != KN_OK)
+        return sm_device_fail(t->device, kn, "the sum of gradients", error);
+    t->grown = t->gathered = true;
+    return SM_OK;
+}
+
+int sm_training_gradients(sm_training *t, float *to, sm_error *error)
+{
+    const int rc = settle(t, error);
+    return rc == SM_OK ? sm_device_read(t->device, to, t->gradient, trained_count(t) * sizeof(float), error) : rc;
 }
 
 const sm_layout *sm_training_layout(const sm_training *t)
@@ -356,21 +370,29 @@ int sm_training_backward(sm_training *t, const sluice_group *groups, size_t coun
 {
     if (t->pack.scored == 0)
         return SM_OK;
-    t->gathered = false;
     const sm_dropout dropout = dropout_of(t);
+    const sm_gradient gradient = {.params = t->gradient,
+                                  .head = t->head_gradient,
+                                  .add = t->grown,
+                                  .add_head = t->grown && !(ties(t) && t->gathered)};
+    int rc;
     if (t->layout->config.outputs == 0) {
         float *const slopes = t->keeping->host_logprob;
         deal(&t->pack, groups, count, slopes, derivatives, false);
-        return sm_backward(t->network, t->keeping, &t->pack, &dropout, slopes, t->gradient, t->head_gradient, error);
+        rc = sm_backward(t->network, t->keeping, &t->pack, &dropout, slopes, &gradient, error);
+    } else {
+        float *slopes = value_room(t, error);
+        if (!slopes)
+            return SM_NO_MEMORY;
+        deal_values(t, groups, count, slopes, derivatives, false);
+        rc = frozen(t) ? sm_head_backward(t->network, t->scoring, &t->pack, slopes, t->gradient, t->grown, error)
+                       : sm_backward_values(t->network, t->keeping, &t->pack, &dropout, slopes, &gradient, error);
+        free(slopes);
     }
-    float *slopes = value_room(t, error);
-    if (!slopes)
-        return SM_NO_MEMORY;
-    deal_values(t, groups, count, slopes, derivatives, false);
-    const int rc = frozen(t)
-                       ? sm_head_backward(t->network, t->scoring, &t->pack, slopes, t->gradient, error)
-                       : sm_backward_values(t->network, t->keeping, &t->pack, &dropout, slopes, t->gradient, error);
-    free(slopes);
+    if (rc == SM_OK) {
+        t->grown = true;
+        t->gathered = false;
+    }
     return rc;
 }
 
@@ -408,13 +430,12 @@ int sm_training_score(sm_training *t, const sluice_group *groups, size_t count, 
 
 int sm_training_gather(sm_training *t, sm_error *error)
 {
-    if (!ties(t) || t->gathered)
-        return SM_OK;
+    const int rc = settle(t, error);
+    if (rc != SM_OK || !ties(t) || t->gathered)
+        return rc;
     t->gathered = true;
-    const size_t count = head_count(t->layout);
-    int kn = t->device->ops->add(t->device, t->gradient + t->layout->embed, t->head_gradient, count);
-    if (kn == KN_OK)
-        kn = t->device->ops->clear(t->device, t->head_gradient, count * sizeof(float));
+    const int kn =
+        t->device->ops->add(t->device, t->gradient + t->layout->embed, t->head_gradient, head_count(t->layout));
     return kn == KN_OK ? SM_OK : sm_device_fail(t->device, kn, "the sum of gradients", error);
 }
 
@@ -480,8 +501,7 @@ static int ask_step(sm_training *t, double lr, double grad_scale, sm_error *erro
         return sm_device_fail(dev, kn, "AdamW", error);
     if (t->first == 0) /* the head itself is read where it lies */
         rc = sm_network_refresh(t->network, error);
-    if (rc == SM_OK && (kn = ops->clear(dev, t->gradient, trained_count(t) * sizeof(float))))
-        rc = sm_device_fail(dev, kn, "AdamW", error);
+    t->grown = false;
     return rc;
 }
 

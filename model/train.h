@@ -56,7 +56,7 @@ int sm_training_distance(const sm_training *training, const sm_numbers *numbers,
 sm_numbers sm_training_params(sm_training *training);
 /* The gradient since the last step, laid out as params (of a frozen body: the head's alone), into host memory; for a
  * tied model it holds both uses of the embedding only after sm_training_gather. */
-int sm_training_gradients(const sm_training *training, float *to, sm_error *error);
+int sm_training_gradients(sm_training *training, float *to, sm_error *error);
 
 /* Adds the output matrix's part of a tied model's gradient to the embedding's. Called by step. */
 int sm_training_gather(sm_training *training, sm_error *error);

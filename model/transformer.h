@@ -106,17 +106,23 @@ int sm_forward_pack(const sm_network *network, sm_workspace *workspace, const sm
 int sm_forward_again(const sm_network *network, sm_workspace *workspace, size_t layer, const sm_pack *pack,
                      const sm_dropout *dropout);
 
-/* Adds to `gradient` (laid out as params, on the device) the gradient of what has d/d logprob = dlogprob[scored] (in
- * host memory), after sm_forward_pack with the same pack and dropout in a workspace that keeps inputs or all.
- * `head_gradient` [V, d] takes
- * the output matrix's part (its place in `gradient`, or for a tied model a buffer of its own). For gradients that do
- * not depend on how a batch was cut, the pack's `multiple` must be the device's row_group. */
+/* Where a gradient is gathered, in memory of the device. The first pass of a step writes all of it, so nobody clears it
+ * or reads what was there. */
+typedef struct sm_gradient {
+    float *params; /* laid out as params */
+    float *head;   /* [V, d] the output matrix's part: its place in params, or for a tied model a buffer of its own */
+    bool add, add_head; /* onto what they hold; else that is nothing */
+} sm_gradient;
+
+/* Adds to the gradient that of what has d/d logprob = dlogprob[scored] (in host memory), after sm_forward_pack with the
+ * same pack and dropout in a workspace that keeps inputs or all. Something must be scored. For gradients that do not
+ * depend on how a batch was cut, the pack's `multiple` must be the device's row_group. */
 int sm_backward(const sm_network *network, sm_workspace *workspace, const sm_pack *pack, const sm_dropout *dropout,
-                const float *dlogprob, float *gradient, float *head_gradient, sm_error *error);
+                const float *dlogprob, const sm_gradient *gradient, sm_error *error);
 
 /* The same from the gradient of the scored rows after the final norm, flow.dscored [scored, d], on down. */
 int sm_backward_scored(const sm_network *network, sm_workspace *workspace, const sm_pack *pack,
-                       const sm_dropout *dropout, float *gradient, sm_error *error);
+                       const sm_dropout *dropout, const sm_gradient *gradient, sm_error *error);
 
 /* Key of a layer's dropout; site 0 attention, 1 feed-forward. */
 void sm_dropout_key(const sm_dropout *dropout, size_t layer, unsigned site, uint64_t key[2]);

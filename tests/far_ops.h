@@ -77,11 +77,11 @@ static int FAR(linear_backward_input)(kn_device *d, void *dx, const void *dy, co
 }
 
 static int FAR(linear_backward_weight)(kn_device *d, float *dw, float *db, const void *dy, const void *x, size_t T,
-                                       size_t out, size_t in)
+                                       size_t out, size_t in, bool accumulate)
 {
     far_device *f = (far_device *)d;
     CALL(false, linear_backward_weight, f->inner, D(dw, out * in * F32), D(db, out * F32), D(dy, T * out * E),
-         D(x, T * in * E), T, out, in);
+         D(x, T * in * E), T, out, in, accumulate);
 }
 
 /* --- rows --- */
@@ -94,11 +94,11 @@ static int FAR(rms_norm)(kn_device *d, void *y, float *rstd, const void *x, cons
 }
 
 static int FAR(rms_norm_backward)(kn_device *d, void *dx, float *dw, const void *dy, const void *x, const float *w,
-                                  const float *rstd, size_t T, size_t n)
+                                  const float *rstd, size_t T, size_t n, bool accumulate)
 {
     far_device *f = (far_device *)d;
     CALL(false, rms_norm_backward, f->inner, D(dx, T * n * E), D(dw, n * F32), D(dy, T * n * E), D(x, T * n * E),
-         D(w, n * F32), D(rstd, T * F32), T, n);
+         D(w, n * F32), D(rstd, T * F32), T, n, accumulate);
 }
 
 static size_t FAR(rows_named)(const uint32_t *row, size_t count)
@@ -266,11 +266,13 @@ static int FAR(logprob)(kn_device *d, float *logprob, float *lse, float *entropy
 }
 
 static int FAR(logprob_backward)(kn_device *d, void *dh, float *dw, const float *dlogprob, const void *h,
-                                 const kn_matrix *m, const float *lse, const uint32_t *target, size_t T)
+                                 const kn_matrix *m, const float *lse, const uint32_t *target, size_t T,
+                                 bool accumulate)
 {
     far_device *f = (far_device *)d;
     CALL(false, logprob_backward, f->inner, D(dh, T * M(m)->in * E), D(dw, M(m)->out * M(m)->in * F32),
-         D(dlogprob, T * F32), D(h, T * M(m)->in * E), M(m)->inner, D(lse, T * F32), H(target, T * sizeof(*target)), T);
+         D(dlogprob, T * F32), D(h, T * M(m)->in * E), M(m)->inner, D(lse, T * F32), H(target, T * sizeof(*target)), T,
+         accumulate);
 }
 
 static int FAR(logits)(kn_device *d, float *logits, const void *h, const kn_matrix *m, size_t T)

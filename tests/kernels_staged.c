@@ -182,10 +182,10 @@ static int linear_backward_input(kn_device *d, void *dx, const void *dy, const k
 }
 
 static int linear_backward_weight(kn_device *d, float *dw, float *db, const void *dy, const void *x, size_t T,
-                                  size_t out, size_t in)
+                                  size_t out, size_t in, bool accumulate)
 {
     BEGIN(d);
-    CALL(linear_backward_weight, FY(dw, out * in), FY(db, out), X(dy, T * out), X(x, T * in), T, out, in);
+    CALL(linear_backward_weight, FY(dw, out * in), FY(db, out), X(dy, T * out), X(x, T * in), T, out, in, accumulate);
 }
 
 /* --- rows --- */
@@ -197,10 +197,11 @@ static int rms_norm(kn_device *d, void *y, float *rstd, const void *x, const flo
 }
 
 static int rms_norm_backward(kn_device *d, void *dx, float *dw, const void *dy, const void *x, const float *w,
-                             const float *rstd, size_t T, size_t n)
+                             const float *rstd, size_t T, size_t n, bool accumulate)
 {
     BEGIN(d);
-    CALL(rms_norm_backward, Y(dx, T * n), FY(dw, n), X(dy, T * n), X(x, T * n), FX(w, n), FX(rstd, T), T, n);
+    CALL(rms_norm_backward, Y(dx, T * n), FY(dw, n), X(dy, T * n), X(x, T * n), FX(w, n), FX(rstd, T), T, n,
+         accumulate);
 }
 
 static size_t most(const uint32_t *row, size_t count)
@@ -345,12 +346,12 @@ static int logprob(kn_device *d, float *lp, float *lse, float *entropy, const vo
 }
 
 static int logprob_backward(kn_device *d, void *dh, float *dw, const float *dlogprob, const void *h, const kn_matrix *m,
-                            const float *lse, const uint32_t *target, size_t T)
+                            const float *lse, const uint32_t *target, size_t T, bool accumulate)
 {
     BEGIN(d);
     const size_t out = MATRIX(m)->out, in = MATRIX(m)->in;
     CALL(logprob_backward, Y(dh, T * in), FY(dw, out * in), FX(dlogprob, T), X(h, T * in), MATRIX(m)->inner, FX(lse, T),
-         target, T);
+         target, T, accumulate);
 }
 
 static int logits(kn_device *d, float *to, const void *h, const kn_matrix *m, size_t T)

@@ -135,7 +135,7 @@ float *golden_params(sm_training *t)
     return params;
 }
 
-float *golden_gradients(const sm_training *t)
+float *golden_gradients(sm_training *t)
 {
     sm_error error;
     float *gradients = calloc(sm_training_layout(t)->count, sizeof(*gradients));

@@ -46,7 +46,7 @@ void golden_score(kn_device *device, kn_dtype dtype, const golden *, const sluic
 
 /* A training's masters, and its gradient, as they are now: new memory. */
 float *golden_params(sm_training *);
-float *golden_gradients(const sm_training *);
+float *golden_gradients(sm_training *);
 
 /* ‖a − b‖ / ‖b‖ over a run of floats. */
 double golden_difference(const float *a, const float *b, size_t count);

@@ -7,7 +7,7 @@ SLUICE_TEST_DEVICE=${SLUICE_TEST_DEVICE:-far}
 export SLUICE_TEST_DEVICE
 failed=0
 for program in test_kernels_ops test_kernels_bf16 test_kernels_merge test_kernels_choose test_kernels_bits \
-    test_model test_bf16 test_generate test_reward test_training; do
+    test_model test_bf16 test_generate test_gradient test_reward test_training; do
     "$SLUICE_BUILD/tests/$program" >"far-$program.out" 2>&1
     code=$?
     case $code in

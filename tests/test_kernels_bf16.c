@@ -125,7 +125,7 @@ static void check_rows(kn_device *wide, kn_device *device, size_t T, size_t d)
         dw[i] = test_copy(w, d);
         de[i] = test_copy(table, 7 * d);
         o->rms_norm(both[i], y[i], rstd[i], x, w, T, d, 1e-5f);
-        o->rms_norm_backward(both[i], dx[i], dw[i], dy, x, w, rstd[i], T, d);
+        o->rms_norm_backward(both[i], dx[i], dw[i], dy, x, w, rstd[i], T, d, true);
         o->dropout(both[i], drop[i], T, d, 0.3f, key, row_id);
         o->axpy(both[i], sum[i], 0.7f, dy, T * d);
         o->embed(both[i], e[i], table, token, T, d);
@@ -282,9 +282,9 @@ static void test_reference_products(void **state)
         lp[i] = test_memory(3 * T * sizeof(float));
         o->linear(both[i], y[i], x, m, bias, y[i], T);
         o->linear_backward_input(both[i], dx[i], dy, m, T, true);
-        o->linear_backward_weight(both[i], dw[i], NULL, dy, x, T, OUT, IN);
+        o->linear_backward_weight(both[i], dw[i], NULL, dy, x, T, OUT, IN, true);
         o->logprob(both[i], lp[i], lp[i] + T, lp[i] + 2 * T, x, m, target, T);
-        o->logprob_backward(both[i], dh[i], dw[i], dl, x, m, lp[i] + T, target, T);
+        o->logprob_backward(both[i], dh[i], dw[i], dl, x, m, lp[i] + T, target, T, true);
         o->matrix_free(both[i], m);
     }
     assert_rounded("linear", y[0], y[1], T * OUT);

@@ -64,7 +64,8 @@ static result run(kn_device *device, const world *w, const float *x, const size_
     r.rows = T * r.per_row;
     r.sums = w->width * w->d + w->width + 2 * w->f * w->d + w->vocab * w->d + w->d;
     r.row = calloc(r.rows, sizeof(float));
-    r.sum = calloc(r.sums, sizeof(float));
+    r.sum = test_memory(r.sums * sizeof(float));
+    memset(r.sum, 0x7f, r.sums * sizeof(float)); /* the first call writes over it */
     kn_matrix *qkv_m = o->matrix_new(device, w->width, w->d, true);
     kn_matrix *gate_m = o->matrix_new(device, 2 * w->f, w->d, true);
     kn_matrix *head_m = o->matrix_new(device, w->vocab, w->d, true);
@@ -100,14 +101,14 @@ static result run(kn_device *device, const world *w, const float *x, const size_
         o->attention_backward(device, dqkv, out, qkv, out, lse, segment, count, n, &w->shape);
         o->swiglu_backward(device, dgate, act, gate, n, w->f);
         float *sum = r.sum;
-        o->linear_backward_weight(device, sum, sum + w->width * w->d, dqkv, y, n, w->width, w->d);
+        o->linear_backward_weight(device, sum, sum + w->width * w->d, dqkv, y, n, w->width, w->d, s > 0);
         sum += w->width * w->d + w->width;
-        o->linear_backward_weight(device, sum, NULL, dgate, y, n, 2 * w->f, w->d);
+        o->linear_backward_weight(device, sum, NULL, dgate, y, n, 2 * w->f, w->d, s > 0);
         sum += 2 * w->f * w->d;
-        o->logprob_backward(device, dh, sum, lp, y, head_m, lp + n, target, n);
+        o->logprob_backward(device, dh, sum, lp, y, head_m, lp + n, target, n, s > 0);
         sum += w->vocab * w->d;
         o->linear_backward_input(device, dh, dgate, gate_m, n, true);
-        o->rms_norm_backward(device, dx, sum, dh, x + at * w->d, w->norm, rstd, n, w->d);
+        o->rms_norm_backward(device, dx, sum, dh, x + at * w->d, w->norm, rstd, n, w->d, s > 0);
         for (size_t t = 0; t < n; t++) {
             float *to = r.row + (at + t) * r.per_row;
 #define PUT(from, size) (memcpy(to, (from) + t * (size), (size)*4), to += (size))

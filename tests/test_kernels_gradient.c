@@ -82,7 +82,7 @@ static void test_linear(void **state)
     kn_matrix *m = device->ops->matrix_new(device, 5, 7, true);
     device->ops->matrix_set(device, m, l.w);
     device->ops->linear_backward_input(device, dx, l.c, m, 3, false);
-    device->ops->linear_backward_weight(device, dw, db, l.c, l.x, 3, 5, 7);
+    device->ops->linear_backward_weight(device, dw, db, l.c, l.x, 3, 5, 7, true);
     device->ops->matrix_free(device, m);
     check_slopes("linear: dx", l.x, dx, 21, linear_loss, &l);
     check_slopes("linear: dw", l.w, dw, 35, linear_loss, &l);
@@ -110,7 +110,7 @@ static void test_rms_norm(void **state)
     fill(n.w, 9, 1, 2);
     fill(n.c, 36, 1, 3);
     norm_loss(&n);
-    device->ops->rms_norm_backward(device, dx, dw, n.c, n.x, n.w, n.rstd, 4, 9);
+    device->ops->rms_norm_backward(device, dx, dw, n.c, n.x, n.w, n.rstd, 4, 9, true);
     check_slopes("rms_norm: dx", n.x, dx, 36, norm_loss, &n);
     check_slopes("rms_norm: dw", n.w, dw, 9, norm_loss, &n);
 }
@@ -280,7 +280,7 @@ static void test_logprob(void **state)
     logprob_loss(&l);
     kn_matrix *m = device->ops->matrix_new(device, 11, 6, true);
     device->ops->matrix_set(device, m, l.w);
-    device->ops->logprob_backward(device, dh, dw, l.c, l.h, m, l.lse, l.target, 4);
+    device->ops->logprob_backward(device, dh, dw, l.c, l.h, m, l.lse, l.target, 4, true);
     device->ops->matrix_free(device, m);
     check_slopes("logprob: dh", l.h, dh, 24, logprob_loss, &l);
     check_slopes("logprob: dw", l.w, dw, 66, logprob_loss, &l);

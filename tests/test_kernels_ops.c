@@ -59,13 +59,26 @@ static void check_linear(kn_device *cpu, size_t T, size_t out, size_t in)
         o->linear_backward_input(device[i], dx[i], dy, m, T, true);
         dw[i] = test_copy(w, out * in);
         db[i] = test_copy(bias, out);
-        o->linear_backward_weight(device[i], dw[i], db[i], dy, x, T, out, in);
+        o->linear_backward_weight(device[i], dw[i], db[i], dy, x, T, out, in, true);
         o->matrix_free(device[i], m);
     }
     assert_near("linear", y[0], y[1], 4 * T * out, tolerance);
     assert_near("linear_backward_input", dx[0], dx[1], T * in, tolerance);
     assert_near("linear_backward_weight", dw[0], dw[1], out * in, tolerance);
     assert_near("bias gradient", db[0], db[1], out, tolerance);
+    for (int i = 0; i < 2; i++) { /* written over what is there: the bits of a sum onto zeros */
+        float *onto = calloc(out * in + out, sizeof(*onto));
+        const kn_ops *o = device[i]->ops;
+        assert_non_null(onto);
+        o->linear_backward_weight(device[i], onto, onto + out * in, dy, x, T, out, in, true);
+        o->linear_backward_weight(device[i], dw[i], db[i], dy, x, T, out, in, false);
+        assert_memory_equal(dw[i], onto, out * in * sizeof(*onto));
+        assert_memory_equal(db[i], onto + out * in, out * sizeof(*onto));
+        o->linear_backward_weight(device[i], dw[i], db[i], dy, x, 0, out, in, false);
+        for (size_t k = 0; k < out * in; k++)
+            assert_true(dw[i][k] == 0 && db[i][k / in] == 0);
+        free(onto);
+    }
     for (int i = 0; i < 2; i++) {
         free(y[i]);
         free(dx[i]);
@@ -112,7 +125,7 @@ static void check_rows(kn_device *cpu, size_t T, size_t d)
         o->rms_norm(device[i], y[i], rstd[i], x, w, T, d, 1e-5f);
         dx[i] = test_copy(dy, T * d);
         dw[i] = test_copy(w, d);
-        o->rms_norm_backward(device[i], dx[i], dw[i], dy, x, w, rstd[i], T, d);
+        o->rms_norm_backward(device[i], dx[i], dw[i], dy, x, w, rstd[i], T, d, true);
         drop[i] = test_copy(x, T * d);
         o->dropout(device[i], drop[i], T, d, 0.3f, key, row_id);
         o->add(device[i], drop[i], dy, T * d);
@@ -127,13 +140,16 @@ static void check_rows(kn_device *cpu, size_t T, size_t d)
     assert_near("rms_norm", y[0], y[1], T * d, tolerance);
     assert_near("rstd", rstd[0], rstd[1], T, tolerance);
     assert_near("rms_norm_backward dw", dw[0], dw[1], d, tolerance);
+    for (int i = 0; i < 2; i++)
+        device[i]->ops->rms_norm_backward(device[i], dx[i], dw[i], dy, x, w, rstd[i], T, d, false);
+    assert_near("rms_norm_backward dw, written", dw[0], dw[1], d, tolerance);
     assert_near("dropout, add, axpy", drop[0], drop[1], T * d, tolerance);
     assert_near("embed_backward", table[0], table[1], 11 * d, tolerance);
     assert_near("embed", dx[0], dx[1], T * d, tolerance);
     assert_near("scatter_add", scattered[0], scattered[1], 11 * d, tolerance);
     for (int i = 0; i < 2; i++) {
         memcpy(dx[i], dy, T * d * sizeof(float));
-        device[i]->ops->rms_norm_backward(device[i], dx[i], dw[i], dy, x, w, rstd[1], T, d);
+        device[i]->ops->rms_norm_backward(device[i], dx[i], dw[i], dy, x, w, rstd[1], T, d, true);
     }
     assert_near("rms_norm_backward dx", dx[0], dx[1], T * d, tolerance);
     token[0] = 11;
@@ -319,7 +335,7 @@ static void check_vocabulary(kn_device *cpu, size_t T, size_t vocab, size_t d, f
         dw[i] = test_copy(w, vocab * d);
         assert_int_equal(o->logprob(device[i], logprob[i], lse[i], entropy[i], h, m, target, T), KN_OK);
         assert_int_equal(o->logits(device[i], logits[i], h, m, T), KN_OK);
-        assert_int_equal(o->logprob_backward(device[i], dh[i], dw[i], dl, h, m, lse[i], target, T), KN_OK);
+        assert_int_equal(o->logprob_backward(device[i], dh[i], dw[i], dl, h, m, lse[i], target, T, true), KN_OK);
         const uint32_t beyond = (uint32_t)vocab;
         assert_int_equal(o->logprob(device[i], logprob[i], lse[i], NULL, h, m, &beyond, 1), KN_BAD_ARGUMENT);
         o->logprob(device[i], logprob[i], NULL, NULL, h, m, target, T);
@@ -331,6 +347,18 @@ static void check_vocabulary(kn_device *cpu, size_t T, size_t vocab, size_t d, f
     assert_near("logits", logits[0], logits[1], T * vocab, tolerance);
     assert_near("logprob_backward dh", dh[0], dh[1], T * d, tolerance);
     assert_near("logprob_backward dw", dw[0], dw[1], vocab * d, tolerance);
+    for (int i = 0; i < 2; i++) {
+        const kn_ops *o = device[i]->ops;
+        kn_matrix *m = o->matrix_new(device[i], vocab, d, true);
+        float *onto = calloc(vocab * d, sizeof(*onto));
+        assert_true(m && onto);
+        o->matrix_set(device[i], m, w);
+        o->logprob_backward(device[i], dh[i], onto, dl, h, m, lse[1], target, T, true);
+        o->logprob_backward(device[i], dh[i], dw[i], dl, h, m, lse[1], target, T, false);
+        assert_memory_equal(dw[i], onto, vocab * d * sizeof(*onto));
+        o->matrix_free(device[i], m);
+        free(onto);
+    }
     for (int i = 0; i < 2; i++) {
         free(logprob[i]);
         free(lse[i]);

@@ -247,6 +247,7 @@ typedef struct weight_job {
     size_t tiles, panels, tile_cuts, panel_cuts;
     size_t room; /* floats of scratch a worker */
     float *scratch;
+    bool accumulate;
 } weight_job;
 
 /* The first n floats of a row into `width` places, 0 beyond n. */
@@ -280,6 +281,7 @@ static void weight_piece(void *arg, size_t index, unsigned worker)
         output[i] = kn_cut(j->out, j->tiles, tile0 + i);
     for (size_t t = 0; t < j->T; t += DEPTH) {
         const size_t depth = kn_min(DEPTH, j->T - t);
+        const bool load = j->accumulate || t > 0;
         for (size_t k = 0; k < depth; k++) {
             const float *x = j->x + (t + k) * j->ldx, *dy = j->dy + (t + k) * j->lddy;
             for (size_t p = 0; p < panels; p++)
@@ -295,7 +297,7 @@ static void weight_piece(void *arg, size_t index, unsigned worker)
                 const size_t columns = kn_min(NR, j->in - (panel0 + p) * NR);
 #define ONE(M)                                                            \
     case M:                                                               \
-        block(M, 1, 0, depth, a, 0, MR, b, 0, c, j->lddw, columns, true); \
+        block(M, 1, 0, depth, a, 0, MR, b, 0, c, j->lddw, columns, load); \
         break;
                 TILE_ROWS(output[i + 1] - output[i], ONE)
 #undef ONE
@@ -303,14 +305,20 @@ static void weight_piece(void *arg, size_t index, unsigned worker)
     }
     if (!j->db || panel0 != 0)
         return;
+    if (!j->accumulate)
+        kn_zero_rows(j->db + output[0], 0, 1, output[tiles] - output[0]);
     for (size_t t = 0; t < j->T; t++)
         for (size_t o = output[0]; o < output[tiles]; o++)
             j->db[o] += j->dy[t * j->lddy + o];
 }
 
 int KN(product_weight)(kn_cpu *cpu, float *dw, size_t lddw, float *db, const float *dy, size_t lddy, const float *x,
-                       size_t ldx, size_t T, size_t out, size_t in)
+                       size_t ldx, size_t T, size_t out, size_t in, bool accumulate)
 {
+    if (T == 0 && !accumulate) {
+        kn_zero_rows(dw, lddw, out, in);
+        kn_zero_rows(db, 0, db != NULL, out);
+    }
     if (T == 0)
         return KN_OK;
     weight_job j = {.dw = dw,
@@ -323,6 +331,7 @@ int KN(product_weight)(kn_cpu *cpu, float *dw, size_t lddw, float *db, const flo
                     .T = T,
                     .out = out,
                     .in = in,
+                    .accumulate = accumulate,
                     .tiles = kn_ceil(out, MR),
                     .panels = kn_ceil(in, NR)};
     const double cost = 2.0 * (double)T * (double)out * (double)in / flops_per_ns;
@@ -343,7 +352,7 @@ int KN(product_weight)(kn_cpu *cpu, float *dw, size_t lddw, float *db, const flo
 }
 
 int KN(linear_backward_weight)(kn_device *device, float *dw, float *db, const void *dy, const void *x, size_t T,
-                               size_t out, size_t in)
+                               size_t out, size_t in, bool accumulate)
 {
-    return KN(product_weight)((kn_cpu *)device, dw, in, db, dy, out, x, in, T, out, in);
+    return KN(product_weight)((kn_cpu *)device, dw, in, db, dy, out, x, in, T, out, in, accumulate);
 }

@@ -51,12 +51,13 @@ typedef struct kn_product16 {
     const uint16_t *residual;
 } kn_product16;
 
-/* dw[out, in] += dyᵀ·x, rows in pairs, or in blocks of 32 (row_group). */
+/* dw[out, in] += dyᵀ·x, rows in pairs, or in blocks of 32 (row_group); onto zeros unless `accumulate`. */
 typedef struct kn_weight16 {
     float *dw;
     size_t lddw;
     const uint16_t *dy, *x;
     size_t lddy, ldx, T, out, in;
+    bool accumulate;
 } kn_weight16;
 
 typedef struct kn_way16 {
@@ -65,7 +66,8 @@ typedef struct kn_way16 {
     size_t row_group; /* rows that a weight gradient takes together */
     /* Rows [row, row_end) and panels [panel, panel_end). scratch: kn_product16_room bytes, 64-byte aligned. */
     void (*product)(const kn_product16 *, size_t row, size_t row_end, size_t panel, size_t panel_end, void *scratch);
-    /* Outputs [out, out_end), at most KN_WEIGHT_OUTPUTS, and panels of inputs. scratch: kn_weight16_room bytes. */
+    /* Outputs [out, out_end), at most KN_WEIGHT_OUTPUTS, and panels of inputs, added to what is there. scratch:
+     * kn_weight16_room bytes. */
     void (*weight)(const kn_weight16 *, size_t out, size_t out_end, size_t panel, size_t panel_end, void *scratch);
     /* W's panels of outputs [panel, panel_end) from float32 W[out, in], rounded, into `forward` (the layout of Wᵀ:
      * K = in, N = out), and their part of `back` (K = out, N = in) unless NULL. Fillings are zero beforehand. */

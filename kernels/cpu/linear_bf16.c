@@ -154,12 +154,12 @@ typedef struct weight_job {
     char *scratch;
 } weight_job;
 
-/* db[o] += dy's column, in row order. */
+/* db[o] = dy's column, in row order, or += when accumulate. */
 static void add_rows(float *db, const kn_weight16 *w, size_t out, size_t out_end)
 {
     for (size_t o = out; o < out_end; o += VN) {
         const size_t n = kn_min(VN, out_end - o);
-        V sum = v_load_n(db + o, n);
+        V sum = w->accumulate ? v_load_n(db + o, n) : v_zero();
         for (size_t t = 0; t < w->T; t++) {
             const uint16_t *dy = w->dy + t * w->lddy + o;
             sum = sum + (n == VN ? v_load_bf16(dy) : v_load_bf16_n(dy, n));
@@ -173,14 +173,21 @@ static void weight_piece(void *arg, size_t index, unsigned worker)
     const weight_job *j = arg;
     const size_t r = index / j->panel_cuts, c = index % j->panel_cuts;
     const size_t out = kn_cut(j->w->out, j->out_cuts, r), out_end = kn_cut(j->w->out, j->out_cuts, r + 1);
-    j->way->weight(j->w, out, out_end, kn_cut(j->panels, j->panel_cuts, c), kn_cut(j->panels, j->panel_cuts, c + 1),
-                   j->scratch + worker * j->room);
+    const size_t panel = kn_cut(j->panels, j->panel_cuts, c), panel_end = kn_cut(j->panels, j->panel_cuts, c + 1);
+    const size_t from = panel * KN_PANEL, to = kn_min(panel_end * KN_PANEL, j->w->in);
+    if (!j->w->accumulate) /* here they stay in the cache until they are added to */
+        kn_zero_rows(j->w->dw + out * j->w->lddw + from, j->w->lddw, out_end - out, to - from);
+    j->way->weight(j->w, out, out_end, panel, panel_end, j->scratch + worker * j->room);
     if (j->db && c == 0)
         add_rows(j->db, j->w, out, out_end);
 }
 
 int KN(product_weight_bf16)(kn_cpu *cpu, const kn_weight16 *w, float *db)
 {
+    if (w->T == 0 && !w->accumulate) {
+        kn_zero_rows(w->dw, w->lddw, w->out, w->in);
+        kn_zero_rows(db, 0, db != NULL, w->out);
+    }
     if (w->T == 0)
         return KN_OK;
     weight_job j = {.way = cpu->way16, .w = w, .db = db, .panels = kn_ceil(w->in, KN_PANEL)};
@@ -202,9 +209,17 @@ int KN(product_weight_bf16)(kn_cpu *cpu, const kn_weight16 *w, float *db)
 }
 
 int KN(linear_backward_weight_bf16)(kn_device *device, float *dw, float *db, const void *dy, const void *x, size_t T,
-                                    size_t out, size_t in)
+                                    size_t out, size_t in, bool accumulate)
 {
-    const kn_weight16 w = {
-        .dw = dw, .lddw = in, .dy = dy, .lddy = out, .x = x, .ldx = in, .T = T, .out = out, .in = in};
+    const kn_weight16 w = {.dw = dw,
+                           .lddw = in,
+                           .dy = dy,
+                           .lddy = out,
+                           .x = x,
+                           .ldx = in,
+                           .T = T,
+                           .out = out,
+                           .in = in,
+                           .accumulate = accumulate};
     return KN(product_weight_bf16)((kn_cpu *)device, &w, db);
 }

@@ -62,9 +62,16 @@ typedef struct kn_product {
 void KN(product_part)(const kn_product *, size_t row, size_t row_end, size_t panel, size_t panel_end);
 /* All of it for M rows, on the pool. */
 void KN(product)(kn_cpu *, const kn_product *, size_t M);
-/* C[out, in] += dyᵀ·x over T rows in order, on the pool; db[out] += sums of dy's columns when given. */
+/* Zeros in rows `ld` apart. */
+static inline void kn_zero_rows(float *to, size_t ld, size_t rows, size_t columns)
+{
+    for (size_t r = 0; r < rows; r++)
+        memset(to + r * ld, 0, columns * sizeof(*to));
+}
+
+/* C[out, in] = dyᵀ·x over T rows in order, on the pool; db[out] = sums of dy's columns when given; or +=. */
 int KN(product_weight)(kn_cpu *, float *dw, size_t lddw, float *db, const float *dy, size_t lddy, const float *x,
-                       size_t ldx, size_t T, size_t out, size_t in);
+                       size_t ldx, size_t T, size_t out, size_t in, bool accumulate);
 
 /* The same of bfloat16. KN_OK or KN_NO_MEMORY. */
 int KN(product_bf16)(kn_cpu *, const kn_product16 *, size_t M);
@@ -79,10 +86,10 @@ int KE(linear)(kn_device *, void *y, const void *x, const kn_matrix *, const flo
                size_t T);
 int KE(linear_backward_input)(kn_device *, void *dx, const void *dy, const kn_matrix *, size_t T, bool accumulate);
 int KE(linear_backward_weight)(kn_device *, float *dw, float *db, const void *dy, const void *x, size_t T, size_t out,
-                               size_t in);
+                               size_t in, bool accumulate);
 int KE(rms_norm)(kn_device *, void *y, float *rstd, const void *x, const float *w, size_t T, size_t d, float eps);
 int KE(rms_norm_backward)(kn_device *, void *dx, float *dw, const void *dy, const void *x, const float *w,
-                          const float *rstd, size_t T, size_t d);
+                          const float *rstd, size_t T, size_t d, bool accumulate);
 int KE(rope)(kn_device *, void *x, size_t stride, const uint32_t *position, const float *cos, const float *sin,
              size_t T, size_t heads, size_t head_dim, bool inverse);
 int KE(swiglu)(kn_device *, void *y, const void *gate_up, size_t T, size_t f);
@@ -108,7 +115,7 @@ void KE(turn)(void *x, const float *cos, const float *sin, size_t heads, size_t 
 int KN(logprob)(kn_device *, float *logprob, float *lse, float *entropy, const void *h, const kn_matrix *,
                 const uint32_t *target, size_t T);
 int KN(logprob_backward)(kn_device *, void *dh, float *dw, const float *dlogprob, const void *h, const kn_matrix *,
-                         const float *lse, const uint32_t *target, size_t T);
+                         const float *lse, const uint32_t *target, size_t T, bool accumulate);
 int KN(logits)(kn_device *, float *logits, const void *h, const kn_matrix *, size_t T);
 int KN(choose)(kn_device *, kn_chosen *, float *logits, const kn_choice *, size_t T, size_t vocab);
 int KN(to_bf16)(kn_device *, uint16_t *to, const float *from, size_t n);

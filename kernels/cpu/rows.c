@@ -14,6 +14,7 @@ typedef struct norm_job {
     const float *w;
     size_t T, d, row_pieces, column_pieces;
     float eps;
+    bool accumulate;
 } norm_job;
 
 static void norm_row(E *y, const E *x, const float *w, size_t d, float r)
@@ -81,7 +82,7 @@ static void norm_backward_row(const norm_job *j, size_t t)
     }
 }
 
-/* dw[i] += Σ_t dy·x·r, rows in order, of columns [from, to). */
+/* dw[i] = Σ_t dy·x·r, rows in order, of columns [from, to), or += when accumulate. */
 static void norm_backward_columns(const norm_job *j, size_t from, size_t to)
 {
     enum { WIDE = 64 / VN }; /* vectors at once, so that whole cache lines are read */
@@ -90,7 +91,7 @@ static void norm_backward_columns(const norm_job *j, size_t from, size_t to)
         V sum[WIDE];
         KN_UNROLL
         for (int n = 0; n < WIDE; n++)
-            sum[n] = v_load(j->dw + i + n * VN);
+            sum[n] = j->accumulate ? v_load(j->dw + i + n * VN) : v_zero();
         for (size_t t = 0; t < j->T; t++) {
             const V r = v_set1(j->rstd[t]);
             const E *x = j->x + t * j->d + i, *dy = j->dy + t * j->d + i;
@@ -104,7 +105,7 @@ static void norm_backward_columns(const norm_job *j, size_t from, size_t to)
     }
     for (; i < to; i += VN) {
         const size_t n = kn_min(VN, to - i);
-        V sum = v_load_n(j->dw + i, n);
+        V sum = j->accumulate ? v_load_n(j->dw + i, n) : v_zero();
         for (size_t t = 0; t < j->T; t++) {
             const V x = e_load_n(j->x + t * j->d + i, n), dy = e_load_n(j->dy + t * j->d + i, n);
             sum = v_fma(dy, x * v_set1(j->rstd[t]), sum);
@@ -127,11 +128,12 @@ static void norm_backward_piece(void *arg, size_t index, unsigned worker)
 }
 
 int KE(rms_norm_backward)(kn_device *device, void *dx, float *dw, const void *dy, const void *x, const float *w,
-                          const float *rstd, size_t T, size_t d)
+                          const float *rstd, size_t T, size_t d, bool accumulate)
 {
     kn_cpu *cpu = (kn_cpu *)device;
     const double cost = 0.2 * (double)T * (double)d;
-    norm_job j = {.dx = dx, .dw = dw, .dy = dy, .x = x, .w = w, .rstd = (float *)rstd, .T = T, .d = d};
+    norm_job j = {
+        .dx = dx, .dw = dw, .dy = dy, .x = x, .w = w, .rstd = (float *)rstd, .T = T, .d = d, .accumulate = accumulate};
     j.row_pieces = kn_pieces(cpu, T, cost);
     j.column_pieces = kn_pieces(cpu, kn_ceil(d, 64), cost);
     kn_run(cpu, j.row_pieces + j.column_pieces, 2 * cost, norm_backward_piece, &j);

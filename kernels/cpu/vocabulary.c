@@ -250,6 +250,7 @@ typedef struct back_job {
     size_t row_cuts, step_cuts;
     char *scratch; /* a worker */
     size_t room;
+    bool accumulate; /* onto what dw holds */
 } back_job;
 
 /* Logits of row t, tokens [from, from + n), into their gradients: dlogprob·([v = target] - p(v)). */
@@ -319,7 +320,8 @@ static int back_products(kn_cpu *cpu, const back_job *j, void *dh, float *dw)
                                     .ldx = m->in,
                                     .T = j->rows,
                                     .out = j->n,
-                                    .in = m->in};
+                                    .in = m->in,
+                                    .accumulate = j->accumulate || j->row > 0};
         const int status = KN(product_bf16)(cpu, &back, j->rows);
         return status == KN_OK ? KN(product_weight_bf16)(cpu, &weight, NULL) : status;
     }
@@ -333,12 +335,12 @@ static int back_products(kn_cpu *cpu, const back_job *j, void *dh, float *dw)
                              .ldc = m->in,
                              .accumulate = j->from > 0};
     KN(product)(cpu, &back, j->rows);
-    return KN(product_weight)(cpu, dw + j->from * m->in, m->in, NULL, j->d, BACK_TOKENS, h, m->in, j->rows, j->n,
-                              m->in);
+    return KN(product_weight)(cpu, dw + j->from * m->in, m->in, NULL, j->d, BACK_TOKENS, h, m->in, j->rows, j->n, m->in,
+                              j->accumulate || j->row > 0);
 }
 
 int KN(logprob_backward)(kn_device *device, void *dh, float *dw, const float *dlogprob, const void *h,
-                         const kn_matrix *m, const float *lse, const uint32_t *target, size_t T)
+                         const kn_matrix *m, const float *lse, const uint32_t *target, size_t T, bool accumulate)
 {
     kn_cpu *cpu = (kn_cpu *)device;
     const bool rounded = m->dtype == KN_BF16;
@@ -347,7 +349,10 @@ int KN(logprob_backward)(kn_device *device, void *dh, float *dw, const float *dl
     for (size_t t = 0; t < T; t++)
         if (target[t] >= m->out)
             return KN_BAD_ARGUMENT;
-    back_job j = {.cpu = cpu, .m = m, .h = h, .dlogprob = dlogprob, .lse = lse, .target = target};
+    back_job j = {
+        .cpu = cpu, .m = m, .h = h, .dlogprob = dlogprob, .lse = lse, .target = target, .accumulate = accumulate};
+    if (T == 0 && !accumulate)
+        kn_zero_rows(dw, m->in, m->out, m->in);
     j.room = rounded ? (size_t)ROWS * TILE * sizeof(float) + logits_room(m, ROWS) : 0;
     const size_t gradients =
         rounded ? (size_t)BACK_ROWS * BACK_PITCH * sizeof(uint16_t) : (size_t)BACK_ROWS * BACK_TOKENS * sizeof(float);

@@ -147,7 +147,7 @@ static int linear_backward_input(kn_device *device, void *dx, const void *dy, co
     return kn_cuda_end(c);
 }
 
-/* --- dw += dyᵀ·x, db += Σ dy --- */
+/* --- dw = dyᵀ·x, db = Σ dy, or += --- */
 
 /* part[chunk, columns]: sums of SUM_ROWS rows, one column a thread. */
 template <class E>
@@ -164,9 +164,9 @@ __global__ void __launch_bounds__(SUM_COLUMNS) sum_rows_kernel(float *part, cons
     part[blockIdx.y * columns + column] = sum;
 }
 
-/* sum[column] += its parts, in order. */
+/* sum[column] = its parts, in order, or += when accumulate. */
 __global__ void __launch_bounds__(SUM_COLUMNS)
-    add_parts_kernel(float *sum, const float *part, size_t parts, size_t columns)
+    add_parts_kernel(float *sum, const float *part, size_t parts, size_t columns, bool accumulate)
 {
     const size_t column = (size_t)blockIdx.x * SUM_COLUMNS + threadIdx.x;
     if (column >= columns)
@@ -175,29 +175,35 @@ __global__ void __launch_bounds__(SUM_COLUMNS)
 #pragma unroll 8
     for (size_t i = 0; i < parts; i++)
         s += part[i * columns + column];
-    sum[column] += s;
+    sum[column] = accumulate ? sum[column] + s : s;
 }
 
-template <class E> static void add_columns(kn_cuda *c, float *sum, const E *x, size_t rows, size_t columns)
+template <class E>
+static void add_columns(kn_cuda *c, float *sum, const E *x, size_t rows, size_t columns, bool accumulate)
 {
     const unsigned parts = blocks_of(rows, SUM_ROWS);
     float *part = (float *)kn_cuda_scratch(c, parts * columns * sizeof(float));
     KN_LAUNCH(c, sum_rows_kernel<E>, dim3(blocks_of(columns, SUM_COLUMNS), parts), SUM_COLUMNS, 0, part, x, rows,
               columns);
-    KN_LAUNCH(c, add_parts_kernel, blocks_of(columns, SUM_COLUMNS), SUM_COLUMNS, 0, sum, part, (size_t)parts, columns);
+    KN_LAUNCH(c, add_parts_kernel, blocks_of(columns, SUM_COLUMNS), SUM_COLUMNS, 0, sum, part, (size_t)parts, columns,
+              accumulate);
 }
 
 template <kn_dtype D>
 static int linear_backward_weight(kn_device *device, float *dw, float *db, const void *dy, const void *x, size_t T,
-                                  size_t out, size_t in)
+                                  size_t out, size_t in, bool accumulate)
 {
     kn_cuda *c = kn_cuda_begin(device);
     if (c == NULL)
         return KN_DEVICE_FAILED;
     if (T > 0) {
-        kn_cuda_product(c, KN_TN, dw, KN_F32, dy, x, D, NULL, dw, 1, out, in, T);
+        kn_cuda_product(c, KN_TN, dw, KN_F32, dy, x, D, NULL, accumulate ? dw : NULL, 1, out, in, T);
         if (db != NULL)
-            add_columns(c, db, (const typename element<D>::type *)dy, T, out);
+            add_columns(c, db, (const typename element<D>::type *)dy, T, out, accumulate);
+    } else if (!accumulate) {
+        kn_cuda_clear(c, dw, out * in * sizeof(*dw));
+        if (db != NULL)
+            kn_cuda_clear(c, db, out * sizeof(*db));
     }
     return kn_cuda_end(c);
 }

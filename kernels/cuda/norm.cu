@@ -107,7 +107,7 @@ static int rms_norm(kn_device *device, void *y, float *rstd, const void *x, cons
     });
 }
 
-/* --- backward: dx += r·w·dy - x·r³·mean(w·dy·x), dw += Σ dy·x·r --- */
+/* --- backward: dx += r·w·dy - x·r³·mean(w·dy·x), dw = Σ dy·x·r or += --- */
 
 /* What a thread holds of one row. */
 template <int N> struct norm_piece {
@@ -213,8 +213,10 @@ __global__ void __launch_bounds__(MOST_BACK, 1)
             row_store(share + first + k * step, sum[k]);
 }
 
-/* sum[d] += Σ_b partial[b][d]: thread (x, y) of a block of 32 × 32 takes strips y, y + 32, … of a column. */
-__global__ void __launch_bounds__(1024) add_strips_kernel(float *sum, const float *partial, unsigned strips, size_t d)
+/* sum[d] = Σ_b partial[b][d], or += when accumulate: thread (x, y) of a block of 32 × 32 takes strips y, y + 32, … of a
+ * column. */
+__global__ void __launch_bounds__(1024)
+    add_strips_kernel(float *sum, const float *partial, unsigned strips, size_t d, bool accumulate)
 {
     SHARED(float, part, [32][33]);
     const size_t column = (size_t)blockIdx.x * 32 + threadIdx.x;
@@ -226,13 +228,14 @@ __global__ void __launch_bounds__(1024) add_strips_kernel(float *sum, const floa
     part[threadIdx.y][threadIdx.x] = s;
     __syncthreads();
     s = reduce_warp(part[threadIdx.x][threadIdx.y], reduce_add()); /* row y of the block now holds column y */
-    if (threadIdx.x == 0 && (size_t)blockIdx.x * 32 + threadIdx.y < d)
-        sum[(size_t)blockIdx.x * 32 + threadIdx.y] += s;
+    const size_t to = (size_t)blockIdx.x * 32 + threadIdx.y;
+    if (threadIdx.x == 0 && to < d)
+        sum[to] = accumulate ? sum[to] + s : s;
 }
 
 template <class E, int N>
 static void ask_backward(kn_cuda *c, E *dx, float *dw, const E *dy, const E *x, const float *w, const float *rstd,
-                         size_t T, size_t d)
+                         size_t T, size_t d, bool accumulate)
 {
     const size_t most = d < SHORT ? 2 * STRIPS : STRIPS;
     size_t strip = (T + most - 1) / most;
@@ -244,20 +247,22 @@ static void ask_backward(kn_cuda *c, E *dx, float *dw, const E *dy, const E *x, 
         return;
     KN_LAUNCH(c, (rms_norm_backward_kernel<E, N>), dim3(strips), dim3(row_threads(d, owned<N>::COLUMNS, MOST_BACK)), 0,
               dx, partial, dy, x, w, rstd, T, (unsigned)d, strip);
-    KN_LAUNCH(c, add_strips_kernel, dim3(row_ceil(d, 32)), dim3(32, 32), 0, dw, partial, strips, d);
+    KN_LAUNCH(c, add_strips_kernel, dim3(row_ceil(d, 32)), dim3(32, 32), 0, dw, partial, strips, d, accumulate);
 }
 
 template <class E>
 static int rms_norm_backward(kn_device *device, void *dx, float *dw, const void *dy, const void *x, const float *w,
-                             const float *rstd, size_t T, size_t d)
+                             const float *rstd, size_t T, size_t d, bool accumulate)
 {
     return row_op(device, d > UINT32_MAX / 2, [&](kn_cuda *c) {
+        if (T == 0 && !accumulate)
+            kn_cuda_clear(c, dw, d * sizeof(*dw));
         if (T == 0 || d == 0)
             return;
         if (d % wide<E>::N == 0 && row_aligned(16, dx, dy, x, (const void *)w))
-            ask_backward<E, wide<E>::N>(c, (E *)dx, dw, (const E *)dy, (const E *)x, w, rstd, T, d);
+            ask_backward<E, wide<E>::N>(c, (E *)dx, dw, (const E *)dy, (const E *)x, w, rstd, T, d, accumulate);
         else
-            ask_backward<E, 1>(c, (E *)dx, dw, (const E *)dy, (const E *)x, w, rstd, T, d);
+            ask_backward<E, 1>(c, (E *)dx, dw, (const E *)dy, (const E *)x, w, rstd, T, d, accumulate);
     });
 }
 

@@ -237,9 +237,9 @@ static void ask_gradient(kn_cuda *c, float *logits, const float *dlogprob, const
                   vocab);
 }
 
-/* dh = gradient·W, dw += gradientᵀ·h, of a chunk. */
+/* dh = gradient·W, dw = gradientᵀ·h or += when accumulate, of a chunk. */
 static void ask_gradients(kn_cuda *c, void *dh, float *dw, const void *gradient, const void *h, const kn_matrix *m,
-                          size_t rows)
+                          size_t rows, bool accumulate)
 {
     kn_product p = {};
     p.a = gradient;
@@ -261,21 +261,24 @@ static void ask_gradients(kn_cuda *c, void *dh, float *dw, const void *gradient,
     p.b = h;
     p.y = dw;
     p.to = KN_F32;
-    p.added = dw;
+    p.added = accumulate ? dw : NULL;
     p.beta = 1;
     kn_cuda_multiply(c, &p);
 }
 
 static int logprob_backward(kn_device *device, void *dh, float *dw, const float *dlogprob, const void *h,
-                            const kn_matrix *m, const float *lse, const uint32_t *target, size_t T)
+                            const kn_matrix *m, const float *lse, const uint32_t *target, size_t T, bool accumulate)
 {
     if (!all_below(target, T, m->out))
         return KN_BAD_ARGUMENT;
     kn_cuda *c = kn_cuda_begin(device);
     if (c == NULL)
         return KN_DEVICE_FAILED;
-    if (T == 0)
+    if (T == 0) {
+        if (!accumulate)
+            kn_cuda_clear(c, dw, m->out * m->in * sizeof(*dw));
         return kn_cuda_end(c);
+    }
     const size_t most = chunk_rows(c, m->out, T);
     float *chunk = (float *)kn_cuda_scratch(c, most * m->out * sizeof(float));
     const uint32_t *targets = (const uint32_t *)kn_cuda_upload(c, target, T * sizeof(*target));
@@ -286,7 +289,8 @@ static int logprob_backward(kn_device *device, void *dh, float *dw, const float 
             ask_gradient<float>(c, chunk, dlogprob + t, lse + t, targets + t, rows, m->out);
         else
             ask_gradient<__nv_bfloat16>(c, chunk, dlogprob + t, lse + t, targets + t, rows, m->out);
-        ask_gradients(c, (char *)dh + t * m->in * kn_size_of(m->dtype), dw, chunk, row_of(h, m, t), m, rows);
+        ask_gradients(c, (char *)dh + t * m->in * kn_size_of(m->dtype), dw, chunk, row_of(h, m, t), m, rows,
+                      accumulate || t > 0);
     }
     return kn_cuda_end(c);
 }

@@ -66,8 +66,12 @@ int REF(linear_backward_input)(kn_device *device, void *dx, const void *dy, cons
 }
 
 int REF(linear_backward_weight)(kn_device *device, float *dw, float *db, const void *dy, const void *x, size_t T,
-                                size_t out, size_t in)
+                                size_t out, size_t in, bool accumulate)
 {
+    if (!accumulate)
+        memset(dw, 0, out * in * sizeof(*dw));
+    if (!accumulate && db)
+        memset(db, 0, out * sizeof(*db));
     for (size_t t = 0; t < T; t++)
         for (size_t o = 0; o < out; o++) {
             const float d = get(dy, t * out + o);

@@ -89,12 +89,12 @@ int REF(linear)(kn_device *, void *y, const void *x, const kn_matrix *, const fl
                 size_t T);
 int REF(linear_backward_input)(kn_device *, void *dx, const void *dy, const kn_matrix *, size_t T, bool accumulate);
 int REF(linear_backward_weight)(kn_device *, float *dw, float *db, const void *dy, const void *x, size_t T, size_t out,
-                                size_t in);
+                                size_t in, bool accumulate);
 
 /* rows.c */
 int REF(rms_norm)(kn_device *, void *y, float *rstd, const void *x, const float *w, size_t T, size_t d, float eps);
 int REF(rms_norm_backward)(kn_device *, void *dx, float *dw, const void *dy, const void *x, const float *w,
-                           const float *rstd, size_t T, size_t d);
+                           const float *rstd, size_t T, size_t d, bool accumulate);
 int REF(rope)(kn_device *, void *x, size_t stride, const uint32_t *position, const float *cos, const float *sin,
               size_t T, size_t heads, size_t head_dim, bool inverse);
 int REF(swiglu)(kn_device *, void *y, const void *gate_up, size_t T, size_t f);
@@ -124,7 +124,7 @@ int REF(cache_copy_page)(kn_device *, kn_cache *, uint32_t to, uint32_t from, si
 int REF(logprob)(kn_device *, float *logprob, float *lse, float *entropy, const void *h, const kn_matrix *,
                  const uint32_t *target, size_t T);
 int REF(logprob_backward)(kn_device *, void *dh, float *dw, const float *dlogprob, const void *h, const kn_matrix *,
-                          const float *lse, const uint32_t *target, size_t T);
+                          const float *lse, const uint32_t *target, size_t T, bool accumulate);
 int REF(logits)(kn_device *, float *logits, const void *h, const kn_matrix *, size_t T);
 /* device.c: log Σ exp of one row of logits. */
 double kn_ref_lse(const float *logits, size_t vocab);

@@ -24,8 +24,10 @@ int REF(rms_norm)(kn_device *device, void *y, float *rstd, const void *x, const 
 
 /* With r = 1/sqrt(mean(x²) + eps): dx = r·(w·dy) - x·r³·mean(w·dy·x), dw = Σ_t dy·x·r. */
 int REF(rms_norm_backward)(kn_device *device, void *dx, float *dw, const void *dy, const void *x, const float *w,
-                           const float *rstd, size_t T, size_t d)
+                           const float *rstd, size_t T, size_t d, bool accumulate)
 {
+    if (!accumulate)
+        memset(dw, 0, d * sizeof(*dw));
     for (size_t t = 0; t < T; t++) {
         const double r = rstd[t];
         double dot = 0;

@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 static void logits_row(float *logits, const E *h, const kn_matrix *m)
 {
@@ -52,7 +53,7 @@ int REF(logprob)(kn_device *device, float *logprob, float *lse, float *entropy, 
 
 /* d logprob/d logit[v] = [v = target] - p(v). */
 int REF(logprob_backward)(kn_device *device, void *dh, float *dw, const float *dlogprob, const void *h,
-                          const kn_matrix *m, const float *lse, const uint32_t *target, size_t T)
+                          const kn_matrix *m, const float *lse, const uint32_t *target, size_t T, bool accumulate)
 {
     for (size_t t = 0; t < T; t++)
         if (target[t] >= m->out)
@@ -60,6 +61,8 @@ int REF(logprob_backward)(kn_device *device, void *dh, float *dw, const float *d
     float *logits = malloc(m->out * sizeof(float));
     if (!logits)
         return KN_NO_MEMORY;
+    if (!accumulate)
+        memset(dw, 0, m->out * m->in * sizeof(*dw));
     for (size_t t = 0; t < T; t++) {
         logits_row(logits, at(h, t * m->in), m);
         for (size_t v = 0; v < m->out; v++)

@@ -30,7 +30,7 @@ static void check_linear(compare *c, size_t T, size_t out, size_t in)
         compare_ok(c, "linear", o->linear(d, y.at[i], x.at[i], m[i], NULL, y.at[i], T)); /* in place */
         compare_ok(c, "linear_backward_input", o->linear_backward_input(d, dx.at[i], dy.at[i], m[i], T, true));
         compare_ok(c, "linear_backward_weight",
-                   o->linear_backward_weight(d, dw.at[i], db.at[i], dy.at[i], x.at[i], T, out, in));
+                   o->linear_backward_weight(d, dw.at[i], db.at[i], dy.at[i], x.at[i], T, out, in, true));
     }
     compare_twin(c, "linear", &plain, WITHIN_SUM);
     compare_twin(c, "linear, bias and residual", &both, WITHIN_SUM);
@@ -44,11 +44,12 @@ static void check_linear(compare *c, size_t T, size_t out, size_t in)
         compare_ok(c, "linear", o->linear(d, plain.at[i], x.at[i], m[i], bias.at[i], NULL, T));
         compare_ok(c, "linear_backward_input", o->linear_backward_input(d, dx.at[i], dy.at[i], m[i], T, false));
         compare_ok(c, "linear_backward_weight",
-                   o->linear_backward_weight(d, dw.at[i], NULL, dy.at[i], x.at[i], T, out, in));
+                   o->linear_backward_weight(d, dw.at[i], db.at[i], dy.at[i], x.at[i], T, out, in, false));
     }
     compare_twin(c, "linear, bias", &plain, WITHIN_SUM);
     compare_twin(c, "linear_backward_input", &dx, WITHIN_SUM);
-    compare_twin(c, "linear_backward_weight", &dw, WITHIN_F32);
+    compare_twin(c, "linear_backward_weight, written", &dw, WITHIN_F32);
+    compare_twin(c, "linear_backward_weight, bias, written", &db, WITHIN_F32);
     twin *const all[] = {&x, &bias, &y, &dy, &plain, &both, &dx, &dw, &db};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         twin_free(c, all[i]);
@@ -102,9 +103,9 @@ static void check_again(compare *c, size_t T, size_t out, size_t in)
     for (int again = 0; again < 2; again++) {
         twin y = twin_random(c, c->type, T * out, 1, 4), dw = twin_random(c, KN_F32, out * in, 1, 5);
         compare_ok(c, "linear", s->ops->linear(s->device, y.at[DEVICE], x.at[DEVICE], m[DEVICE], NULL, NULL, T));
-        compare_ok(
-            c, "linear_backward_weight",
-            s->ops->linear_backward_weight(s->device, dw.at[DEVICE], NULL, dy.at[DEVICE], x.at[DEVICE], T, out, in));
+        compare_ok(c, "linear_backward_weight",
+                   s->ops->linear_backward_weight(s->device, dw.at[DEVICE], NULL, dy.at[DEVICE], x.at[DEVICE], T, out,
+                                                  in, true));
         float *const now[2] = {twin_read(c, &y, DEVICE), twin_read(c, &dw, DEVICE)};
         for (int i = 0; i < 2; i++) {
             if (again) {
@@ -156,7 +157,7 @@ static void check_vocabulary(compare *c, size_t T, size_t vocab, size_t d, float
         compare_ok(c, "logprob", o->logprob(v, logprob.at[i], lse.at[i], entropy.at[i], h.at[i], m[i], target, T));
         compare_ok(c, "logits", o->logits(v, logits.at[i], h.at[i], m[i], T));
         compare_ok(c, "logprob_backward",
-                   o->logprob_backward(v, dh.at[i], dw.at[i], dl.at[i], h.at[i], m[i], lse.at[i], target, T));
+                   o->logprob_backward(v, dh.at[i], dw.at[i], dl.at[i], h.at[i], m[i], lse.at[i], target, T, true));
         compare_true(c, "logprob",
                      o->logprob(v, logprob.at[i], NULL, NULL, h.at[i], m[i], &beyond, 1) == KN_BAD_ARGUMENT,
                      "a target beyond the vocabulary is refused");
@@ -167,6 +168,11 @@ static void check_vocabulary(compare *c, size_t T, size_t vocab, size_t d, float
     compare_twin(c, "logits", &logits, WITHIN_F32);
     compare_twin(c, "logprob_backward, dh", &dh, WITHIN_SUM);
     compare_twin(c, "logprob_backward, dw", &dw, WITHIN_SUM);
+    for (int i = 0; i < SIDES; i++)
+        compare_ok(c, "logprob_backward",
+                   c->side[i].ops->logprob_backward(c->side[i].device, dh.at[i], dw.at[i], dl.at[i], h.at[i], m[i],
+                                                    lse.at[i], target, T, false));
+    compare_twin(c, "logprob_backward, dw, written", &dw, WITHIN_SUM);
     twin *const all[] = {&h, &dl, &logprob, &lse, &entropy, &logits, &dh, &dw};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         twin_free(c, all[i]);
@@ -216,7 +222,7 @@ static void check_same_bits(compare *c, size_t T, size_t vocab, size_t d)
 
 void compare_vocabulary(compare *c)
 {
-    static const size_t shapes[][2] = {{512, 64}, {2, 3}, {257, 17}, {1100, 32}}, rows[] = {1, 5, 40};
+    static const size_t shapes[][2] = {{512, 64}, {2, 3}, {257, 17}, {1100, 32}}, rows[] = {0, 1, 5, 40};
     for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++)
         for (size_t t = 0; t < sizeof(rows) / sizeof(rows[0]); t++)
             check_vocabulary(c, rows[t], shapes[s][0], shapes[s][1], 1);

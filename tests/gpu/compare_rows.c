@@ -25,7 +25,7 @@ static void check_rows(compare *c, size_t T, size_t d)
         const kn_ops *o = c->side[i].ops;
         compare_ok(c, "rms_norm", o->rms_norm(v, y.at[i], rstd.at[i], x.at[i], w.at[i], T, d, 1e-5f));
         compare_ok(c, "rms_norm_backward",
-                   o->rms_norm_backward(v, dx.at[i], dw.at[i], dy.at[i], x.at[i], w.at[i], rstd.at[i], T, d));
+                   o->rms_norm_backward(v, dx.at[i], dw.at[i], dy.at[i], x.at[i], w.at[i], rstd.at[i], T, d, true));
         compare_ok(c, "dropout", o->dropout(v, drop.at[i], T, d, 0.3f, key, row_id));
         compare_ok(c, "embed", o->embed(v, taken.at[i], table.at[i], token, T, d));
         compare_ok(c, "embed_backward", o->embed_backward(v, dtable.at[i], dy.at[i], token, T, d, vocab));
@@ -35,6 +35,12 @@ static void check_rows(compare *c, size_t T, size_t d)
     compare_twin(c, "rms_norm, rstd", &rstd, WITHIN_F32);
     compare_twin(c, "rms_norm_backward, dx", &dx, WITHIN_SUM);
     compare_twin(c, "rms_norm_backward, dw", &dw, WITHIN_F32);
+    for (int i = 0; i < SIDES; i++)
+        compare_ok(c, "rms_norm_backward",
+                   c->side[i].ops->rms_norm_backward(c->side[i].device, dx.at[i], dw.at[i], dy.at[i], x.at[i], w.at[i],
+                                                     rstd.at[i], T, d, false));
+    compare_twin(c, "rms_norm_backward, dx again", &dx, WITHIN_SUM);
+    compare_twin(c, "rms_norm_backward, dw, written", &dw, WITHIN_F32);
     compare_twin(c, "dropout", &drop, WITHIN_ROUNDING);
     compare_twin(c, "embed", &taken, WITHIN_NOTHING);
     compare_twin(c, "embed_backward", &dtable, WITHIN_F32);

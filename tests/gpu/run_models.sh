@@ -5,6 +5,6 @@
 set -u
 SLUICE_TEST_DEVICE=${SLUICE_TEST_DEVICE:-$SLUICE_BUILD/tests/cuda/plugins/cuda.so}
 export SLUICE_TEST_DEVICE
-for test in tests/test_bf16 tests/test_model; do
+for test in tests/test_bf16 tests/test_gradient tests/test_model; do
     "$SLUICE_BUILD/$test" || exit
 done

@@ -172,16 +172,17 @@ typedef struct kn_ops {
                   size_t T);
     /* dx[T,in] = dy[T,out] · W, or += when accumulate. */
     int (*linear_backward_input)(kn_device *, void *dx, const void *dy, const kn_matrix *, size_t T, bool accumulate);
-    /* dw[out,in] += dyᵀ · x over rows in order; db[out] += column sums of dy when db is given. */
+    /* dw[out,in] = dyᵀ · x over rows in order, db[out] = column sums of dy when db is given; or += when accumulate. Who
+     * writes the first sum of a step need not clear the array, nor read it: the same sum as onto zeros. */
     int (*linear_backward_weight)(kn_device *, float *dw, float *db, const void *dy, const void *x, size_t T,
-                                  size_t out, size_t in);
+                                  size_t out, size_t in, bool accumulate);
 
     /* --- rows --- */
     /* y[t] = x[t] / sqrt(mean(x[t]²) + eps) · w. rstd[T] is kept for the backward pass (may be NULL). */
     int (*rms_norm)(kn_device *, void *y, float *rstd, const void *x, const float *w, size_t T, size_t d, float eps);
-    /* dx[T,d] += …; dw[d] += … */
+    /* dx[T,d] += …; dw[d] = …, or += when accumulate. */
     int (*rms_norm_backward)(kn_device *, void *dx, float *dw, const void *dy, const void *x, const float *w,
-                             const float *rstd, size_t T, size_t d);
+                             const float *rstd, size_t T, size_t d, bool accumulate);
     /* In place on x[T, heads, head_dim] with row stride `stride` elements; halves rotated as Hugging Face does (pairs i
      * and i + head_dim/2). cos/sin are tables [max position + 1, head_dim/2]. inverse = the backward pass. */
     int (*rope)(kn_device *, void *x, size_t stride, KN_HOST const uint32_t *position, const float *cos,
@@ -232,9 +233,9 @@ typedef struct kn_ops {
      * NULL). */
     int (*logprob)(kn_device *, float *logprob, float *lse, float *entropy, const void *h, const kn_matrix *,
                    KN_HOST const uint32_t *target, size_t T);
-    /* Given dlogprob[T]: dh[T,in] = …; dw[out,in] += … (both required). */
+    /* Given dlogprob[T]: dh[T,in] = …; dw[out,in] = …, or += when accumulate (both required). */
     int (*logprob_backward)(kn_device *, void *dh, float *dw, const float *dlogprob, const void *h, const kn_matrix *,
-                            const float *lse, KN_HOST const uint32_t *target, size_t T);
+                            const float *lse, KN_HOST const uint32_t *target, size_t T, bool accumulate);
     /* logits[T, V], for those who must see them (hooks, `--top`). */
     int (*logits)(kn_device *, float *logits, const void *h, const kn_matrix *, size_t T);
     /* One token a row of logits [T, V], one kn_choice a row; logits are overwritten. No full sort of the vocabulary.

@@ -1,0 +1,108 @@
+/* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
+/* Where a gradient begins and ends: steps leave nothing to each other. */
+#include "tests/model_golden.h"
+#include "tests/test_device.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/train.h"
+
+static sm_error error;
+
+static sm_training *begin(kn_device *device, kn_dtype dtype, const golden *g)
+{
+    const sluice_optimizer optimizer = {
+        .size = sizeof(optimizer), .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .seed = 7};
+    const sm_numbers numbers = {.params = g->checkpoint->params};
+    sm_training *t;
+    if (sm_training_new(&t, device, dtype, &g->checkpoint->layout, &numbers, &optimizer, &error) != SM_OK)
+        fail_msg("%s", error.text);
+    return t;
+}
+
+/* Of the log-probability of all completions. */
+static int likelihood(void *context, const float *const *logps, float *const *d_logps)
+{
+    const golden *g = context;
+    (void)logps;
+    size_t k = 0;
+    for (size_t i = 0; i < g->group_count; i++)
+        for (size_t c = 0; c < g->groups[i].completion_count; c++, k++)
+            for (size_t t = 0; t < g->groups[i].completions[c].count; t++)
+                d_logps[k][t] = -1;
+    return 0;
+}
+
+static void add_gradient(sm_training *t, golden *g)
+{
+    int result;
+    if (sm_training_gradient(t, g->groups, g->group_count, likelihood, g, &result, &error) != SM_OK)
+        fail_msg("%s", error.text);
+}
+
+static float *gathered(sm_training *t)
+{
+    assert_int_equal(sm_training_gather(t, &error), SM_OK);
+    return golden_gradients(t);
+}
+
+/* The first pass of a step writes over what the last one left, whatever may lie there; a step without a pass has no
+ * gradient; what was gathered is counted once. */
+static void expect_nothing_left_of_the_last_step(kn_device *device, kn_dtype dtype, golden *g)
+{
+    const size_t count = g->checkpoint->layout.count;
+    sm_training *t = begin(device, dtype, g);
+    sluice_step_info info;
+    float *gradient[3];
+    for (int i = 0; i < 2; i++) {
+        add_gradient(t, g);
+        gradient[i] = gathered(t);
+        assert_int_equal(sm_training_step(t, 0, 1, &info, &error), SM_OK);
+        assert_true(info.grad_norm > 0);
+    }
+    assert_memory_equal(gradient[0], gradient[1], count * sizeof(float));
+    assert_int_equal(sm_training_step(t, 0, 1, &info, &error), SM_OK);
+    assert_true(info.grad_norm == 0);
+    gradient[2] = golden_gradients(t);
+    for (size_t i = 0; i < count; i++)
+        assert_true(gradient[2][i] == 0);
+    free(gradient[2]);
+    for (int i = 0; i < 2; i++) {
+        add_gradient(t, g);
+        gradient[2] = gathered(t);
+        for (size_t k = 0; k < count; k++)
+            gradient[2][k] /= (float)(i + 1);
+        const double off = golden_difference(gradient[2], gradient[0], count);
+        if (!(off <= 1e-5))
+            fail_msg("the gradient is off by %g after %d passes", off, i + 1);
+        free(gradient[2]);
+    }
+    free(gradient[0]);
+    free(gradient[1]);
+    sm_training_free(t);
+}
+
+static void nothing_is_left_of_the_last_step(void **state)
+{
+    (void)state;
+    for (const char *const *name = golden_models; *name; name++) {
+        golden g;
+        golden_load(&g, *name);
+        for (int number = 0; number < GOLDEN_DEVICES; number++) {
+            kn_device *device = golden_device(number, 2);
+            for (kn_dtype dtype = KN_F32; device && dtype <= golden_last_dtype(device); dtype++)
+                expect_nothing_left_of_the_last_step(device, dtype, &g);
+            if (device)
+                golden_device_free(number, device);
+        }
+        golden_free(&g);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(nothing_is_left_of_the_last_step)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
