@@ -67,21 +67,20 @@ template <kn_layout LAYOUT, class From, class To> static cudaError_t launch(cons
                      p->m, p->n, p->k);
 }
 
-template <class From, class To> static cudaError_t with_layout(const kn_product *p, cudaStream_t stream)
-{
-    if (p->layout == KN_NT)
-        return launch<KN_NT, From, To>(p, stream);
-    if (p->layout == KN_NN)
-        return launch<KN_NN, From, To>(p, stream);
-    return launch<KN_TN, From, To>(p, stream);
-}
-
+/* Of the nine, those that are asked for: gradients of weights and logits are float32, gradients of rows are bf16. */
 cudaError_t kn_cuda_product_own(const void *product, cudaStream_t stream)
 {
+    typedef __nv_bfloat16 bf16;
     const kn_product *p = (const kn_product *)product;
     if (p->from == KN_F32)
-        return with_layout<float, float>(p, stream);
-    if (p->to == KN_F32)
-        return with_layout<__nv_bfloat16, float>(p, stream);
-    return with_layout<__nv_bfloat16, __nv_bfloat16>(p, stream);
+        return p->layout == KN_NT   ? launch<KN_NT, float, float>(p, stream)
+               : p->layout == KN_NN ? launch<KN_NN, float, float>(p, stream)
+                                    : launch<KN_TN, float, float>(p, stream);
+    if (p->layout == KN_NT)
+        return p->to == KN_F32 ? launch<KN_NT, bf16, float>(p, stream) : launch<KN_NT, bf16, bf16>(p, stream);
+    if (p->layout == KN_NN && p->to == KN_BF16)
+        return launch<KN_NN, bf16, bf16>(p, stream);
+    if (p->layout == KN_TN && p->to == KN_F32)
+        return launch<KN_TN, bf16, float>(p, stream);
+    return cudaErrorInvalidValue;
 }

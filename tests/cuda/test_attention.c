@@ -205,7 +205,8 @@ static void test_packed(bool narrow)
     static const kn_attention large[] = {{2, 1, 32, 0, 0, 0.18f},  {7, 1, 64, 0, 0, 0.125f}, {2, 2, 64, 40, 0, 0.125f},
                                          {2, 1, 96, 0, 0, 0.1f},   {2, 1, 128, 0, 0, 0.09f}, {1, 1, 128, 50, 9, 0.09f},
                                          {2, 1, 192, 0, 0, 0.07f}, {2, 1, 256, 0, 0, 0.06f}, {1, 1, 200, 3, 5, 0.06f},
-                                         {1, 1, 104, 0, 0, 0.1f},  {1, 1, 160, 0, 0, 0.08f}};
+                                         {1, 1, 104, 0, 0, 0.1f},  {1, 1, 160, 0, 0, 0.08f}, {1, 1, 100, 0, 0, 0.1f},
+                                         {1, 1, 196, 9, 0, 0.07f}}; /* the last two: never on tensor cores */
     static const size_t rows[] = {1, 2, 15, 16, 17, 63, 64, 65, 130};
     for (size_t i = 0; i < sizeof(small) / sizeof(*small); i++) {
         for (size_t n = 0; n < sizeof(rows) / sizeof(*rows) && (!quick || i < 2); n++) {
@@ -590,6 +591,12 @@ int main(int argc, char **argv)
             if (narrow) {
                 test_shared(narrow, &(kn_attention){2, 1, 16, 530, 0, 0.25f}, 515, 50); /* a window that hides a part */
                 test_shared(narrow, &(kn_attention){3, 1, 72, 0, 2, 0.1f}, 256, 61);
+            }
+            if (narrow) { /* tiles for two sequences, for four */
+                test_shared(narrow, &(kn_attention){4, 1, 128, 0, 0, 0.09f}, 258, 60);
+                test_shared(narrow, &(kn_attention){4, 1, 96, 0, 0, 0.1f}, 257, 60);
+                test_shared(narrow, &(kn_attention){4, 1, 64, 0, 0, 0.125f}, 257, 60);
+                test_shared(narrow, &(kn_attention){4, 1, 32, 0, 0, 0.2f}, 257, 60);
             }
             if (narrow && !quick) {
                 test_shared(narrow, &(kn_attention){7, 1, 64, 0, 0, 0.125f}, 520, 60);

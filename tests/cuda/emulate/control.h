@@ -2,7 +2,8 @@
  *
  * What a test can ask of the emulated device, and see of it. The same settings are read from the environment when the
  * first call is made: EMULATED_CUDA="seed=3,memory=64M,fail_launch=12,launch_error=700".
- * EMULATED_CUDA_COUNTS=FILE: when the program ends, a line with the counts is appended. */
+ * EMULATED_CUDA_COUNTS=FILE: when the program ends, a line with the counts is appended. EMULATED_CUDA_KERNELS=FILE: the
+ * kernels that it carried out, one a line. */
 #ifndef EMULATE_CONTROL_H
 #define EMULATE_CONTROL_H
 

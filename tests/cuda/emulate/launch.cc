@@ -24,6 +24,7 @@ static void run_kernel(const void *kernel, Place launched, const std::vector<uin
         return;
     }
     rt.kernel = kernel;
+    carried_out.insert(kernel);
     open_memory();
     const bool ran = run_grid(kernel, launched, grid, block, dynamic, body);
     if (!ran) {

@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -112,6 +113,7 @@ struct Runtime {
 
 extern Runtime &rt; /* never destroyed: what the card still holds at the end is no leak */
 extern emulate_settings settings;
+extern std::set<const void *> carried_out; /* kernels, since the program began */
 
 /* Every public function begins with one: takes the lock, reads the settings at the first call, and knows a pending
  * sticky error. */

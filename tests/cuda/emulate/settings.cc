@@ -89,25 +89,37 @@ static void read_environment()
     }
 }
 
-/* EMULATED_CUDA_COUNTS=FILE: what is left of a program that used a device, when it ends. */
-static struct Counts {
-    ~Counts()
+std::set<const void *> carried_out;
+
+/* EMULATED_CUDA_COUNTS=FILE: what is left of a program that used a device, when it ends. EMULATED_CUDA_KERNELS=FILE:
+ * the kernels that it carried out, one a line. */
+static struct Account {
+    static FILE *file(const char *variable)
     {
-        const char *name = getenv("EMULATED_CUDA_COUNTS");
-        FILE *file = name != nullptr && rt.begun ? fopen(name, "a") : nullptr;
-        if (file == nullptr) {
-            return;
-        }
-        const emulate_counts c = emulate_count();
-        fprintf(
-            file,
-            "contexts %d streams %d events %d allocations %d pinned %d bytes %zu most %zu launches %llu graphs %llu "
-            "communicators %d sums %llu\n",
-            c.contexts, c.streams, c.events, c.allocations, c.pinned, c.bytes, c.most, (unsigned long long)c.launches,
-            (unsigned long long)c.graph_launches, c.communicators, (unsigned long long)c.sums);
-        fclose(file);
+        const char *name = getenv(variable);
+        return name != nullptr && rt.begun ? fopen(name, "a") : nullptr;
     }
-} counts;
+
+    ~Account()
+    {
+        if (FILE *kernels = file("EMULATED_CUDA_KERNELS")) {
+            for (const void *kernel : carried_out) {
+                fprintf(kernels, "%s\n", name_of(kernel).c_str());
+            }
+            fclose(kernels);
+        }
+        if (FILE *counts = file("EMULATED_CUDA_COUNTS")) {
+            const emulate_counts c = emulate_count();
+            fprintf(counts,
+                    "contexts %d streams %d events %d allocations %d pinned %d bytes %zu most %zu launches %llu graphs "
+                    "%llu communicators %d sums %llu\n",
+                    c.contexts, c.streams, c.events, c.allocations, c.pinned, c.bytes, c.most,
+                    (unsigned long long)c.launches, (unsigned long long)c.graph_launches, c.communicators,
+                    (unsigned long long)c.sums);
+            fclose(counts);
+        }
+    }
+} account;
 
 Call::Call()
 {
