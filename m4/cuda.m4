@@ -28,6 +28,12 @@ AC_DEFUN([SLUICE_CUDA], [
       CPPFLAGS="$CPPFLAGS $CUDA_CFLAGS"
       LDFLAGS="$LDFLAGS $CUDA_LIBS"
       AC_CHECK_HEADERS([cuda_runtime.h cublasLt.h cublas_v2.h], [], [sluice_cuda_why="no $ac_header"])
+      AS_IF([test -z "$sluice_cuda_why"], [AC_COMPILE_IFELSE([AC_LANG_PROGRAM([[
+#include <cuda_runtime_api.h>
+#if CUDART_VERSION < 12000
+#error cudaGraphInstantiate takes other arguments
+#endif
+]], [[]])], [], [sluice_cuda_why="the toolkit of $NVCC is older than CUDA 12"])])
       # For several GPUs at once; the library itself is opened when it is needed (kernels/cuda/nccl_library.c).
       AS_IF([test "x$with_nccl" != xno], [AC_CHECK_HEADER([nccl.h], [sluice_nccl="with NCCL"], [
         AS_IF([test "x$with_nccl" = xyes], [AC_MSG_ERROR([NCCL was asked for, and there is no nccl.h; install libnccl-dev.])])])])

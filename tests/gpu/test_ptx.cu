@@ -1,7 +1,8 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * Each wrapper of ptx.cuh, and the warp's collectives, on random data: what came out, word by word. Compiled by nvcc it
- * says what the hardware does, compiled against the emulation what we believe it does:
+ * Each wrapper of ptx.cuh, the warp's collectives, and the arithmetic that kernels rely on, on random data: what came
+ * out, word by word. Compiled by nvcc it says what the hardware does, compiled against the emulation what we believe it
+ * does. Arguments are made without rounding, for nvcc joins products with sums where the host does not:
  *
  *   test_ptx > hardware; test_ptx_emulated > emulated; test_ptx --compare hardware emulated
  *
@@ -82,10 +83,42 @@ template <int BYTES> __global__ void copy_probe(uint32_t *out, const uint32_t *i
         out[128 + lane * words + i] = to[1][(lane * words + i + words) % (LANES * words)];
 }
 
+/* -16 … 16, exactly. */
+KDEV float number_of(uint32_t random)
+{
+    return (float)((int32_t)(random >> 8) - (1 << 23)) * 0x1p-19f;
+}
+
 __global__ void ex2_probe(uint32_t *out, const uint32_t *in)
 {
     for (unsigned i = threadIdx.x; i < 256; i += LANES)
-        out[i] = __float_as_uint(ex2_approx(-20.0f + 40.0f * ((float)(in[i] >> 8) * 0x1p-24f)));
+        out[i] = __float_as_uint(ex2_approx(number_of(in[i])));
+}
+
+/* What may differ in the last places. */
+__global__ void near_probe(uint32_t *out, const uint32_t *in)
+{
+    const float x = number_of(in[threadIdx.x]), positive = fabsf(x) + 0x1p-10f, u = fabsf(x) * 0x1p-5f;
+    const float results[8] = {expf(x),  logf(positive + 2), log1pf(-u), tanhf(x),
+                              log2f(u), 1.0f + expf(-u),    sinf(u),    __fdividef(x, positive)};
+    for (int i = 0; i < 8; i++)
+        out[8 * threadIdx.x + i] = __float_as_uint(results[i]);
+}
+
+/* What may not: division and roots too, and nothing is flushed to zero. */
+__global__ void exact_probe(uint32_t *out, const uint32_t *in)
+{
+    const float x = number_of(in[threadIdx.x]), y = number_of(in[threadIdx.x + 32]), tiny = __fmul_rn(x, 0x1p-130f);
+    const float results[8] = {x / y, sqrtf(fabsf(x)), fmaf(x, y, 1.0f),   __fadd_rn(__fmul_rn(x, y), y),
+                              tiny,  tiny / 3.0f,     sqrtf(fabsf(tiny)), fmaxf(NAN, x)};
+    for (int i = 0; i < 8; i++)
+        out[8 * threadIdx.x + i] = __float_as_uint(results[i]);
+    const double d = fma((double)x, (double)y, sqrt((double)fabsf(y)) / 3.0);
+    out[256 + threadIdx.x] = (uint32_t)(__double_as_longlong(d) >> 32);
+    out[288 + threadIdx.x] = (uint32_t)__double_as_longlong(d);
+    out[320 + threadIdx.x] = (uint32_t)(__float2ll_rn(__fmul_rn(x, 0x1p30f)) >> 8);
+    out[352 + threadIdx.x] = (uint32_t)__double2ll_rz(ceil((double)x * (double)y));
+    out[384 + threadIdx.x] = (uint32_t)__ffs((int)in[threadIdx.x]);
 }
 
 __global__ void ex2_edges_probe(uint32_t *out, const uint32_t *in)
@@ -117,7 +150,7 @@ __global__ void pack_probe(uint32_t *out, const uint32_t *in)
 __global__ void warp_probe(uint32_t *out, const uint32_t *in)
 {
     const unsigned lane = threadIdx.x;
-    const float x = (float)(int32_t)in[lane] * 1e-9f;
+    const float x = __fmul_rn((float)(int32_t)in[lane], 1e-9f);
     out[8 * lane] = __float_as_uint(warp_sum(x));
     out[8 * lane + 1] = __float_as_uint(warp_max(x));
     out[8 * lane + 2] = __shfl_xor_sync(0xffffffffu, in[lane], 5);
@@ -144,6 +177,8 @@ static const struct {
     {"cp_async4", copy_probe<4>, 0, false},
     {"ex2_approx", ex2_probe, 3e-7, false},
     {"ex2_approx_edges", ex2_edges_probe, 3e-7, false},
+    {"each_near", near_probe, 4.8e-7, false},
+    {"exact", exact_probe, 0, false},
     {"stream16", stream_probe, 0, false},
     {"pack_bf16", pack_probe, 0, false},
     {"warp", warp_probe, 0, false},
@@ -227,10 +262,10 @@ static float float_of(uint32_t word)
     return x;
 }
 
-/* How many words differ by more than they may. For ex2 each number counts for itself. */
+/* How many words differ by more than they may. Of ex2… and each… every number counts for itself. */
 static int differ(const line *a, const line *b, double *worst)
 {
-    const bool each = strncmp(a->name, "ex2", 3) == 0;
+    const bool each = strncmp(a->name, "ex2", 3) == 0 || strncmp(a->name, "each", 4) == 0;
     double largest = 0;
     for (int i = 0; i < OUT; i++)
         largest = fabs((double)float_of(b->word[i])) > largest ? fabs((double)float_of(b->word[i])) : largest;
