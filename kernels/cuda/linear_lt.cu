@@ -175,8 +175,17 @@ static cublasStatus_t set_rows(choice *e, const kn_product *p)
     return status;
 }
 
-/* Up to `most` proposals for what the descriptions say, best first by cuBLASLt's own estimate. */
-static int propose(kn_cuda *c, choice *e, cublasLtMatmulHeuristicResult_t *proposal, int most)
+static cublasStatus_t set_bias(choice *e, const void *bias)
+{
+    if (!e->key.bias)
+        return CUBLAS_STATUS_SUCCESS;
+    return cublasLtMatmulDescSetAttribute(e->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias));
+}
+
+/* Up to `most` proposals for what the descriptions say, best first by cuBLASLt's own estimate. It reads off the bias'
+ * address how that is aligned, for which there is no preference: it is shown what every bias keeps, and `bias` is set
+ * behind that. */
+static int propose(kn_cuda *c, choice *e, const void *bias, cublasLtMatmulHeuristicResult_t *proposal, int most)
 {
     const shape_key *key = &e->key;
     /* A sum that is split is put together in float32, never in bfloat16. */
@@ -199,22 +208,19 @@ static int propose(kn_cuda *c, choice *e, cublasLtMatmulHeuristicResult_t *propo
         status = cublasLtMatmulPreferenceSetAttribute(preference, wish[i].name, wish[i].value, wish[i].size);
     int found = 0;
     if (status == CUBLAS_STATUS_SUCCESS)
+        status = set_bias(e, reinterpret_cast<const void *>((uintptr_t)MOST_ALIGNMENT));
+    if (status == CUBLAS_STATUS_SUCCESS)
         status =
             cublasLtMatmulAlgoGetHeuristic(c->lt, e->op, e->a, e->b, e->y, e->y, preference, most, proposal, &found);
     if (preference != NULL)
         cublasLtMatmulPreferenceDestroy(preference);
+    if (status == CUBLAS_STATUS_SUCCESS)
+        status = set_bias(e, bias);
     int good = 0;
     for (int i = 0; i < found && status == CUBLAS_STATUS_SUCCESS; i++)
         if (proposal[i].state == CUBLAS_STATUS_SUCCESS && proposal[i].workspaceSize <= workspace_bytes)
             proposal[good++] = proposal[i];
     return good;
-}
-
-static cublasStatus_t set_bias(choice *e, const void *bias)
-{
-    if (!e->key.bias)
-        return CUBLAS_STATUS_SUCCESS;
-    return cublasLtMatmulDescSetAttribute(e->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias));
 }
 
 /* The product by an algorithm, its rows and bias set before. */
@@ -289,8 +295,8 @@ static choice *choose(kn_cuda *c, const kn_product *p, const void *bias)
         return NULL;
     e->key = key;
     cublasLtMatmulHeuristicResult_t proposal[PROPOSALS];
-    const bool described = describe(e) == CUBLAS_STATUS_SUCCESS && set_bias(e, bias) == CUBLAS_STATUS_SUCCESS;
-    const int n = described ? propose(c, e, proposal, t->timed ? (int)PROPOSALS : 1) : 0;
+    const bool described = describe(e) == CUBLAS_STATUS_SUCCESS;
+    const int n = described ? propose(c, e, bias, proposal, t->timed ? (int)PROPOSALS : 1) : 0;
     e->own = n == 0 || set_rows(e, p) != CUBLAS_STATUS_SUCCESS;
     if (!e->own)
         e->algo = proposal[t->timed ? fastest(c, e, proposal, n, p) : 0].algo;
@@ -360,11 +366,17 @@ void kn_cuda_products_free(kn_cuda *c)
 
 /* --- products --- */
 
-/* The bias as cuBLASLt takes it: in y's type. */
+/* The bias as cuBLASLt takes it: in y's type, and aligned for the wide loads of its epilogues. */
 static const void *bias_of(kn_cuda *c, const kn_product *p)
 {
-    if (p->bias == NULL || p->to == KN_F32)
+    if (p->bias == NULL || (p->to == KN_F32 && (uintptr_t)p->bias % MOST_ALIGNMENT == 0))
         return p->bias;
+    if (p->to == KN_F32) {
+        void *aligned = kn_cuda_scratch(c, p->n * sizeof(float));
+        if (aligned != NULL)
+            kn_cuda_copy(c, aligned, p->bias, p->n * sizeof(float));
+        return aligned;
+    }
     if (p->rounded_bias != NULL)
         return p->rounded_bias;
     void *rounded = kn_cuda_scratch(c, p->n * sizeof(uint16_t));
@@ -396,7 +408,7 @@ static cudaError_t run_lt(const void *with, cudaStream_t stream)
      * depend on the others, there is no other choice. */
     cublasLtMatmulHeuristicResult_t exact;
     if (status != CUBLAS_STATUS_SUCCESS && status != CUBLAS_STATUS_EXECUTION_FAILED && !e->own && !e->key.each_row &&
-        propose(c, e, &exact, 1) == 1) {
+        propose(c, e, call->bias, &exact, 1) == 1) {
         e->exact_rows = rows_of(p);
         e->exact = exact.algo;
         status = multiply(c, e, &e->exact, p, p->y, stream);

@@ -92,6 +92,26 @@ static void check_told_bias(compare *c, size_t T, size_t out, size_t in)
     matrices_free(c, m);
 }
 
+/* A bias within a larger array lies anywhere; that of the first call is aligned as well as can be. */
+static void check_bias_anywhere(compare *c, size_t T, size_t out, size_t in)
+{
+    kn_matrix *m[SIDES];
+    matrices_new(c, m, out, in, 1, 1);
+    twin x = twin_random(c, c->type, T * in, 1, 2), bias = twin_random(c, KN_F32, out + 8, 1, 3);
+    for (size_t at = 0; at < 6; at++) {
+        twin y = twin_random(c, c->type, T * out, 1, 4);
+        for (int i = 0; i < SIDES; i++)
+            compare_ok(c, "linear",
+                       c->side[i].ops->linear(c->side[i].device, y.at[i], x.at[i], m[i], (const float *)bias.at[i] + at,
+                                              NULL, T));
+        compare_twin(c, "linear, a bias anywhere", &y, WITHIN_SUM);
+        twin_free(c, &y);
+    }
+    twin_free(c, &x);
+    twin_free(c, &bias);
+    matrices_free(c, m);
+}
+
 /* The same call again gives the same bits. */
 static void check_again(compare *c, size_t T, size_t out, size_t in)
 {
@@ -132,6 +152,7 @@ void compare_products(compare *c)
     for (size_t s = 0; s < sizeof(small) / sizeof(small[0]); s++)
         check_linear(c, small[s][0], small[s][1], small[s][2]);
     check_told_bias(c, 5, 40, 24);
+    check_bias_anywhere(c, 5, 40, 24);
     for (size_t s = 0; s < sizeof(large) / sizeof(large[0]) && !c->quick; s++)
         check_linear(c, large[s][0], large[s][1], large[s][2]);
     check_again(c, 97, 72, 40);

@@ -35,6 +35,7 @@ struct cublasLtMatmulDescOpaque_t {
 
 struct cublasLtMatmulPreferenceOpaque_t {
     uint64_t workspace;
+    uint32_t aligned[4]; /* bytes that a, b, c and d are said to be aligned to */
 };
 
 namespace emulate_cuda
@@ -443,7 +444,7 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t d, cublasLtMa
 
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *preference)
 {
-    *preference = new cublasLtMatmulPreferenceOpaque_t{0};
+    *preference = new cublasLtMatmulPreferenceOpaque_t{0, {256, 256, 256, 256}};
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -460,6 +461,14 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
     switch (attribute) {
     case CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES:
         EMULATE_SET(preference->workspace, uint64_t)
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES:
+        EMULATE_SET(preference->aligned[0], uint32_t)
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES:
+        EMULATE_SET(preference->aligned[1], uint32_t)
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES:
+        EMULATE_SET(preference->aligned[2], uint32_t)
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES:
+        EMULATE_SET(preference->aligned[3], uint32_t)
     default:
         return size == sizeof(uint32_t) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
     }
@@ -484,6 +493,10 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
         memset(&results[i], 0, sizeof results[i]);
         results[i].workspaceSize = roomy && i == 0 ? (size_t)WORKSPACE : 0;
         results[i].algo.data[0] = 1 + results[i].workspaceSize;
+        for (int k = 0; k < 4; k++) {
+            results[i].algo.data[1 + k] = preference->aligned[k];
+        }
+        results[i].algo.data[5] = ((uintptr_t)desc->bias | 256) & (~((uintptr_t)desc->bias | 256) + 1);
         results[i].state = CUBLAS_STATUS_SUCCESS;
         results[i].wavesCount = 1.0f;
     }
@@ -510,8 +523,22 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
         return CUBLAS_STATUS_INVALID_VALUE;
     }
     const size_t wants = algo != nullptr ? algo->data[0] - 1 : 0;
-    if (wants > workspace_size || (wants != 0 && ((uintptr_t)workspace & 15) != 0)) {
+    if (wants > workspace_size || (wants != 0 && ((uintptr_t)workspace & 255) != 0)) {
         return CUBLAS_STATUS_INVALID_VALUE;
+    }
+    const void *given[] = {a, b, c, d};
+    for (int i = 0; algo != nullptr && i < 4; i++) {
+        if (((uintptr_t)given[i] & (algo->data[1 + i] - 1)) != 0) {
+            fault("a matrix product's %c is at %p, by an algorithm for memory aligned to %d bytes", "abcd"[i], given[i],
+                  (int)algo -> data[1 + i]);
+            return CUBLAS_STATUS_EXECUTION_FAILED;
+        }
+    }
+    if (algo != nullptr && (desc->epilogue & CUBLASLT_EPILOGUE_BIAS) != 0 &&
+        ((uintptr_t)desc->bias & (algo->data[5] - 1)) != 0) {
+        fault("a matrix product's bias is at %p, and was aligned to %d bytes when its algorithm was asked for",
+              desc->bias, (int)algo->data[5]);
+        return CUBLAS_STATUS_EXECUTION_FAILED;
     }
     Product p = {*desc, *la, *lb, *lc, *ld, a, b, c, d, nullptr, nullptr, 0, 0, nullptr, wants};
     p.workspace = workspace;
