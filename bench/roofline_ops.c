@@ -370,12 +370,18 @@ static void decoding_vocabulary(roofline *r)
     }
 }
 
-/* --- the optimizer: areas are w, m, v, g --- */
+/* --- the optimizer: areas are w, m, v, g, w rounded --- */
 
 static void adamw(job *j, size_t i)
 {
-    const kn_adamw a = {
-        .lr = 1e-5f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .weight_decay = 0.1f, .step = 10, .grad_scale = 1};
+    const kn_adamw a = {.lr = 1e-5f,
+                        .beta1 = 0.9f,
+                        .beta2 = 0.95f,
+                        .eps = 1e-8f,
+                        .weight_decay = 0.1f,
+                        .step = 10,
+                        .grad_scale = 1,
+                        .rounded = j->area[4].at ? at(j, 4, i) : NULL};
     ASK(j, adamw, at(j, 0, i), at(j, 1, i), at(j, 2, i), at(j, 3, i), j->in, &a);
 }
 
@@ -400,9 +406,16 @@ static void optimizer(roofline *r)
             j.area[i] = area_floats(r, n);
         if (k)
             j.area[0] = area_floats(r, 2);
+        const bool rounds = !k && r->ops->dtype == KN_BF16;
+        if (rounds)
+            j.area[4] = area_elements(r, n);
         for (size_t i = 0; !k && i < j.area[2].slots; i++) /* second moments are not negative */
             r->ops->clear(r->device, at(&j, 2, i), n * sizeof(float));
-        job_measure(&j, name, k ? sum_squares : adamw, (k ? 2 : 15) * (double)n, (k ? 4 : 28) * (double)n,
+        job_measure(&j, name, k ? sum_squares : adamw, (k ? 2 : 15) * (double)n,
+                    (k        ? 4
+                     : rounds ? 30
+                              : 28) *
+                        (double)n,
                     parameters / (double)n, false);
     }
 }

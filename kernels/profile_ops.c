@@ -367,13 +367,13 @@ static int clip(kn_device *d, float *scale, const double *sum, double grad_scale
 
 static int adamw(kn_device *d, float *w, float *m, float *v, const float *g, size_t n, const kn_adamw *a)
 {
-    MEASURED(d, adamw, 0, 28 * (double)n, w, m, v, g, n, a);
+    MEASURED(d, adamw, 0, (a->rounded ? 30 : 28) * (double)n, w, m, v, g, n, a);
 }
 
 static int adamw_bf16(kn_device *d, float *w, uint16_t *m, uint16_t *v, const float *g, size_t n, const kn_adamw *a,
                       const uint64_t key[2], const uint64_t counter[2])
 {
-    MEASURED(d, adamw_bf16, 0, 20 * (double)n, w, m, v, g, n, a, key, counter);
+    MEASURED(d, adamw_bf16, 0, (a->rounded ? 22 : 20) * (double)n, w, m, v, g, n, a, key, counter);
 }
 
 static int mean(kn_device *d, float *to, const float *const *from, const float *weight, size_t count, size_t n)

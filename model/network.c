@@ -84,19 +84,43 @@ static size_t most_elements(const sizes *s)
 /* --- matrices -------------------------------------------------------------------------------------------------------
  */
 
+static bool tied(const sm_layout *layout)
+{
+    return layout->head == layout->embed;
+}
+
+/* The matrix at this offset: in place, or packed. */
+static kn_matrix *make_matrix(const sm_network *n, size_t offset, size_t out, size_t in, bool with_backward)
+{
+    if (!n->in_place)
+        return n->ops->matrix_new(n->device, out, in, with_backward);
+    return n->ops->matrix_at(n->device, n->rounded ? (const void *)(n->rounded + offset) : n->masters + offset, out,
+                             in);
+}
+
+/* Whether the output matrix reads the embedding's rows where they lie. */
+static bool shares_rows(const sm_network *n)
+{
+    return n->ops->matrix_at && tied(n->layout);
+}
+
+/* After the embedding. */
 static int make_matrices(sm_network *n, bool with_backward)
 {
     const sizes s = sizes_of(&n->layout->config);
     const kn_ops *ops = n->ops;
-    if (n->layout->head != SM_ABSENT)
-        n->head = ops->matrix_new(n->device, s.vocab, s.d, with_backward);
+    if (shares_rows(n))
+        n->head = ops->matrix_at(n->device, n->embed, s.vocab, s.d);
+    else if (n->layout->head != SM_ABSENT)
+        n->head = make_matrix(n, n->layout->head, s.vocab, s.d, with_backward);
     bool ok = n->head || n->layout->head == SM_ABSENT;
     for (size_t l = 0; ok && l < n->layout->config.layers; l++) {
         sm_layer_weights *m = &n->layer[l];
-        m->qkv = ops->matrix_new(n->device, s.width, s.d, with_backward);
-        m->out = ops->matrix_new(n->device, s.d, s.q, with_backward);
-        m->gate_up = ops->matrix_new(n->device, 2 * s.f, s.d, with_backward);
-        m->down = ops->matrix_new(n->device, s.d, s.f, with_backward);
+        const sm_layer_layout *at = &n->layout->layer[l];
+        m->qkv = make_matrix(n, at->qkv, s.width, s.d, with_backward);
+        m->out = make_matrix(n, at->out, s.d, s.q, with_backward);
+        m->gate_up = make_matrix(n, at->gate_up, 2 * s.f, s.d, with_backward);
+        m->down = make_matrix(n, at->down, s.d, s.f, with_backward);
         ok = m->qkv && m->out && m->gate_up && m->down;
     }
     return ok ? KN_OK : KN_NO_MEMORY;
@@ -140,11 +164,6 @@ static int pack_matrix(const packing *p, kn_matrix *matrix, size_t offset, size_
     return rc == SM_OK ? set(p, matrix, w) : rc;
 }
 
-static bool tied(const sm_layout *layout)
-{
-    return layout->head == layout->embed;
-}
-
 /* The embedding's rows, and the output matrix where they are the same numbers. */
 static int pack_embedding(const packing *p)
 {
@@ -162,7 +181,7 @@ static int pack_embedding(const packing *p)
         const int kn = n->ops->to_bf16(n->device, n->own_embed, w, count);
         rc = kn == KN_OK ? SM_OK : sm_device_fail(n->device, kn, "packing the weights", p->error);
     }
-    if (rc == SM_OK && n->head && tied(n->layout))
+    if (rc == SM_OK && n->head && tied(n->layout) && !shares_rows(n))
         rc = set(p, n->head, w);
     return rc;
 }
@@ -171,6 +190,10 @@ static int pack_weights(const packing *p)
 {
     const sm_network *n = p->n;
     const sizes s = sizes_of(&n->layout->config);
+    if (n->in_place) {
+        const int kn = n->rounded ? n->ops->to_bf16(n->device, n->rounded, n->masters, n->layout->count) : (int)KN_OK;
+        return kn == KN_OK ? SM_OK : sm_device_fail(n->device, kn, "packing the weights", p->error);
+    }
     int rc = pack_embedding(p);
     if (rc == SM_OK && n->head && !tied(n->layout))
         rc = pack_matrix(p, n->head, n->layout->head, s.vocab * s.d);
@@ -310,9 +333,16 @@ static int make_rope(sm_network *n)
     return kn;
 }
 
-/* Rows to look tokens up in: the masters' where they have the network's type. */
+/* Rows to look tokens up in: the masters' where they have the network's type. All masters are rounded at once where
+ * matrices can lie in what that gives. */
 static int make_embedding(sm_network *n)
 {
+    n->in_place = n->masters && n->ops->matrix_at;
+    if (n->in_place && n->ops->dtype == KN_BF16) {
+        n->rounded = n->ops->alloc(n->device, n->layout->count * sizeof(*n->rounded));
+        n->embed = n->rounded ? n->rounded + n->layout->embed : NULL;
+        return n->rounded ? KN_OK : KN_NO_MEMORY;
+    }
     if (n->ops->dtype == KN_F32 && n->masters) {
         n->embed = n->masters + n->layout->embed;
         return KN_OK;
@@ -348,7 +378,7 @@ int sm_network_new(sm_network **out, kn_device *device, kn_dtype dtype, const sm
     }
     n->layer = calloc(c->layers, sizeof(*n->layer));
     int kn = n->layer ? KN_OK : KN_NO_MEMORY, rc = SM_OK;
-    if (kn != KN_OK || (kn = make_matrices(n, with_backward)) || (kn = make_rope(n)) || (kn = make_embedding(n)) ||
+    if (kn != KN_OK || (kn = make_embedding(n)) || (kn = make_matrices(n, with_backward)) || (kn = make_rope(n)) ||
         (kn = make_vectors(n)))
         rc = kn == KN_NO_MEMORY
                  ? sm_device_no_memory(device, error, "out of memory for a model of %zu parameters", layout->count)
@@ -387,6 +417,16 @@ int sm_network_refresh(sm_network *n, sm_error *error)
     return rc;
 }
 
+uint16_t *sm_network_rounded(const sm_network *n, size_t offset)
+{
+    return n->rounded ? n->rounded + offset : NULL;
+}
+
+int sm_network_follow(sm_network *n, sm_error *error)
+{
+    return n->in_place ? tell_biases(n, error) : sm_network_refresh(n, error);
+}
+
 void sm_network_free(sm_network *n)
 {
     if (!n)
@@ -402,6 +442,7 @@ void sm_network_free(sm_network *n)
     ops->free(n->device, n->cos);
     ops->free(n->device, n->sin);
     ops->free(n->device, n->own_embed);
+    ops->free(n->device, n->rounded);
     ops->free(n->device, n->own_vectors);
     free(n->layer);
     free(n);

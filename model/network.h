@@ -33,7 +33,9 @@ typedef struct sm_network {
 
     sm_numbers numbers;   /* what it was made of; flat arrays stay borrowed, a function is called in refresh alone */
     const float *masters; /* the flat array where the device can read it, else NULL */
-    void *own_embed;      /* NULL where `embed` lies in masters */
+    uint16_t *rounded;    /* the masters in bfloat16, where the matrices and `embed` lie in them; else NULL */
+    bool in_place;        /* matrices and `embed` lie in masters or in `rounded` */
+    void *own_embed;      /* NULL where `embed` lies in one of them */
     float *own_vectors;   /* norm weights and biases where there are no masters */
     size_t vector_count;
 } sm_network;
@@ -48,6 +50,10 @@ int sm_network_new(sm_network **out, kn_device *device, kn_dtype dtype, const sm
                    const sm_numbers *numbers, bool with_backward, sm_error *error);
 /* Takes the numbers over again after they have changed. */
 int sm_network_refresh(sm_network *network, sm_error *error);
+/* Where who changes the masters from `offset` on is to write them rounded as well (kn_adamw.rounded); NULL = nowhere.
+ * Then sm_network_follow is enough, which reads them again only where that was not asked for. */
+uint16_t *sm_network_rounded(const sm_network *network, size_t offset);
+int sm_network_follow(sm_network *network, sm_error *error);
 void sm_network_free(sm_network *network);
 
 /* Bytes of one activation. */

@@ -441,10 +441,11 @@ int sm_training_gather(sm_training *t, sm_error *error)
 
 /* AdamW over `count` parameters from `begin` on. What bfloat16 moments are rounded by hangs on seed, update and place
  * alone, so a training that is resumed goes on to the bit. */
-static int update_run(sm_training *t, size_t begin, size_t count, const kn_adamw *a)
+static int update_run(sm_training *t, size_t begin, size_t count, kn_adamw *a)
 {
     const kn_ops *ops = t->device->ops;
     const size_t at = begin - t->first, most = (size_t)1 << 31; /* the op counts elements in 32 bits */
+    a->rounded = sm_network_rounded(t->network, begin);
     if (t->moment_bytes == sizeof(float))
         return ops->adamw(t->device, t->params + begin, (float *)t->moment + at, (float *)t->square + at,
                           t->gradient + at, count, a);
@@ -454,6 +455,7 @@ static int update_run(sm_training *t, size_t begin, size_t count, const kn_adamw
             .seed = t->optimizer.seed, .step = t->updates, .record = begin + i, .purpose = SLUICE_PURPOSE_MOMENTS};
         uint64_t key[2], counter[2];
         sluice_draw_place(&draw, key, counter);
+        a->rounded = sm_network_rounded(t->network, begin + i);
         kn = ops->adamw_bf16(t->device, t->params + begin + i, (uint16_t *)t->moment + at + i,
                              (uint16_t *)t->square + at + i, t->gradient + at + i, count - i < most ? count - i : most,
                              a, key, counter);
@@ -471,14 +473,14 @@ static int update(sm_training *t, double lr)
         size_t end = begin;
         while (i < layout->tensors && ((layout->tensor[i].rank > 1) == decays || t->optimizer.weight_decay == 0))
             end += layout->tensor[i++].count;
-        const kn_adamw a = {.lr = (float)lr,
-                            .beta1 = (float)t->optimizer.beta1,
-                            .beta2 = (float)t->optimizer.beta2,
-                            .eps = (float)t->optimizer.epsilon,
-                            .weight_decay = decays ? (float)t->optimizer.weight_decay : 0,
-                            .step = t->updates,
-                            .grad_scale = 1,
-                            .scale_at = t->scale};
+        kn_adamw a = {.lr = (float)lr,
+                      .beta1 = (float)t->optimizer.beta1,
+                      .beta2 = (float)t->optimizer.beta2,
+                      .eps = (float)t->optimizer.epsilon,
+                      .weight_decay = decays ? (float)t->optimizer.weight_decay : 0,
+                      .step = t->updates,
+                      .grad_scale = 1,
+                      .scale_at = t->scale};
         const int kn = update_run(t, begin, end - begin, &a);
         if (kn != KN_OK)
             return kn;
@@ -500,7 +502,7 @@ static int ask_step(sm_training *t, double lr, double grad_scale, sm_error *erro
     if ((kn = update(t, lr)))
         return sm_device_fail(dev, kn, "AdamW", error);
     if (t->first == 0) /* the head itself is read where it lies */
-        rc = sm_network_refresh(t->network, error);
+        rc = sm_network_follow(t->network, error);
     t->grown = false;
     return rc;
 }

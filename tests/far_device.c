@@ -224,6 +224,7 @@ static int device_adamw(kn_device *d, float *w, float *m, float *v, const float 
     H(a, sizeof(*a));
     kn_adamw inner = *a;
     inner.scale_at = D(a->scale_at, sizeof(*a->scale_at));
+    inner.rounded = D(a->rounded, n * sizeof(*a->rounded));
     CALL(false, adamw, f->inner, D(w, bytes), D(m, bytes), D(v, bytes), D(g, bytes), n, &inner);
 }
 
@@ -234,6 +235,7 @@ static int device_adamw_bf16(kn_device *d, float *w, uint16_t *m, uint16_t *v, c
     H(a, sizeof(*a));
     kn_adamw inner = *a;
     inner.scale_at = D(a->scale_at, sizeof(*a->scale_at));
+    inner.rounded = D(a->rounded, n * sizeof(*a->rounded));
     CALL(false, adamw_bf16, f->inner, D(w, n * sizeof(*w)), D(m, n * sizeof(*m)), D(v, n * sizeof(*v)),
          D(g, n * sizeof(*g)), n, &inner, H(key, 16), H(counter, 16));
 }

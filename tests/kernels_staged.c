@@ -397,6 +397,7 @@ static int adamw(kn_device *d, float *w, float *m, float *v, const float *g, siz
     BEGIN(d);
     kn_adamw inner = *a;
     inner.scale_at = FX(a->scale_at, 1);
+    inner.rounded = RAW(a->rounded, n);
     CALL(adamw, FY(w, n), FY(m, n), FY(v, n), FX(g, n), n, &inner);
 }
 
@@ -406,6 +407,7 @@ static int adamw_bf16(kn_device *d, float *w, uint16_t *m, uint16_t *v, const fl
     BEGIN(d);
     kn_adamw inner = *a;
     inner.scale_at = FX(a->scale_at, 1);
+    inner.rounded = RAW(a->rounded, n);
     CALL(adamw_bf16, FY(w, n), RAW(m, n), RAW(v, n), FX(g, n), n, &inner, key, counter);
 }
 

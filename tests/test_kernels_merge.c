@@ -96,21 +96,24 @@ static void adamw_isa(kn_device *cpu, const char *isa)
     for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
         const size_t n = sizes[s];
         float *g = test_floats(n, 0.1f, 2), *w[2];
-        uint16_t *m[2], *v[2];
+        uint16_t *m[2], *v[2], *rounded = calloc(n + 1, sizeof(*rounded));
         kn_device *device[2] = {cpu, reference};
         for (int i = 0; i < 2; i++) {
             w[i] = test_floats(n, 1, 1);
             m[i] = calloc(n + 1, sizeof(uint16_t));
             v[i] = calloc(n + 1, sizeof(uint16_t));
-            const kn_adamw a = {1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 1, 0.5f, NULL};
+            const kn_adamw a = {1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 1, 0.5f, NULL, rounded};
             assert_int_equal(device[i]->ops->adamw_bf16(device[i], w[i], m[i], v[i], g, n, &a, key, counter), KN_OK);
+            for (size_t k = 0; k < n; k++)
+                assert_int_equal(rounded[k], kn_narrow(w[i][k]));
             const float nan = NAN;
-            const kn_adamw skipped = {1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 2, 0.5f, &nan}, none = {.step = 0};
+            const kn_adamw skipped = {1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 2, 0.5f, &nan, NULL}, none = {.step = 0};
             assert_int_equal(device[i]->ops->adamw_bf16(device[i], w[i], m[i], v[i], g, n, &skipped, key, counter),
                              KN_OK);
             assert_int_equal(device[i]->ops->adamw_bf16(device[i], w[i], m[i], v[i], g, n, &none, key, counter),
                              KN_BAD_ARGUMENT);
         }
+        free(rounded);
         assert_near("adamw_bf16", w[0], w[1], n, 1e-6);
         size_t other = 0; /* a last digit of the unrounded number may tip the rounding */
         double drift = 0, size = 0;

@@ -397,6 +397,7 @@ static void optimizer_isa(kn_device *cpu, const char *isa)
         const size_t n = sizes[s];
         float *w[2], *m[2], *v[2], *g = test_floats(n, 0.1f, 2);
         kn_device *device[2] = {cpu, reference};
+        uint16_t *rounded[2], *narrow = calloc(n, sizeof(*narrow));
         double sum[2];
         float scale[2][4];
         for (int i = 0; i < 2; i++) {
@@ -404,8 +405,9 @@ static void optimizer_isa(kn_device *cpu, const char *isa)
             w[i] = test_floats(n, 1, 1);
             m[i] = calloc(n, sizeof(float));
             v[i] = calloc(n, sizeof(float));
+            rounded[i] = calloc(n, sizeof(uint16_t));
             for (uint64_t step = 1; step <= 3; step++) {
-                const kn_adamw a = {1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, step, 0.5f, NULL};
+                const kn_adamw a = {1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, step, 0.5f, NULL, step == 3 ? rounded[i] : NULL};
                 assert_int_equal(device[i]->ops->adamw(device[i], w[i], m[i], v[i], g, n, &a), KN_OK);
             }
             sum[i] = 0.25;
@@ -416,10 +418,16 @@ static void optimizer_isa(kn_device *cpu, const char *isa)
             o->clip(device[i], &scale[i][2], &sum[i], -0.5, 0.1);
             o->clip(device[i], &scale[i][3], &infinite, -0.5, 0.1);
             for (int k = 2; k < 4; k++) { /* clipped, and not applied at all */
-                const kn_adamw a = {1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 4, 0.7f, &scale[i][k]};
+                const kn_adamw a = {1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 4, 0.7f, &scale[i][k], rounded[i]};
                 assert_int_equal(o->adamw(device[i], w[i], m[i], v[i], g, n, &a), KN_OK);
             }
         }
+        for (int i = 0; i < 2; i++) {
+            assert_int_equal(reference->ops->to_bf16(reference, narrow, w[i], n), KN_OK);
+            assert_memory_equal(rounded[i], narrow, n * sizeof(*narrow));
+            free(rounded[i]);
+        }
+        free(narrow);
         assert_near("adamw", w[0], w[1], n, 1e-6);
         assert_near("adamw m", m[0], m[1], n, 1e-6);
         assert_near("adamw v", v[0], v[1], n, 1e-6);

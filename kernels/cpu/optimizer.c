@@ -96,6 +96,8 @@ static void adamw_piece(void *arg, size_t index, unsigned worker)
         v_store(j->w + i, w);
         v_store(j->m + i, m);
         v_store(j->v + i, v);
+        if (j->a->rounded)
+            v_store_bf16(j->a->rounded + i, w);
     }
     if (i < to) {
         const size_t n = to - i;
@@ -104,6 +106,8 @@ static void adamw_piece(void *arg, size_t index, unsigned worker)
         v_store_n(j->w + i, w, n);
         v_store_n(j->m + i, m, n);
         v_store_n(j->v + i, v, n);
+        if (j->a->rounded)
+            v_store_bf16_n(j->a->rounded + i, w, n);
     }
 }
 
@@ -163,6 +167,8 @@ static void adamw_block(const adamw_job *j, size_t at, size_t n)
         j->w[at + i] = w[i];
         j->m16[at + i] = kn_narrow_random(m[i], random[i]);
         j->v16[at + i] = kn_narrow_random(v[i], random[i] >> 16);
+        if (j->a->rounded)
+            j->a->rounded[at + i] = kn_narrow(w[i]);
     }
 }
 

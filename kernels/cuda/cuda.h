@@ -157,6 +157,7 @@ void kn_cuda_no_pressure(kn_device *, kn_cuda_gives, void *arg);
 /* A weight: W[out, in], row-major, in the element type of its table. */
 struct kn_matrix {
     void *w;
+    bool borrowed; /* w is somebody else's */
     size_t out, in;
     kn_dtype dtype;
     const float *bias; /* that of matrix_bias, and as the products take it */

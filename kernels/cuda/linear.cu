@@ -64,6 +64,19 @@ template <kn_dtype D> static kn_matrix *matrix_new(kn_device *device, size_t out
     return NULL;
 }
 
+template <kn_dtype D> static kn_matrix *matrix_at(kn_device *, const void *w, size_t out, size_t in)
+{
+    kn_matrix *m = out > 0 && in > 0 ? (kn_matrix *)calloc(1, sizeof(*m)) : NULL;
+    if (m == NULL)
+        return NULL;
+    m->w = const_cast<void *>(w);
+    m->borrowed = true;
+    m->out = out;
+    m->in = in;
+    m->dtype = D;
+    return m;
+}
+
 template <kn_dtype D> static int matrix_set(kn_device *device, kn_matrix *m, const float *w)
 {
     kn_cuda *c = kn_cuda_begin(device);
@@ -82,7 +95,8 @@ static void matrix_free(kn_device *device, kn_matrix *m)
         return;
     kn_cuda *c = kn_cuda_begin(device);
     if (c != NULL) { /* the memory of a device that failed is gone */
-        kn_cuda_free_memory(c, m->w);
+        if (!m->borrowed)
+            kn_cuda_free_memory(c, m->w);
         if (m->rounded_bias != NULL)
             kn_cuda_free_memory(c, m->rounded_bias);
         kn_cuda_end(c);
@@ -211,6 +225,7 @@ static int linear_backward_weight(kn_device *device, float *dw, float *db, const
 template <kn_dtype D> static void enter(kn_ops *ops)
 {
     ops->matrix_new = matrix_new<D>;
+    ops->matrix_at = matrix_at<D>;
     ops->matrix_set = matrix_set<D>;
     ops->matrix_free = matrix_free;
     ops->matrix_bias = matrix_bias;

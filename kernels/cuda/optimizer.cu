@@ -74,6 +74,7 @@ static int clip(kn_device *device, float *scale, const double *sum, double grad_
 
 struct adamw_step {
     const float *scale_at;
+    bf16 *rounded;                    /* NULL, or where w goes in bfloat16 too */
     float scale, less1, beta2, less2; /* of the gradient, 1 - β1, β2, 1 - β2 */
     float eps, rate, root, keep;      /* ε, lr / (1 - β1^t), 1 / √(1 - β2^t), 1 - lr·decay */
 };
@@ -83,6 +84,7 @@ static adamw_step adamw_step_of(const kn_adamw *a)
     const double correct1 = 1 - pow((double)a->beta1, (double)a->step);
     const double correct2 = 1 - pow((double)a->beta2, (double)a->step);
     return {a->scale_at,
+            (bf16 *)a->rounded,
             a->grad_scale,
             1 - a->beta1,
             a->beta2,
@@ -139,9 +141,14 @@ __global__ void __launch_bounds__(FLAT)
             row_store(w + at, wv[k]);
             row_store(m + at, mv[k]);
             row_store(v + at, vv[k]);
+            if (a.rounded != NULL)
+                row_store(a.rounded + at, wv[k]);
         } else {
-            for (size_t i = at; i < n; i++)
+            for (size_t i = at; i < n; i++) {
                 adamw_update(a, scale, w[i], m[i], v[i], g[i]);
+                if (a.rounded != NULL)
+                    a.rounded[i] = __float2bfloat16(w[i]);
+            }
         }
     }
 }
@@ -151,7 +158,7 @@ static int adamw(kn_device *device, float *w, float *m, float *v, const float *g
     return row_op(device, a->step == 0, [&](kn_cuda *c) {
         if (n == 0)
             return;
-        if (row_aligned(16, w, m, v, g))
+        if (row_aligned(16, w, m, v, g) && row_aligned(8, a->rounded))
             KN_LAUNCH(c, adamw_kernel<4>, dim3(row_ceil(n, FLAT * EACH * 4)), dim3(FLAT), 0, w, m, v, g, n,
                       adamw_step_of(a));
         else
@@ -217,6 +224,8 @@ __global__ void __launch_bounds__(FLAT)
             row_store(w + at, wv[q]);
             row_store(m + at, mv[q]);
             row_store(v + at, vv[q]);
+            if (a.rounded != NULL)
+                row_store(a.rounded + at, wv[q]);
         } else {
 #pragma unroll
             for (int i = 0; i < N; i++)
@@ -224,6 +233,8 @@ __global__ void __launch_bounds__(FLAT)
                     w[at + i] = wv[q][i];
                     m[at + i] = __float2bfloat16(mv[q][i]);
                     v[at + i] = __float2bfloat16(vv[q][i]);
+                    if (a.rounded != NULL)
+                        a.rounded[at + i] = __float2bfloat16(wv[q][i]);
                 }
         }
     }
@@ -244,7 +255,7 @@ static int adamw_bf16(kn_device *device, float *w, uint16_t *m, uint16_t *v, con
     return row_op(device, a->step == 0 || n > (uint64_t)1 << 32, [&](kn_cuda *c) {
         if (n == 0)
             return;
-        if (row_aligned(16, (const void *)w, (const void *)g) && row_aligned(8, m, v))
+        if (row_aligned(16, (const void *)w, (const void *)g) && row_aligned(8, m, v, a->rounded))
             ask_adamw_bf16<4>(c, w, m, v, g, n, a, philox_of(key, counter));
         else
             ask_adamw_bf16<1>(c, w, m, v, g, n, a, philox_of(key, counter));

@@ -20,6 +20,14 @@ kn_matrix *REF(matrix_new)(kn_device *device, size_t out, size_t in, bool with_b
     return m;
 }
 
+kn_matrix *REF(matrix_at)(kn_device *device, const void *w, size_t out, size_t in)
+{
+    kn_matrix *m = out > 0 && in > 0 ? malloc(sizeof(*m)) : NULL;
+    if (m)
+        *m = (kn_matrix){.out = out, .in = in, .w = (void *)(uintptr_t)w, .borrowed = true};
+    return m;
+}
+
 int REF(matrix_set)(kn_device *device, kn_matrix *m, const float *w)
 {
     for (size_t i = 0; i < m->out * m->in; i++)
@@ -31,7 +39,8 @@ void REF(matrix_free)(kn_device *device, kn_matrix *m)
 {
     if (!m)
         return;
-    free(m->w);
+    if (!m->borrowed)
+        free(m->w);
     free(m);
 }
 

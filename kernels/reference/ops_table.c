@@ -77,6 +77,7 @@ static const kn_ops table = {
     .set_threads = set_threads,
     .parallel = parallel,
     .matrix_new = REF(matrix_new),
+    .matrix_at = REF(matrix_at),
     .matrix_set = REF(matrix_set),
     .matrix_free = REF(matrix_free),
     .linear = REF(linear),

@@ -52,8 +52,11 @@ int kn_ref_adamw(kn_device *device, float *w, float *m, float *v, const float *g
     const step s = step_of(a);
     if (a->scale_at && !isfinite(s.scale))
         return KN_OK;
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
         update(&w[i], &m[i], &v[i], g[i], a, &s);
+        if (a->rounded)
+            a->rounded[i] = kn_narrow(w[i]);
+    }
     return KN_OK;
 }
 
@@ -71,6 +74,8 @@ int kn_ref_adamw_bf16(kn_device *device, float *w, uint16_t *m, uint16_t *v, con
         const uint32_t random = sluice_random_item(key, counter, (uint32_t)i);
         m[i] = kn_narrow_random(mi, random);
         v[i] = kn_narrow_random(vi, random >> 16);
+        if (a->rounded)
+            a->rounded[i] = kn_narrow(w[i]);
     }
     return KN_OK;
 }

@@ -55,6 +55,7 @@ static inline const void *at(const void *x, size_t i)
 struct kn_matrix {
     size_t out, in;
     E *w;
+    bool borrowed; /* w is somebody else's */
 };
 
 /* Keys and values by layer, page, position in the page, key/value head:
@@ -83,6 +84,7 @@ static inline size_t kn_ref_first_key(const kn_attention *a, size_t i)
 
 /* linear.c */
 kn_matrix *REF(matrix_new)(kn_device *, size_t out, size_t in, bool with_backward);
+kn_matrix *REF(matrix_at)(kn_device *, const void *w, size_t out, size_t in);
 int REF(matrix_set)(kn_device *, kn_matrix *, const float *w);
 void REF(matrix_free)(kn_device *, kn_matrix *);
 int REF(linear)(kn_device *, void *y, const void *x, const kn_matrix *, const float *bias, const void *residual,

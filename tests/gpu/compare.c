@@ -192,6 +192,16 @@ void compare_host(compare *c, const char *op, const float *device, const float *
     compare_arrays(c, op, device, reference, n, tolerance, false);
 }
 
+void compare_same(compare *c, const char *op, const twin *a, const twin *b)
+{
+    for (int i = 0; i < SIDES; i++) {
+        float *x = twin_read(c, a, i), *y = twin_read(c, b, i);
+        compare_host(c, op, x, y, a->n, 0);
+        free(x);
+        free(y);
+    }
+}
+
 void compare_twin(compare *c, const char *op, const twin *t, limit l)
 {
     float *a = twin_read(c, t, DEVICE), *b = twin_read(c, t, REFERENCE);

@@ -62,6 +62,8 @@ float *twin_read(compare *, const twin *, int which);
 
 /* Notes whether both sides hold the same. `op` lives as long as the program. */
 void compare_twin(compare *, const char *op, const twin *, limit);
+/* Notes whether each side holds the same bits in both. */
+void compare_same(compare *, const char *op, const twin *, const twin *);
 void compare_host(compare *, const char *op, const float *device, const float *reference, size_t n, double tolerance);
 /* Notes that something holds, or does not. */
 void compare_true(compare *, const char *op, bool holds, const char *what);

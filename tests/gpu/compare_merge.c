@@ -57,6 +57,7 @@ static void check_moments(compare *c, size_t n, size_t skip)
     twin w = twin_random(c, KN_F32, n, 1, 1), g = twin_random(c, KN_F32, n, 0.1f, 2);
     float *zero = calloc(n + 1, sizeof(*zero)), *moment[2][SIDES];
     twin m = twin_of(c, KN_BF16, zero, n), v = twin_of(c, KN_BF16, zero, n);
+    twin rounded = twin_of(c, KN_BF16, zero, n), narrow = twin_of(c, KN_BF16, zero, n);
     for (int s = 0; s < SIDES; s++) {
         const kn_adamw a = {.lr = 1e-3f,
                             .beta1 = 0.9f,
@@ -64,16 +65,20 @@ static void check_moments(compare *c, size_t n, size_t skip)
                             .eps = 1e-8f,
                             .weight_decay = 0.1f,
                             .step = 1,
-                            .grad_scale = 0.5f};
+                            .grad_scale = 0.5f,
+                            .rounded = (uint16_t *)rounded.at[s] + skip};
         kn_device *d = c->side[s].device;
         compare_ok(c, "adamw_bf16",
                    c->side[s].ops->adamw_bf16(d, (float *)w.at[s] + skip, (uint16_t *)m.at[s] + skip,
                                               (uint16_t *)v.at[s] + skip, (float *)g.at[s] + skip, n - skip, &a, key,
                                               counter));
+        compare_ok(c, "to_bf16",
+                   c->side[s].ops->to_bf16(d, (uint16_t *)narrow.at[s] + skip, (float *)w.at[s] + skip, n - skip));
         moment[0][s] = twin_read(c, &m, s);
         moment[1][s] = twin_read(c, &v, s);
     }
     compare_twin(c, "adamw_bf16", &w, WITHIN_F32);
+    compare_same(c, "adamw_bf16, rounded", &rounded, &narrow);
     size_t other = 0;
     for (int k = 0; k < 2; k++)
         for (size_t i = 0; i < n; i++) {
@@ -85,7 +90,7 @@ static void check_moments(compare *c, size_t n, size_t skip)
     for (int k = 0; k < 2; k++)
         for (int s = 0; s < SIDES; s++)
             free(moment[k][s]);
-    twin *const all[] = {&w, &g, &m, &v};
+    twin *const all[] = {&w, &g, &m, &v, &rounded, &narrow};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         twin_free(c, all[i]);
     free(zero);

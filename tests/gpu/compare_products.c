@@ -112,6 +112,33 @@ static void check_bias_anywhere(compare *c, size_t T, size_t out, size_t in)
     matrices_free(c, m);
 }
 
+/* A matrix that lies in an array computes with what the array holds by then. */
+static void check_matrix_at(compare *c, size_t T, size_t out, size_t in)
+{
+    twin w = twin_random(c, c->type, out * in, 1, 1), x = twin_random(c, c->type, T * in, 1, 2);
+    twin y = twin_random(c, c->type, T * out, 1, 3), dx = twin_random(c, c->type, T * in, 1, 4);
+    kn_matrix *m[SIDES];
+    for (int i = 0; i < SIDES; i++)
+        m[i] = c->side[i].ops->matrix_at(c->side[i].device, w.at[i], out, in);
+    for (int turn = 0; turn < 2; turn++) {
+        for (int i = 0; i < SIDES; i++) {
+            kn_device *d = c->side[i].device;
+            const kn_ops *o = c->side[i].ops;
+            compare_true(c, "matrix_at", m[i] != NULL, "a matrix in place");
+            compare_ok(c, "linear", o->linear(d, y.at[i], x.at[i], m[i], NULL, NULL, T));
+            compare_ok(c, "linear_backward_input", o->linear_backward_input(d, dx.at[i], y.at[i], m[i], T, false));
+            compare_ok(c, "add", o->add(d, w.at[i], w.at[i], out * in));
+        }
+        compare_twin(c, "matrix_at, linear", &y, WITHIN_SUM);
+        compare_twin(c, "matrix_at, linear_backward_input", &dx, WITHIN_SUM);
+    }
+    for (int i = 0; i < SIDES; i++)
+        c->side[i].ops->matrix_free(c->side[i].device, m[i]);
+    twin *const all[] = {&w, &x, &y, &dx};
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        twin_free(c, all[i]);
+}
+
 /* The same call again gives the same bits. */
 static void check_again(compare *c, size_t T, size_t out, size_t in)
 {
@@ -153,6 +180,10 @@ void compare_products(compare *c)
         check_linear(c, small[s][0], small[s][1], small[s][2]);
     check_told_bias(c, 5, 40, 24);
     check_bias_anywhere(c, 5, 40, 24);
+    if (c->side[DEVICE].ops->matrix_at) { /* others keep matrices in a layout of their own */
+        check_matrix_at(c, 5, 40, 24);
+        check_matrix_at(c, 3, 7, 5);
+    }
     for (size_t s = 0; s < sizeof(large) / sizeof(large[0]) && !c->quick; s++)
         check_linear(c, large[s][0], large[s][1], large[s][2]);
     check_again(c, 97, 72, 40);

@@ -173,6 +173,7 @@ static void check_optimizer(compare *c, size_t n, size_t skip)
     float *zero = calloc(n ? n : 1, sizeof(*zero));
     twin w = twin_random(c, KN_F32, n, 1, 1), g = twin_random(c, KN_F32, n, 0.1f, 2);
     twin m = twin_of(c, KN_F32, zero, n), v = twin_of(c, KN_F32, zero, n), scale = twin_of(c, KN_F32, zero, 1);
+    twin rounded = twin_of(c, KN_BF16, zero, n), narrow = twin_of(c, KN_BF16, zero, n);
     double sum[SIDES];
     for (int i = 0; i < SIDES; i++) {
         kn_device *d = c->side[i].device;
@@ -201,18 +202,21 @@ static void check_optimizer(compare *c, size_t n, size_t skip)
                                   .eps = 1e-8f,
                                   .step = 4,
                                   .grad_scale = 0.7f,
-                                  .scale_at = scale.at[i]};
+                                  .scale_at = scale.at[i],
+                                  .rounded = (uint16_t *)rounded.at[i] + skip};
         compare_ok(c, "adamw",
                    o->adamw(d, floats_at(&w, i, skip), floats_at(&m, i, skip), floats_at(&v, i, skip),
                             floats_at(&g, i, skip), n - skip, &clipped));
+        compare_ok(c, "to_bf16", o->to_bf16(d, (uint16_t *)narrow.at[i] + skip, floats_at(&w, i, skip), n - skip));
         o->free(d, total);
     }
     compare_true(c, "sum_squares_add", fabs(sum[0] - sum[1]) <= 1e-12 * sum[1], "the sum is within 1e-12");
     compare_twin(c, "clip", &scale, WITHIN_F32);
     compare_twin(c, "adamw", &w, WITHIN_F32);
+    compare_same(c, "adamw, rounded", &rounded, &narrow);
     compare_twin(c, "adamw, first moment", &m, WITHIN_F32);
     compare_twin(c, "adamw, second moment", &v, WITHIN_F32);
-    twin *const all[] = {&w, &g, &m, &v, &scale};
+    twin *const all[] = {&w, &g, &m, &v, &scale, &rounded, &narrow};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         twin_free(c, all[i]);
     free(zero);

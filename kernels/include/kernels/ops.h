@@ -126,6 +126,8 @@ typedef struct kn_adamw {
     float grad_scale;      /* the gradient is multiplied by this first (averaging) */
     const float *scale_at; /* and by this number in memory of the device (clipping); NULL = 1. When it is not finite
                               nothing changes. */
+    uint16_t
+        *rounded; /* [n] in memory of the device: takes the new w in bfloat16, as to_bf16 makes it; NULL = nobody */
 } kn_adamw;
 
 /* Bytes of the device's memory. */
@@ -288,6 +290,9 @@ typedef struct kn_ops {
     /* Says that `linear` will get this bias with this matrix, and that its numbers stay as they are until this is asked
      * again: what the device makes of them, in its own type, it then makes once. NULL = no bias that stays. */
     int (*matrix_bias)(kn_device *, kn_matrix *, const float *bias);
+    /* A matrix whose numbers are w[out, in] of the table's type, borrowed from memory of the device, as they are when
+     * it is used: it is never set, and whoever changes w changes it. With both products of the backward pass. */
+    kn_matrix *(*matrix_at)(kn_device *, const void *w, size_t out, size_t in);
 } kn_ops;
 
 /* Every device starts with its table; further fields belong to the backend. */
