@@ -1,6 +1,7 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /* Pages of keys and values for generation. */
 #include "attention.cuh"
+#include "ptx.cuh"
 #include "rows.cuh"
 
 #include <stdlib.h>
@@ -21,6 +22,7 @@ template <class E, int N>
 __global__ void __launch_bounds__(THREADS)
     write_places(E *layer, E *qkv, const attend_step *step, kn_rotary rotary, places p)
 {
+    follow();
     const uint32_t t = blockIdx.x * blockDim.y + threadIdx.y, across = p.half / N;
     if (t >= step->written)
         return;
@@ -139,9 +141,9 @@ void attend_cache_write(kn_cuda *c, E *layer, E *qkv, const kn_rotary &rotary, c
     if (c->status != KN_OK || v.host->written == 0)
         return;
     if (whole)
-        KN_LAUNCH(c, (write_places<E, N>), rows.grid, rows.block, 0, layer, qkv, v.device, rotary, p);
+        KN_FOLLOW(c, (write_places<E, N>), rows.grid, rows.block, 0, layer, qkv, v.device, rotary, p);
     else
-        KN_LAUNCH(c, (write_places<E, 1>), rows.grid, rows.block, 0, layer, qkv, v.device, rotary, p);
+        KN_FOLLOW(c, (write_places<E, 1>), rows.grid, rows.block, 0, layer, qkv, v.device, rotary, p);
 }
 
 template void attend_cache_write<float>(kn_cuda *, float *, float *, const kn_rotary &, const attend_planned &,

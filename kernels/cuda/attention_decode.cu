@@ -11,7 +11,7 @@
  * Rotary embedding happens on the way from qkv; the new token's own key and value come from there too, and the block
  * that sees them brings them to their page.
  */
-#include "attend.cuh"
+#include "attend_join.cuh"
 #include "rows.cuh"
 
 namespace
@@ -102,6 +102,7 @@ __global__ void __launch_bounds__(WARPS * 32)
     SHARED(uint4, own, [2 * D / 8]); /* the new token's key and value */
     DYN_SHARED(attend_bf16, memory);
     attend_bf16 *const tile_q = memory;
+    follow();
     const int thread = (int)threadIdx.x, lane = thread & 31, warp = thread >> 5;
     attend_bf16 *const stages = memory + ROWS * PITCH + warp * 2 * STAGE;
     const uint32_t bundle = blockIdx.x % bundles, kv = blockIdx.x / bundles % a.kv_heads;
@@ -250,7 +251,7 @@ void launch(kn_cuda *c, attend_bf16 *out, const attend_partial &partial, const a
     constexpr size_t bytes = (size_t)(MT * 16 + WARPS * 4 * KN_PAGE) * (D + 8) * sizeof(attend_bf16);
     const uint32_t bundles = (a.group + MT * 16 - 1) / (MT * 16);
     if (items > 0)
-        KN_LAUNCH(c, (attend_part_kernel<D, WARPS, MT>), dim3(attend_grid(items) * a.kv_heads * bundles),
+        KN_FOLLOW(c, (attend_part_kernel<D, WARPS, MT>), dim3(attend_grid(items) * a.kv_heads * bundles),
                   dim3(WARPS * 32), bytes, out, partial, qkv, keys, rotary, v.device, bundles, shared ? 1 : 0, a);
 }
 

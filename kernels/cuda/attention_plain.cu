@@ -120,6 +120,7 @@ __global__ void __launch_bounds__(PART_THREADS)
     SHARED(float, weight, [PART_HEADS][ATTEND_SPLIT]);
     SHARED(float, greatest, [PART_HEADS]);
     SHARED(float, total, [PART_HEADS]);
+    follow();
     const int thread = (int)threadIdx.x, lane = thread & 31, warp = thread >> 5;
     const uint32_t bundle = blockIdx.x % bundles, kv = blockIdx.x / bundles % a.kv_heads;
     const uint32_t index = blockIdx.x / bundles / a.kv_heads;
@@ -223,7 +224,7 @@ void attend_plain_parts(kn_cuda *c, E *out, const attend_partial &partial, const
 {
     const uint32_t bundles = (a.group + PART_HEADS - 1) / PART_HEADS;
     if (c->status == KN_OK && v.host->parts > 0)
-        KN_LAUNCH(c, plain_part<E>, dim3(attend_grid(v.host->parts) * a.kv_heads * bundles), dim3(PART_THREADS), 0, out,
+        KN_FOLLOW(c, plain_part<E>, dim3(attend_grid(v.host->parts) * a.kv_heads * bundles), dim3(PART_THREADS), 0, out,
                   partial, qkv, keys, v.device, bundles, a);
 }
 

@@ -10,7 +10,7 @@
 #ifndef KERNELS_CUDA_ATTENTION_PLAIN_CUH
 #define KERNELS_CUDA_ATTENTION_PLAIN_CUH
 
-#include "attend.cuh"
+#include "attend_join.cuh"
 
 enum { PLAIN_THREADS = 256 };
 

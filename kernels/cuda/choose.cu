@@ -8,6 +8,7 @@
  * Penalties and bans change a slice in memory after the first way over it, which is over the logits as they came.
  */
 #include "choose_cut.cuh"
+#include "ptx.cuh"
 
 #include <math.h>
 #include <stdlib.h>
@@ -291,6 +292,7 @@ __global__ void __launch_bounds__(CHOOSE_THREADS, 2)
                         float *was)
 {
     SHARED(unsigned, marked, [MARKS]);
+    follow();
     const choose_row c = rows[blockIdx.x / slices];
     choose_slice s;
     s.row = logits + (size_t)(blockIdx.x / slices) * c.vocab;
@@ -307,6 +309,7 @@ __global__ void __launch_bounds__(JOIN_THREADS)
     choose_kernel(kn_chosen *chosen, choose_left *left, const choose_sums *part, const float *logits,
                   const choose_row *rows, unsigned slices, const uint32_t *ids, const float *was)
 {
+    follow();
     const choose_row c = rows[blockIdx.x];
     const float *row = logits + (size_t)blockIdx.x * c.vocab;
     const choose_sums s = join_slices(part + (size_t)blockIdx.x * slices, slices); /* each warp for itself */
@@ -328,6 +331,7 @@ __global__ void __launch_bounds__(CHOOSE_THREADS, 1)
 {
     DYN_SHARED(choose_room, room);
     SHARED(choose_found, found, [1]);
+    follow();
     const choose_row c = rows[blockIdx.x];
     const choose_left l = left[blockIdx.x];
     if (!cuts(c) || !can_choose(l.max))
@@ -392,12 +396,12 @@ static void ask_choose(kn_cuda *c, kn_chosen *chosen, float *logits, const choos
     const uint32_t *list = id_count > 0 ? (const uint32_t *)kn_cuda_upload(c, ids, id_count * sizeof(*ids)) : NULL;
     if (c->status != KN_OK)
         return;
-    KN_LAUNCH(c, choose_slice_kernel, dim3((unsigned)T * slices), dim3(CHOOSE_THREADS), 0, part, logits, rows, slices,
+    KN_FOLLOW(c, choose_slice_kernel, dim3((unsigned)T * slices), dim3(CHOOSE_THREADS), 0, part, logits, rows, slices,
               list, was);
-    KN_LAUNCH(c, choose_kernel, dim3((unsigned)T), dim3(JOIN_THREADS), 0, answer, left, part, logits, rows, slices,
+    KN_FOLLOW(c, choose_kernel, dim3((unsigned)T), dim3(JOIN_THREADS), 0, answer, left, part, logits, rows, slices,
               list, was);
     if (some_cut)
-        KN_LAUNCH(c, choose_kept_kernel, dim3((unsigned)T), dim3(CHOOSE_THREADS), sizeof(choose_room), answer, left,
+        KN_FOLLOW(c, choose_kept_kernel, dim3((unsigned)T), dim3(CHOOSE_THREADS), sizeof(choose_room), answer, left,
                   logits, rows, list, was);
     if (kn_cuda_read(c, chosen, answer, T * sizeof(*chosen)) != KN_OK)
         return;

@@ -88,6 +88,7 @@ typedef struct kn_cuda {
     char error[512];                  /* why, in one line */
     char refusal[256];                /* why memory was last refused, in one line with the numbers */
     bool stepping;                    /* calls are written down: graph.c */
+    bool overlaps;                    /* kernels may follow (kn_launch): overlap.cu */
     bool waits;                       /* after each launch, so that an error names its kernel: SLUICE_CUDA_WAIT=1 */
     struct kn_cuda_name *names;       /* kept by kn_cuda_keep_name */
     const char *asked[KN_CUDA_ASKED]; /* the last kernels, a ring */
@@ -205,6 +206,8 @@ void kn_cuda_graph_ops(kn_ops *f32, kn_ops *bf16);      /* graph.c: step_begin, 
  * compute capability 8.0, no memory for the context. */
 kn_device *kn_cuda_new(int ordinal, const char **why);
 void kn_cuda_free(kn_device *);
+/* Whether kernels of this build may follow each other on the current device; SLUICE_CUDA_OVERLAP=0 says no. */
+bool kn_cuda_overlaps(int capability);
 /* How many CUDA shows; 0 when there is none. */
 int kn_cuda_count(void);
 
@@ -225,7 +228,7 @@ void kn_nccl_describe(char *text, size_t size);
 template <class... P> struct kn_call {
     void (*kernel)(P...);
     unsigned grid[3], block[3];
-    size_t shared;
+    size_t shared, follows;
     alignas(16) unsigned char value[16 + (0 + ... + ((sizeof(P) + 15) / 16 * 16))];
 
     template <class T> void put(size_t &at, const T &v)
@@ -244,8 +247,8 @@ template <class... P> struct kn_call {
     }
     template <size_t... i> cudaError_t launch(cudaStream_t stream, std::index_sequence<i...>) const
     {
-        return kn_launch(kernel, dim3(grid[0], grid[1], grid[2]), dim3(block[0], block[1], block[2]), shared, stream,
-                         *reinterpret_cast<const P *>(value + place(i))...);
+        return kn_launch(follows != 0, kernel, dim3(grid[0], grid[1], grid[2]), dim3(block[0], block[1], block[2]),
+                         shared, stream, *reinterpret_cast<const P *>(value + place(i))...);
     }
     static cudaError_t run(const void *with, cudaStream_t stream)
     {
@@ -254,8 +257,8 @@ template <class... P> struct kn_call {
 };
 
 template <class... P, class... A>
-void kn_cuda_launch(kn_cuda *c, const char *what, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
-                    A... arguments)
+void kn_cuda_launch(kn_cuda *c, bool follows, const char *what, void (*kernel)(P...), dim3 grid, dim3 block,
+                    size_t shared, A... arguments)
 {
     static_assert(sizeof...(P) == sizeof...(A), "KN_LAUNCH: one argument for each parameter of the kernel");
     kn_call<P...> call;
@@ -265,15 +268,19 @@ void kn_cuda_launch(kn_cuda *c, const char *what, void (*kernel)(P...), dim3 gri
     call.grid[0] = grid.x, call.grid[1] = grid.y, call.grid[2] = grid.z;
     call.block[0] = block.x, call.block[1] = block.y, call.block[2] = block.z;
     call.shared = shared;
+    call.follows = follows && c->overlaps;
     (call.put(at, static_cast<P>(arguments)), ...);
     kn_cuda_ask(c, kn_call<P...>::run, &call, sizeof(call), what);
 }
 
-/* Launches a kernel on the op's stream unless something went wrong before in this op. */
-#define KN_LAUNCH(c, kernel, grid, block, shared, ...)                                    \
-    do {                                                                                  \
-        if ((c)->status == KN_OK)                                                         \
-            kn_cuda_launch((c), #kernel, kernel, (grid), (block), (shared), __VA_ARGS__); \
+/* Launches a kernel on the op's stream unless something went wrong before in this op. KN_FOLLOW: one that begins with
+ * follow() (ptx.cuh), and is brought to the multiprocessors while the kernel before it ends. */
+#define KN_LAUNCH(c, kernel, grid, block, shared, ...) KN_LAUNCH_AS(false, c, kernel, grid, block, shared, __VA_ARGS__)
+#define KN_FOLLOW(c, kernel, grid, block, shared, ...) KN_LAUNCH_AS(true, c, kernel, grid, block, shared, __VA_ARGS__)
+#define KN_LAUNCH_AS(follows, c, kernel, grid, block, shared, ...)                                 \
+    do {                                                                                           \
+        if ((c)->status == KN_OK)                                                                  \
+            kn_cuda_launch((c), follows, #kernel, kernel, (grid), (block), (shared), __VA_ARGS__); \
     } while (0)
 #endif
 

@@ -269,6 +269,7 @@ static const char *open_context(kn_cuda *c)
         error = cudaFree(NULL); /* makes the primary context */
     if (error == cudaSuccess)
         error = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking);
+    c->overlaps = error == cudaSuccess && kn_cuda_overlaps(c->capability);
     cudaGetLastError();
     return error == cudaSuccess ? NULL : say_no_device(error, c->ordinal);
 }

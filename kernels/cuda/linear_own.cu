@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(THREADS)
 template <kn_layout LAYOUT, class From, class To> static cudaError_t launch(const kn_product *p, cudaStream_t stream)
 {
     const dim3 grid((unsigned)((p->n + TILE - 1) / TILE), (unsigned)((p->m + TILE - 1) / TILE));
-    return kn_launch(product_kernel<LAYOUT, From, To>, grid, dim3(THREADS), 0, stream, (To *)p->y, p->ldy,
+    return kn_launch(false, product_kernel<LAYOUT, From, To>, grid, dim3(THREADS), 0, stream, (To *)p->y, p->ldy,
                      (const From *)p->a, p->lda, (const From *)p->b, p->ldb, p->bias, (const To *)p->added, p->beta,
                      p->m, p->n, p->k);
 }

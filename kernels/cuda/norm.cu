@@ -31,6 +31,7 @@ template <class E, int N>
 __global__ void __launch_bounds__(1024, 1)
     rms_norm_kernel(E *y, float *rstd, const E *x, const float *w, size_t T, unsigned d, float eps)
 {
+    follow();
     constexpr int KEEP = N > 1 ? HELD / N : 8;
     SHARED(float, part, [32]);
     const size_t t = (size_t)blockIdx.x * blockDim.y + threadIdx.y, row = t < T ? t : T - 1; /* all meet in the sum */
@@ -89,7 +90,7 @@ template <class E, int N>
 static void ask_rms_norm(kn_cuda *c, E *y, float *rstd, const E *x, const float *w, size_t T, size_t d, float eps)
 {
     const unsigned threads = row_threads(d, N > 1 ? HELD : 8, 1024), rows = threads < 128 ? 128 / threads : 1;
-    KN_LAUNCH(c, (rms_norm_kernel<E, N>), dim3(row_ceil(T, rows)), dim3(threads, rows), 0, y, rstd, x, w, T,
+    KN_FOLLOW(c, (rms_norm_kernel<E, N>), dim3(row_ceil(T, rows)), dim3(threads, rows), 0, y, rstd, x, w, T,
               (unsigned)d, eps);
 }
 

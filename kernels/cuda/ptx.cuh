@@ -129,9 +129,34 @@ KDEV void prefetch_l2(const void *p)
     asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
 }
 
+/* In a kernel that was launched to follow (kn_launch): waits until the kernel before it has ended and what that wrote
+ * is there; else nothing. sm_90 and later. */
+KDEV void griddep_wait()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/* Lets a kernel that follows be brought to the multiprocessors as soon as all blocks have said so, or ended. */
+KDEV void griddep_launch()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 #else
 #include <emulate/ptx.h>
 #endif
+
+/* What every thread of a kernel launched by KN_FOLLOW does first: no memory of the device is touched before, and no
+ * thread leaves. A kernel that follows this one then waits for those before it, too. */
+KDEV void follow()
+{
+    griddep_wait();
+    griddep_launch();
+}
 
 /* Two bf16 in a word, rounded to the nearest even; `low` in the low half. */
 KDEV uint32_t pack_bf16(float low, float high)

@@ -2,6 +2,7 @@
 /* What is done to each row, or each element, by itself: rotary embedding, gated activation, dropout, sums, conversion.
  * The formulas stand in kernels/reference/rows.c. */
 #include "philox.cuh"
+#include "ptx.cuh"
 #include "rows.cuh"
 
 /* --- rotary embedding --- */
@@ -86,6 +87,7 @@ KDEV float sigmoid(float x)
 template <class E, int N>
 __global__ void __launch_bounds__(256) swiglu_kernel(E *y, const E *gate_up, size_t T, size_t f)
 {
+    follow();
     const size_t t = (size_t)blockIdx.x * blockDim.y + threadIdx.y;
     if (t >= T)
         return;
@@ -138,7 +140,7 @@ __global__ void __launch_bounds__(256)
 template <class E, int N> static void ask_swiglu(kn_cuda *c, E *y, const E *gate_up, size_t T, size_t f)
 {
     const row_shape s = row_shape_of(T, (f / N + 1) / 2);
-    KN_LAUNCH(c, (swiglu_kernel<E, N>), s.grid, s.block, 0, y, gate_up, T, f);
+    KN_FOLLOW(c, (swiglu_kernel<E, N>), s.grid, s.block, 0, y, gate_up, T, f);
 }
 
 template <class E> static int swiglu(kn_device *device, void *y, const void *gate_up, size_t T, size_t f)

@@ -19,7 +19,7 @@ template <class T, class K, class... A> static void run(K kernel, int block, T *
 {
     T *device;
     DONE(cudaMalloc(&device, count * sizeof(T)));
-    DONE(kn_launch(kernel, 1, block, 0, nullptr, device, arguments...));
+    DONE(kn_launch(false, kernel, 1, block, 0, nullptr, device, arguments...));
     DONE(cudaMemcpy(out, device, count * sizeof(T), cudaMemcpyDeviceToHost));
     DONE(cudaFree(device));
 }
@@ -242,7 +242,7 @@ static void atomics()
     unsigned out[4], *device;
     DONE(cudaMalloc(&device, sizeof out));
     DONE(cudaMemset(device, 0, sizeof out));
-    DONE(kn_launch(atomics_kernel, 1, 96, 0, nullptr, device));
+    DONE(kn_launch(false, atomics_kernel, 1, 96, 0, nullptr, device));
     DONE(cudaMemcpy(out, device, sizeof out, cudaMemcpyDeviceToHost));
     CHECK(out[0] == 192 && out[1] == 95 && out[2] == ~0u && out[3] >= 1 && out[3] <= 96);
 }

@@ -21,7 +21,8 @@ template <class K> static bool wrong(K kernel, int block, float (*wanted)(int))
         x = 1;
     }
     DONE(cudaMemcpy(memory, host, sizeof host, cudaMemcpyHostToDevice));
-    if (kn_launch(kernel, 1, block, 0, nullptr, memory) != cudaSuccess || cudaDeviceSynchronize() != cudaSuccess) {
+    if (kn_launch(false, kernel, 1, block, 0, nullptr, memory) != cudaSuccess ||
+        cudaDeviceSynchronize() != cudaSuccess) {
         return true;
     }
     DONE(cudaMemcpy(host, memory, sizeof host, cudaMemcpyDeviceToHost));
@@ -269,7 +270,7 @@ static void shared_memory()
         emulate()->fatal = false;
         emulate()->capability = b.capability;
         DONE(cudaMalloc(&p, 1024));
-        DONE(kn_launch(wants_both, 1, 32, b.dynamic, nullptr, p));
+        DONE(kn_launch(false, wants_both, 1, 32, b.dynamic, nullptr, p));
         CHECK((cudaDeviceSynchronize() != cudaSuccess) == b.too_much);
         CHECK(!b.too_much || fault_says("of shared memory"));
     }
@@ -280,14 +281,77 @@ static void shapes()
     emulate()->fatal = false;
     float *p;
     DONE(cudaMalloc(&p, 1024));
-    CHECK(kn_launch(half_a_warp_rightly, 1, 40, 0, nullptr, p) != cudaSuccess && fault_says("no multiple of 32"));
+    CHECK(kn_launch(false, half_a_warp_rightly, 1, 40, 0, nullptr, p) != cudaSuccess &&
+          fault_says("no multiple of 32"));
     emulate_reset();
     DONE(cudaMalloc(&p, 1024));
-    CHECK(kn_launch(half_a_warp_rightly, 1, 2048, 0, nullptr, p) == cudaErrorInvalidConfiguration);
-    CHECK(kn_launch(half_a_warp_rightly, dim3(1, 70000), 32, 0, nullptr, p) == cudaErrorInvalidConfiguration);
-    CHECK(kn_launch(half_a_warp_rightly, 1, 32, 230 * 1024, nullptr, p) == cudaErrorInvalidValue);
+    CHECK(kn_launch(false, half_a_warp_rightly, 1, 2048, 0, nullptr, p) == cudaErrorInvalidConfiguration);
+    CHECK(kn_launch(false, half_a_warp_rightly, dim3(1, 70000), 32, 0, nullptr, p) == cudaErrorInvalidConfiguration);
+    CHECK(kn_launch(false, half_a_warp_rightly, 1, 32, 230 * 1024, nullptr, p) == cudaErrorInvalidValue);
     CHECK(cudaGetLastError() == cudaErrorInvalidValue && cudaGetLastError() == cudaSuccess);
     DONE(cudaFree(p));
+}
+
+static __global__ void follows_rightly(float *o)
+{
+    SHARED(float, s, [64]);
+    s[threadIdx.x] = 1;
+    __syncthreads();
+    follow();
+    o[threadIdx.x] = s[threadIdx.x ^ 1];
+}
+
+static __global__ void follows_too_late(float *o)
+{
+    const float x = blockIdx.x > 0 ? o[threadIdx.x] : 1;
+    follow();
+    o[threadIdx.x] = x;
+}
+
+static __global__ void follows_and_leaves(float *o)
+{
+    if (threadIdx.x >= 32) {
+        return;
+    }
+    follow();
+    o[threadIdx.x] = 1;
+}
+
+static __global__ void adds_one(float *o)
+{
+    follow();
+    o[threadIdx.x] += 1;
+}
+
+template <class K> static cudaError_t after_another(K kernel, int blocks)
+{
+    float *p;
+    DONE(cudaMalloc(&p, 1024));
+    DONE(cudaMemset(p, 0, 1024));
+    DONE(kn_launch(true, adds_one, 1, 64, 0, nullptr, p));
+    DONE(kn_launch(true, kernel, blocks, 64, 0, nullptr, p));
+    return cudaDeviceSynchronize();
+}
+
+/* Launched to follow: what a kernel does before it waits for the one before it. */
+static void followers()
+{
+    CHECK(found_in(SEEDS, [] { return after_another(follows_rightly, 3) != cudaSuccess; }) == 0);
+    CHECK(found_in(SEEDS, [] { return after_another(adds_one, 1) != cudaSuccess; }) == 0);
+    CHECK(found_in(SEEDS, [] {
+              return after_another(follows_and_leaves, 1) != cudaSuccess && fault_says("without having waited");
+          }) == SEEDS);
+#ifndef EMULATE_TSAN
+    dies("before it has waited", [] { after_another(follows_too_late, 3); });
+    dies("follows_too_late", [] { after_another(follows_too_late, 3); });
+    dies("before it has waited", [] { after_another(half_a_warp_rightly, 1); });
+#endif
+    float *p;
+    emulate_reset();
+    emulate()->capability = 89;
+    DONE(cudaMalloc(&p, 1024));
+    CHECK(kn_launch(true, adds_one, 1, 64, 0, nullptr, p) == cudaErrorNotSupported);
+    DONE(kn_launch(false, adds_one, 1, 64, 0, nullptr, p));
 }
 
 #ifndef EMULATE_TSAN
@@ -315,8 +379,55 @@ static __global__ void blocks_meet(float *o)
     o[threadIdx.x] += 1;
 }
 
+/* The last block to come adds what all have written. */
+template <bool BEFORE, bool AFTER> static __global__ void last_adds(float *o, unsigned *arrived)
+{
+    SHARED(unsigned, before, [1]);
+    o[1 + blockIdx.x * 64 + threadIdx.x] = 1;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        if (BEFORE) {
+            __threadfence();
+        }
+        *before = atomicInc(arrived, gridDim.x - 1);
+        if (AFTER) {
+            __threadfence();
+        }
+    }
+    __syncthreads();
+    float sum = 0;
+    for (unsigned i = 0; *before == gridDim.x - 1 && i < 64 * gridDim.x; i++) {
+        sum += threadIdx.x == 0 ? o[1 + i] : 0;
+    }
+    if (sum > 0) {
+        o[0] = sum;
+    }
+}
+
+template <bool BEFORE, bool AFTER> static void last_block()
+{
+    enum { BLOCKS = 16 };
+    float *o, sum;
+    unsigned *arrived, left;
+    DONE(cudaMalloc(&o, (1 + 64 * BLOCKS) * sizeof *o));
+    DONE(cudaMalloc(&arrived, sizeof *arrived));
+    DONE(cudaMemset(arrived, 0, sizeof *arrived));
+    for (int i = 0; i < 2; i++) {
+        DONE(kn_launch(false, last_adds<BEFORE, AFTER>, BLOCKS, 64, 0, nullptr, o, arrived));
+        DONE(cudaMemcpy(&sum, o, sizeof sum, cudaMemcpyDeviceToHost));
+        DONE(cudaMemcpy(&left, arrived, sizeof left, cudaMemcpyDeviceToHost));
+        CHECK(sum == 64 * BLOCKS && left == 0);
+    }
+}
+
 static void races()
 {
+    for (uint64_t seed = 0; seed < 4; seed++) { /* with both fences none: TSan would end the program */
+        emulate_reset();
+        emulate()->seed = seed;
+        emulate()->threads = 2;
+        last_block<true, true>();
+    }
     for (uint64_t seed = 0; seed < 4; seed++) {
         const auto within = [seed](const std::function<void()> &act) {
             return [seed, act] {
@@ -328,10 +439,12 @@ static void races()
         dies("data race", within([] { wrong(sum<false>, 64, sum_of_ones); }));
         dies("data race", within([] { wrong(no_syncwarp, 32, neighbour); }));
         dies("data race", within([] { wrong(shuffle_for_a_barrier, 32, neighbour); }));
+        dies("data race", within(last_block<false, true>));
+        dies("data race", within(last_block<true, false>));
         dies("data race", within([] {
                  float *p;
                  DONE(cudaMalloc(&p, 1024));
-                 DONE(kn_launch(blocks_meet, 16, 64, 0, nullptr, p));
+                 DONE(kn_launch(false, blocks_meet, 16, 64, 0, nullptr, p));
                  cudaDeviceSynchronize();
              }));
     }
@@ -347,6 +460,7 @@ const Case fault_cases[] = {
 #ifdef EMULATE_TSAN
     {"races", races},
 #endif
+    {"kernels that follow", followers},
     {"missing waits for copies", missing_waits},
     {"shared memory beyond its end", shared_memory},
     {"shapes of launches", shapes},

@@ -76,22 +76,22 @@ static void mixed_up_pointers()
     dies("byte 12 of a block of 400", [] { floats(100)[3] = 1; });
     dies("the host touches device memory", [] { /* after a kernel, too */
                                                 float *p = floats(100);
-                                                DONE(kn_launch(set, 1, 32, 0, nullptr, p, 100, 1.0f));
+                                                DONE(kn_launch(false, set, 1, 32, 0, nullptr, p, 100, 1.0f));
                                                 DONE(cudaDeviceSynchronize());
                                                 printf("%f\n", p[0]);
     });
     dies("argument 1 points to host memory", [] {
         static float host[32];
-        kn_launch(set, 1, 32, 0, nullptr, host, 32, 1.0f);
+        kn_launch(false, set, 1, 32, 0, nullptr, host, 32, 1.0f);
     });
     dies("argument 1 points to host memory", [] {
         const Pair pair = {4, new float[4]};
-        kn_launch(set_pair, 1, 32, 0, nullptr, pair);
+        kn_launch(false, set_pair, 1, 32, 0, nullptr, pair);
     });
     float *p = floats(4), *host = pinned(4), plain[4] = {};
     CHECK(cudaMemcpy(p, plain, 16, cudaMemcpyDeviceToHost) == cudaErrorInvalidValue);
     CHECK(cudaMemcpy(plain, host, 16, cudaMemcpyDeviceToDevice) == cudaErrorInvalidValue);
-    DONE(kn_launch(set, 1, 32, 0, nullptr, host, 4, 2.0f)); /* pinned memory is the device's as well */
+    DONE(kn_launch(false, set, 1, 32, 0, nullptr, host, 4, 2.0f)); /* pinned memory is the device's as well */
     DONE(cudaDeviceSynchronize());
     CHECK(host[3] == 2);
 }
@@ -100,17 +100,17 @@ static void mixed_up_pointers()
 static void beside_blocks()
 {
     dies("wrote beside a block of 400 bytes", [] {
-        DONE(kn_launch(set, 1, 32, 0, nullptr, floats(100), 101, 1.0f));
+        DONE(kn_launch(false, set, 1, 32, 0, nullptr, floats(100), 101, 1.0f));
         cudaDeviceSynchronize();
     });
     dies("set, launched at", [] {
-        DONE(kn_launch(set, 1, 32, 0, nullptr, floats(100), 120, 1.0f));
+        DONE(kn_launch(false, set, 1, 32, 0, nullptr, floats(100), 120, 1.0f));
         cudaDeviceSynchronize();
     });
     dies("was written to after it was freed", [] {
         float *p = floats(1 << 20), *other = floats(64);
         DONE(cudaFree(p));
-        DONE(kn_launch(set_at, 1, 32, 0, nullptr, other, p + 100 - other));
+        DONE(kn_launch(false, set_at, 1, 32, 0, nullptr, other, p + 100 - other));
         for (int i = 0; i < 20; i++) { /* until the block is taken into use again */
             DONE(cudaFree(floats(1 << 20)));
         }
@@ -137,7 +137,7 @@ static void freed_memory()
         void *p;
         DONE(cudaMallocAsync(&p, 400, s));
         DONE(cudaFreeAsync(p, s));
-        DONE(kn_launch(set, 1, 32, 0, s, (float *)p, 100, 1.0f));
+        DONE(kn_launch(false, set, 1, 32, 0, s, (float *)p, 100, 1.0f));
         cudaStreamSynchronize(s);
     });
     dies("is freed already", [] {
@@ -161,7 +161,7 @@ static void freed_memory()
         cudaStream_t s = stream(), t = stream();
         void *p;
         DONE(cudaMallocAsync(&p, 400, s));
-        DONE(kn_launch(set, 1, 32, 0, t, (float *)p, 100, 1.0f));
+        DONE(kn_launch(false, set, 1, 32, 0, t, (float *)p, 100, 1.0f));
         cudaStreamSynchronize(t);
     });
     float *p = floats(8), v; /* new memory is no number */
@@ -235,12 +235,12 @@ static bool second_stream_sees(bool event)
     cudaEvent_t e;
     DONE(cudaEventCreateWithFlags(&e, cudaEventDisableTiming));
     float *a = floats(64), *b = floats(64), v = 0;
-    DONE(kn_launch(set, 1, 32, 0, s, a, 64, 1.0f));
+    DONE(kn_launch(false, set, 1, 32, 0, s, a, 64, 1.0f));
     DONE(cudaEventRecord(e, s));
     if (event) {
         DONE(cudaStreamWaitEvent(t, e, 0));
     }
-    DONE(kn_launch(add_one, 1, 32, 0, t, b, a, 64));
+    DONE(kn_launch(false, add_one, 1, 32, 0, t, b, a, 64));
     DONE(cudaMemcpyAsync(&v, b, sizeof v, cudaMemcpyDeviceToHost, t));
     DONE(cudaEventDestroy(e));
     DONE(cudaStreamDestroy(s));
@@ -275,7 +275,7 @@ static bool result(bool wait)
 {
     cudaStream_t s = stream();
     float *host = pinned(4), *a = floats(4);
-    DONE(kn_launch(set, 1, 32, 0, s, a, 4, 5.0f));
+    DONE(kn_launch(false, set, 1, 32, 0, s, a, 4, 5.0f));
     DONE(cudaMemcpyAsync(host, a, 16, cudaMemcpyDeviceToHost, s));
     if (wait) {
         DONE(cudaStreamSynchronize(s));
@@ -296,10 +296,10 @@ static void default_stream()
                                cudaStream_t s;
                                DONE(cudaStreamCreate(&s));
                                float *a = floats(4);
-                               DONE(kn_launch(set, 1, 32, 0, s, a, 4, 5.0f));
+                               DONE(kn_launch(false, set, 1, 32, 0, s, a, 4, 5.0f));
                                const bool seen = first(a) == 5;
-                               DONE(kn_launch(set, 1, 32, 0, nullptr, a, 4, 6.0f));
-                               DONE(kn_launch(add_one, 1, 32, 0, s, a, a, 4));
+                               DONE(kn_launch(false, set, 1, 32, 0, nullptr, a, 4, 6.0f));
+                               DONE(kn_launch(false, add_one, 1, 32, 0, s, a, a, 4));
                                DONE(cudaStreamSynchronize(s));
                                return !seen || first(a) != 7;
           }) == 0);
@@ -312,7 +312,7 @@ static void events()
     DONE(cudaEventCreate(&b));
     DONE(cudaEventQuery(a)); /* never recorded */
     DONE(cudaEventRecord(a, nullptr));
-    DONE(kn_launch(set, 64, 256, 0, nullptr, floats(1 << 16), 1 << 16, 1.0f));
+    DONE(kn_launch(false, set, 64, 256, 0, nullptr, floats(1 << 16), 1 << 16, 1.0f));
     DONE(cudaEventRecord(b, nullptr));
     CHECK(cudaEventQuery(b) == cudaErrorNotReady);
     DONE(cudaEventSynchronize(b));
@@ -345,14 +345,14 @@ static void graphs()
               cudaGraphExec_t exec;
               DONE(cudaMemset(a, 0, 16));
               DONE(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal));
-              DONE(kn_launch(add_one, 1, 32, 0, s, a, a, 4));
+              DONE(kn_launch(false, add_one, 1, 32, 0, s, a, a, 4));
               DONE(cudaEventRecord(fork, s));
               DONE(cudaStreamWaitEvent(t, fork, 0));
-              DONE(kn_launch(add_one, 1, 32, 0, t, b, a, 4));
+              DONE(kn_launch(false, add_one, 1, 32, 0, t, b, a, 4));
               DONE(cudaEventRecord(join, t));
-              DONE(kn_launch(add_one, 1, 32, 0, s, c, a, 4));
+              DONE(kn_launch(false, add_one, 1, 32, 0, s, c, a, 4));
               DONE(cudaStreamWaitEvent(s, join, 0));
-              DONE(kn_launch(add_one, 1, 32, 0, s, c, b, 4));
+              DONE(kn_launch(false, add_one, 1, 32, 0, s, c, b, 4));
               DONE(cudaStreamEndCapture(s, &graph));
               DONE(cudaGraphInstantiate(&exec, graph, 0));
               DONE(cudaGraphDestroy(graph));
@@ -382,7 +382,7 @@ static void captures_refused()
     DONE(cudaStreamBeginCapture(s, cudaStreamCaptureModeRelaxed));
     DONE(cudaEventRecord(e, s));
     DONE(cudaStreamWaitEvent(t, e, 0));
-    DONE(kn_launch(set, 1, 32, 0, t, floats(4), 4, 1.0f));
+    DONE(kn_launch(false, set, 1, 32, 0, t, floats(4), 4, 1.0f));
     CHECK(cudaStreamEndCapture(s, &graph) == cudaErrorStreamCaptureUnjoined);
     DONE(cudaEventRecord(e, t));
     DONE(cudaStreamBeginCapture(s, cudaStreamCaptureModeRelaxed));
@@ -402,7 +402,7 @@ static void graphs_updated()
     float *a = floats(4);
     for (int i = 0; i < 3; i++) {
         DONE(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal));
-        DONE(kn_launch(set, 1, 32, 0, s, a, 4, (float)i));
+        DONE(kn_launch(false, set, 1, 32, 0, s, a, 4, (float)i));
         if (i == 2) {
             DONE(cudaMemsetAsync(a, 0, 16, s));
         }
@@ -446,7 +446,7 @@ static void no_device()
     unsetenv("CUDA_VISIBLE_DEVICES");
     emulate_reset();
     emulate()->capability = 75;
-    CHECK(kn_launch(set, 1, 32, 0, nullptr, floats(4), 4, 1.0f) == cudaErrorNoKernelImageForDevice);
+    CHECK(kn_launch(false, set, 1, 32, 0, nullptr, floats(4), 4, 1.0f) == cudaErrorNoKernelImageForDevice);
 }
 
 static void sticky_errors()
@@ -455,9 +455,9 @@ static void sticky_errors()
     emulate()->launch_error = cudaErrorECCUncorrectable;
     float *a = floats(4);
     void *p;
-    DONE(kn_launch(set, 1, 32, 0, nullptr, a, 4, 1.0f));
+    DONE(kn_launch(false, set, 1, 32, 0, nullptr, a, 4, 1.0f));
     DONE(cudaDeviceSynchronize());
-    DONE(kn_launch(set, 1, 32, 0, nullptr, a, 4, 1.0f)); /* fails only when it runs */
+    DONE(kn_launch(false, set, 1, 32, 0, nullptr, a, 4, 1.0f)); /* fails only when it runs */
     CHECK(cudaDeviceSynchronize() == cudaErrorECCUncorrectable);
     CHECK(cudaMalloc(&p, 4) == cudaErrorECCUncorrectable && cudaGetLastError() == cudaErrorECCUncorrectable);
     CHECK(cudaGetLastError() == cudaErrorECCUncorrectable);
@@ -479,13 +479,13 @@ static void devices()
     DONE(cudaSetDevice(1));
     CHECK(emulate_count().contexts == 2 && cudaSetDevice(2) == cudaErrorInvalidDevice);
     emulate()->fatal = false;
-    CHECK(kn_launch(set, 1, 32, 0, nullptr, a, 4, 1.0f) != cudaSuccess && fault_says("memory of device 0"));
+    CHECK(kn_launch(false, set, 1, 32, 0, nullptr, a, 4, 1.0f) != cudaSuccess && fault_says("memory of device 0"));
     emulate_reset();
     emulate()->devices = 2;
     a = floats(4);
     DONE(cudaSetDevice(1));
     DONE(cudaDeviceEnablePeerAccess(0, 0));
-    DONE(kn_launch(set, 1, 32, 0, nullptr, a, 4, 3.0f));
+    DONE(kn_launch(false, set, 1, 32, 0, nullptr, a, 4, 3.0f));
     DONE(cudaDeviceSynchronize());
     CHECK(first(a) == 3);
     DONE(cudaSetDevice(0));

@@ -166,6 +166,7 @@ void compare_generation(compare *c)
     for (size_t s = 0; s < (c->quick ? 1 : sizeof(shapes) / sizeof(shapes[0])); s++) {
         check_cached(c, &shapes[s], 21, 3, 13);
         check_cached(c, &shapes[s], 16, 2, 2);
+        check_cached(c, &shapes[s], 300, 2, 2); /* several parts a sequence */
         if (!c->quick)
             check_cached(c, &shapes[s], 701, 7, 3);
     }

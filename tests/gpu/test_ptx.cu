@@ -223,7 +223,7 @@ static void run(size_t which, unsigned seed)
     check(cudaMalloc((void **)&out, OUT * sizeof(uint32_t)), "cudaMalloc");
     check(cudaMemcpy(in, host, sizeof(host), cudaMemcpyHostToDevice), "cudaMemcpy");
     check(cudaMemset(out, 0, OUT * sizeof(uint32_t)), "cudaMemset");
-    check(kn_launch(probes[which].run, dim3(1), dim3(LANES), 0, NULL, out, in), probes[which].name);
+    check(kn_launch(false, probes[which].run, dim3(1), dim3(LANES), 0, NULL, out, in), probes[which].name);
     check(cudaDeviceSynchronize(), probes[which].name);
     check(cudaMemcpy(host, out, OUT * sizeof(uint32_t), cudaMemcpyDeviceToHost), "cudaMemcpy");
     check(cudaFree(in), "cudaFree");

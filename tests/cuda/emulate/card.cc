@@ -59,8 +59,10 @@ static void on_fault(int number, siginfo_t *info, void *)
     const Worker *w = worker;
     if (w != nullptr) {
         const Fiber *f = w->current;
-        const char *what =
-            p < reinterpret_cast<const char *>(65536) ? "follows a null pointer" : "touches no memory at all";
+        const char *what = p < reinterpret_cast<const char *>(65536) ? "follows a null pointer"
+                           : w->prologue && card != nullptr
+                               ? "touches the device's memory before it has waited for the kernel before it"
+                               : "touches no memory at all";
         if (w->stacks != nullptr && p >= w->stacks && p < w->stacks + (size_t)MAX_THREADS * (STACK + GUARD)) {
             what = "has used its whole stack";
         }

@@ -37,6 +37,7 @@ typedef struct emulate_settings {
     int nccl;                /* version of NCCL, as 22809; 0: there is none */
     int64_t fail_nccl;       /* the n-th collective call from now fails in the middle, and its ranks wait for ever */
     int patience;            /* milliseconds that a collective waits for a rank while nothing else happens */
+    int code;                /* the architecture that kernels were compiled for; 0: the card's */
 } emulate_settings;
 
 typedef struct emulate_counts {
@@ -47,12 +48,13 @@ typedef struct emulate_counts {
     size_t bytes, most;      /* of device memory in use, and the most there was */
     uint64_t launches;       /* kernels queued, those inside graphs not counted */
     uint64_t graph_launches;
-    uint64_t products; /* of matrices */
-    uint64_t copies;   /* between host and device */
-    uint64_t pageable; /* of them, with host memory that is not pinned: these wait on a device */
-    int communicators; /* of NCCL, alive */
-    uint64_t sums;     /* by NCCL, over all cards */
-    uint64_t waits;    /* calls in which the host waited for a stream, an event or the device */
+    uint64_t products;  /* of matrices */
+    uint64_t copies;    /* between host and device */
+    uint64_t pageable;  /* of them, with host memory that is not pinned: these wait on a device */
+    int communicators;  /* of NCCL, alive */
+    uint64_t sums;      /* by NCCL, over all cards */
+    uint64_t following; /* kernels asked for that may begin before the one before them has ended */
+    uint64_t waits;     /* calls in which the host waited for a stream, an event or the device */
 } emulate_counts;
 
 /* The settings in force, to be changed by the caller between calls of the runtime. */

@@ -98,7 +98,7 @@ QUIET static void go(Fiber *to)
         begin(w, to);
     }
     w->current = to;
-    if (me->state == ENDED) { /* nobody takes it before the switch is done */
+    if (me->state == ENDED && !w->prologue) { /* nobody takes it before the switch is done */
 #ifndef EMULATE_TSAN
         me->stack->next = w->free_stack;
         w->free_stack = me->stack;
@@ -219,6 +219,9 @@ QUIET static void entry()
         TSAN_ACQUIRE(&w->begin);
         (*w->body)();
         TSAN_RELEASE(&w->end);
+        if (w->prologue) {
+            fail("a thread ends without having waited for the kernel before it, which this one was launched to follow");
+        }
         if (f->copies != 0) {
             fail("the kernel ends with cp.async copies that were not waited for");
         }
@@ -238,14 +241,27 @@ QUIET static void entry()
     }
 }
 
-/* ---- meetings ---- */
-
 QUIET static void wait_in(Fiber *f, State state, const char *what, Place at)
 {
     f->state = state;
     f->what = what;
     f->at = at;
 }
+
+/* A prologue's threads are dropped where they wait. */
+QUIET void wait_for_former(Place at)
+{
+    Worker *w = worker;
+    if (!w->prologue) {
+        return;
+    }
+    wait_in(w->current, ENDED, "griddepcontrol.wait", at);
+    w->ended++;
+    give_way();
+    abort();
+}
+
+/* ---- meetings ---- */
 
 /* Texts are mostly one and the same. */
 static bool differ(const char *a, const char *b)
@@ -454,7 +470,7 @@ QUIET static void run_block(Worker *w, uint3 block, size_t dynamic)
     give_way();
 #ifdef EMULATE_TSAN
     for (int i = 0; i < w->threads; i++) {
-        if (w->fault[0] != 0) { /* its fibers are dropped: be in step with each */
+        if (w->fault[0] != 0 || w->prologue) { /* its fibers are dropped: be in step with each */
             __tsan_switch_to_fiber(w->fiber[i].tsan, 0);
             __tsan_switch_to_fiber(w->main.tsan, 0);
         }
@@ -471,7 +487,7 @@ struct Grid {
     size_t dynamic;
     const std::function<void()> *body;
     uint64_t seed, next;
-    bool stop;
+    bool prologue, stop;
     char fault[1024];
 };
 
@@ -520,12 +536,16 @@ QUIET static void *work(void *p)
     w->grid = g->grid;
     w->body = g->body;
     w->seed = g->seed;
+    w->prologue = g->prologue;
     const uint64_t blocks = (uint64_t)g->grid.x * g->grid.y * g->grid.z;
     uint64_t i;
     TSAN_RELEASE(&w->begin);
     while (!__atomic_load_n(&g->stop, __ATOMIC_RELAXED) &&
            (i = __atomic_fetch_add(&g->next, 1, __ATOMIC_RELAXED)) < blocks) {
         const uint64_t b = g->seed == 1 ? blocks - 1 - i : i;
+        if (g->prologue && b != 0 && b != blocks - 1) {
+            continue;
+        }
         w->random = (g->seed + 1) * 0x9e3779b97f4a7c15u ^ (b + 1) * 0xbf58476d1ce4e5b9u;
         run_block(w,
                   uint3{(unsigned)(b % g->grid.x), (unsigned)(b / g->grid.x % g->grid.y),
@@ -542,12 +562,12 @@ QUIET static void *work(void *p)
 
 static char last_fault[2048];
 
-QUIET bool run_grid(const void *kernel, Place launched, dim3 grid, dim3 block, size_t dynamic,
+QUIET bool run_grid(const void *kernel, Place launched, dim3 grid, dim3 block, size_t dynamic, bool prologue,
                     const std::function<void()> &body)
 {
     static Grid g;
-    g = Grid{grid, block, dynamic, &body, settings.seed, 0, false, ""};
-    int n = settings.threads;
+    g = Grid{grid, block, dynamic, &body, settings.seed, 0, prologue, false, ""};
+    int n = prologue ? 1 : settings.threads;
     n = n < 1 ? 1 : n > MAX_WORKERS ? (int)MAX_WORKERS : n;
     Start start[MAX_WORKERS];
     pthread_t thread[MAX_WORKERS];

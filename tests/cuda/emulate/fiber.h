@@ -90,6 +90,7 @@ struct Variable {
 struct Worker {
     Fiber main, *current, fiber[MAX_THREADS];
     int threads, ended, arrived, ready[MAX_THREADS], variables;
+    bool prologue; /* threads go no further than wait_for_former */
     unsigned head, tail;
     uint64_t random, seed;
     uint3 block;
@@ -125,9 +126,13 @@ Copy *copies();
 /* An address that an instruction takes for shared memory must lie in a shared variable. */
 void check_shared_address(const void *p, size_t size, const char *what, Place at);
 
-/* Runs a grid now. Returns false when a fault was found (emulate_fault). */
-bool run_grid(const void *kernel, Place launched, dim3 grid, dim3 block, size_t dynamic,
+/* Runs a grid now. Returns false when a fault was found (emulate_fault). prologue: of some blocks only what comes
+ * before they wait for the kernel before them, while the device's memory is closed: so nothing but shared memory
+ * changes. */
+bool run_grid(const void *kernel, Place launched, dim3 grid, dim3 block, size_t dynamic, bool prologue,
               const std::function<void()> &body);
+/* Where a thread waits for the kernel before its own: griddepcontrol.wait. */
+void wait_for_former(Place at);
 
 /* One argument of a kernel, to be looked through for pointers that the device cannot follow. */
 struct Argument {
@@ -135,9 +140,9 @@ struct Argument {
     size_t size;
 };
 
-/* Queues a kernel; body runs it for one thread. Checks the shape and the arguments now. */
-cudaError_t queue_kernel(const void *kernel, Place launched, dim3 grid, dim3 block, size_t dynamic, cudaStream_t stream,
-                         const Argument *arguments, int count, std::function<void()> body);
+/* Queues a kernel; body runs it for one thread. Checks the shape and the arguments now. follows: see kn_launch. */
+cudaError_t queue_kernel(const void *kernel, Place launched, bool follows, dim3 grid, dim3 block, size_t dynamic,
+                         cudaStream_t stream, const Argument *arguments, int count, std::function<void()> body);
 
 } // namespace emulate_cuda
 

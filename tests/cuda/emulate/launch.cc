@@ -8,8 +8,8 @@
 namespace emulate_cuda
 {
 
-static void run_kernel(const void *kernel, Place launched, const std::vector<uint64_t> &pointers, const Stream *stream,
-                       dim3 grid, dim3 block, size_t dynamic, const std::function<void()> &body)
+static void run_kernel(const void *kernel, Place launched, bool follows, const std::vector<uint64_t> &pointers,
+                       const Stream *stream, dim3 grid, dim3 block, size_t dynamic, const std::function<void()> &body)
 {
     std::string why;
     for (uint64_t word : pointers) {
@@ -25,8 +25,13 @@ static void run_kernel(const void *kernel, Place launched, const std::vector<uin
     }
     rt.kernel = kernel;
     carried_out.insert(kernel);
+    bool ran = true;
+    if (follows) { /* on a device this may come before the kernel before it has ended */
+        close_memory();
+        ran = run_grid(kernel, launched, grid, block, dynamic, true, body);
+    }
     open_memory();
-    const bool ran = run_grid(kernel, launched, grid, block, dynamic, body);
+    ran = ran && run_grid(kernel, launched, grid, block, dynamic, false, body);
     if (!ran) {
         broken(stream->device) = cudaErrorLaunchFailure;
     } else if (!zones_untouched(&why)) {
@@ -34,8 +39,8 @@ static void run_kernel(const void *kernel, Place launched, const std::vector<uin
     }
 }
 
-cudaError_t queue_kernel(const void *kernel, Place launched, dim3 grid, dim3 block, size_t dynamic, cudaStream_t handle,
-                         const Argument *arguments, int count, std::function<void()> body)
+cudaError_t queue_kernel(const void *kernel, Place launched, bool follows, dim3 grid, dim3 block, size_t dynamic,
+                         cudaStream_t handle, const Argument *arguments, int count, std::function<void()> body)
 {
     EMULATE_BEGIN();
     const std::shared_ptr<Stream> stream = stream_of(handle);
@@ -44,6 +49,9 @@ cudaError_t queue_kernel(const void *kernel, Place launched, dim3 grid, dim3 blo
     }
     if (settings.capability < 80) {
         return answer(cudaErrorNoKernelImageForDevice);
+    }
+    if (follows && settings.capability < 90) {
+        return answer(cudaErrorNotSupported);
     }
     const uint64_t threads = (uint64_t)block.x * block.y * block.z;
     if (threads == 0 || threads > MAX_THREADS || block.z > 64 || (uint64_t)grid.x * grid.y * grid.z == 0 ||
@@ -82,12 +90,22 @@ cudaError_t queue_kernel(const void *kernel, Place launched, dim3 grid, dim3 blo
         }
     }
     rt.counts.launches += stream->capture == nullptr;
+    rt.counts.following += follows;
     return answer(enqueue(stream, Work{"a kernel",
                                        [=, body = std::move(body)] {
-                                           run_kernel(kernel, launched, pointers, stream.get(), grid, block, dynamic,
-                                                      body);
+                                           run_kernel(kernel, launched, follows, pointers, stream.get(), grid, block,
+                                                      dynamic, body);
                                        },
                                        {}}));
 }
 
 } // namespace emulate_cuda
+
+using namespace emulate_cuda;
+
+extern "C" cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, const void *)
+{
+    EMULATE_BEGIN();
+    attributes->ptxVersion = attributes->binaryVersion = settings.code != 0 ? settings.code : settings.capability;
+    return cudaSuccess;
+}

@@ -42,8 +42,8 @@ namespace emulate_cuda
 {
 
 template <class... P, class... A>
-static inline cudaError_t launch(Place launched, void (*kernel)(P...), dim3 grid, dim3 block, size_t dynamic,
-                                 cudaStream_t stream, A... given)
+static inline cudaError_t launch(Place launched, bool follows, void (*kernel)(P...), dim3 grid, dim3 block,
+                                 size_t dynamic, cudaStream_t stream, A... given)
 {
     static_assert(sizeof...(P) == sizeof...(A), "kn_launch: one argument for each parameter of the kernel");
     std::tuple<P...> values(static_cast<P>(given)...);
@@ -52,7 +52,7 @@ static inline cudaError_t launch(Place launched, void (*kernel)(P...), dim3 grid
             /* what is aligned to less than a pointer holds none */
             const Argument arguments[sizeof...(P) + 1] = {Argument{&value, alignof(P) < 8 ? 0 : sizeof value}...,
                                                           Argument{nullptr, 0}};
-            return queue_kernel(reinterpret_cast<const void *>(kernel), launched, grid, block, dynamic, stream,
+            return queue_kernel(reinterpret_cast<const void *>(kernel), launched, follows, grid, block, dynamic, stream,
                                 arguments, (int)sizeof...(P), [kernel, values] { std::apply(kernel, values); });
         },
         values);

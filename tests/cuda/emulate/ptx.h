@@ -192,6 +192,15 @@ template <int N> static inline void cp_async_wait()
     emulate_cuda::wait_for_copies(N);
 }
 
+static inline void griddep_wait(EMULATE_PLACE)
+{
+    emulate_cuda::wait_for_former(EMULATE_HERE);
+}
+
+static inline void griddep_launch()
+{
+}
+
 static inline float ex2_approx(float x)
 {
     const float y = exp2f(x);

@@ -16,8 +16,8 @@ namespace emulate_cuda
 
 Runtime &rt = *new Runtime;
 
-static const emulate_settings defaults = {0, 1,  true, 1, (size_t)4 << 30, 90, 16,   CUDART_VERSION, 0, 700, 0,
-                                          0, -1, 0,    0, 22809,           0,  10000};
+static const emulate_settings defaults = {0, 1, true,  1, (size_t)4 << 30, 90, 16, CUDART_VERSION, 0, 700, 0, 0, -1,
+                                          0, 0, 22809, 0, 10000,           0};
 emulate_settings settings = defaults;
 static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 static __thread cudaError_t last;
@@ -43,6 +43,8 @@ static void set(const char *key, const char *value)
         settings.memory = (size_t)n;
     } else if (strcmp(key, "capability") == 0) {
         settings.capability = (int)n;
+    } else if (strcmp(key, "code") == 0) {
+        settings.code = (int)n;
     } else if (strcmp(key, "multiprocessors") == 0) {
         settings.multiprocessors = (int)n;
     } else if (strcmp(key, "driver") == 0) {

@@ -84,6 +84,10 @@ typedef struct cudaUUID_t {
     char bytes[16];
 } cudaUUID_t;
 
+typedef struct cudaFuncAttributes {
+    int ptxVersion, binaryVersion; /* architectures, 10 · major + minor */
+} cudaFuncAttributes;
+
 typedef struct cudaDeviceProp {
     char name[256];
     cudaUUID_t uuid;
@@ -155,6 +159,7 @@ enum {
 };
 
 cudaError_t cudaDriverGetVersion(int *version);
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *, const void *function);
 cudaError_t cudaRuntimeGetVersion(int *version);
 cudaError_t cudaGetDeviceCount(int *count);
 cudaError_t cudaGetDevice(int *device);
