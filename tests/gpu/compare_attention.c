@@ -125,6 +125,7 @@ static void check_choose(compare *c, size_t T, size_t vocab, kn_choice how)
     for (size_t t = 0; t < T; t++) {
         choice[t] = how;
         choice[t].key[0] = t + 1;
+        choice[t].key[1] = 7; /* not the numbers that made the logits: tokens would all but tie */
         if (how.repetition_penalty != 1) {
             choice[t].seen = seen;
             choice[t].seen_count = 4;
