@@ -126,13 +126,29 @@ static size_t prompts_of(const golden *g, sluice_span *prompts)
     return count;
 }
 
-static void answers_equal(const run *a, const answer *b)
+/* The same bits where a device has one kernel for all lengths of queries; else what other orders of sums make of them:
+ * passes of a prompt, decoding and scoring are computed by different kernels on a GPU. */
+static void logprobs_equal(const float *a, const float *b, size_t n, kn_dtype dtype)
+{
+    if (test_device_exact()) {
+        assert_memory_equal(a, b, n * sizeof(float));
+        return;
+    }
+    for (size_t i = 0; i < n; i++)
+        if (!(fabsf(a[i] - b[i]) <= (dtype == KN_F32 ? 1e-5f : 0.05f) * (1 + fabsf(b[i]))))
+            fail_msg("token %zu: log-probability %.7g, and %.7g", i, (double)a[i], (double)b[i]);
+}
+
+static void answers_equal(const run *a, const answer *b, bool same_kernels)
 {
     for (size_t i = 0; i < a->prompt_count * a->generation.candidates; i++) {
         assert_int_equal(a->answers[i].count, b[i].count);
         assert_int_equal(a->answers[i].finish, b[i].finish);
         assert_memory_equal(a->answers[i].tokens, b[i].tokens, b[i].count * sizeof(uint32_t));
-        assert_memory_equal(a->answers[i].logprobs, b[i].logprobs, b[i].count * sizeof(float));
+        if (same_kernels)
+            assert_memory_equal(a->answers[i].logprobs, b[i].logprobs, b[i].count * sizeof(float));
+        else
+            logprobs_equal(a->answers[i].logprobs, b[i].logprobs, b[i].count, a->dtype);
     }
 }
 
@@ -178,7 +194,7 @@ static void expect_same_tokens(run *r, const golden *g)
         r->backwards = i % 2;
         r->device->ops->set_threads(r->device, 1 + (int)(i % 3));
         generate_all(r);
-        answers_equal(r, first);
+        answers_equal(r, first, true);
     }
     free(first);
 }
@@ -208,7 +224,7 @@ static void expect_scores_as_recorded(run *r, const golden *g)
         golden_score(r->device, r->dtype, g, &group, 1, logps);
         for (size_t c = 0; c < 4; c++) {
             assert_int_equal(r->answers[4 * i + c].finish, SLUICE_FINISH_LENGTH);
-            assert_memory_equal(logps[c], r->answers[4 * i + c].logprobs, spans[c].count * sizeof(float));
+            logprobs_equal(logps[c], r->answers[4 * i + c].logprobs, spans[c].count, r->dtype);
         }
         golden_room_free(logps, 4);
     }
@@ -217,8 +233,6 @@ static void expect_scores_as_recorded(run *r, const golden *g)
 static void recorded_log_probabilities_equal_a_later_score(void **state)
 {
     (void)state;
-    if (!test_device_one_answer())
-        skip();
     each_run(2, 4, expect_scores_as_recorded);
 }
 
@@ -385,7 +399,7 @@ static void little_memory_is_slower_and_gives_the_same_answers(void **state)
         ops.attention_cached = little_attention;
         generate_all(&r);
         assert_true(little.refused > 0);
-        answers_equal(&r, first);
+        answers_equal(&r, first, false);
     }
     ops.cache_new = no_cache; /* not even for one candidate */
     assert_int_equal(generate(&r), SM_NO_MEMORY);
@@ -434,8 +448,6 @@ static int even_only(void *context, void *user, uint32_t candidate, const uint32
 static void a_hook_shapes_the_choice_and_not_what_is_recorded(void **state)
 {
     (void)state;
-    if (!test_device_one_answer())
-        skip();
     golden g;
     golden_load(&g, "grouped");
     kn_device *device = golden_device(1, 2);
@@ -452,7 +464,7 @@ static void a_hook_shapes_the_choice_and_not_what_is_recorded(void **state)
         const sluice_group group = {g.groups[0].prompt, &span, 1, 0};
         float logps[3], *to = logps;
         golden_score(r.device, r.dtype, &g, &group, 1, &to);
-        assert_memory_equal(logps, a->logprobs, sizeof(logps));
+        logprobs_equal(logps, a->logprobs, 3, r.dtype);
     }
     free(r.answers);
     golden_device_free(1, device);

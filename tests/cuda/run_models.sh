@@ -36,7 +36,7 @@ for file in "$SLUICE_SOURCE"/pipelines/*.cfg; do
         s/.*{ *name *= *"\([a-z0-9-]*\)".*[ ;]epochs *= *[0-9].*/--set \1.epochs=1/p' "$file")
     # shellcheck disable=SC2086 # a list of words
     if "$SLUICE_BUILD/sluice" run "$file" --out "$work/cpu" --quiet --set runtime.device=cpu $few >"$work/log" 2>&1; then
-        SLUICE_PLUGIN_PATH="$SLUICE_BUILD/tests/cuda/plugins" check "$SLUICE_BUILD/sluice" run "$file" --quiet \
+        check env SLUICE_PLUGIN_PATH="$SLUICE_BUILD/tests/cuda/plugins" "$SLUICE_BUILD/sluice" run "$file" --quiet \
             --out "$work/cuda" --set runtime.device=cuda $few
     else
         echo "left out: $name: $(tail -n 1 "$work/log")"
