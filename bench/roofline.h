@@ -33,7 +33,7 @@ typedef struct area {
     size_t bytes, slots;
 } area;
 
-enum { JOB_AREAS = 6, JOB_MATRICES = 8 };
+enum { JOB_AREAS = 7, JOB_MATRICES = 8 };
 
 typedef struct job {
     roofline *r;

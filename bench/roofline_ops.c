@@ -100,8 +100,8 @@ static void norm(job *j, size_t i)
 
 static void norm_backward(job *j, size_t i)
 {
-    ASK(j, rms_norm_backward, at(j, 0, i), at(j, 4, 0), at(j, 5, i), at(j, 1, i), at(j, 2, i), at(j, 3, i), j->T, j->in,
-        false);
+    ASK(j, rms_norm_backward, at(j, 0, i), at(j, 4, 0), at(j, 6, i), at(j, 5, i), at(j, 1, i), at(j, 2, i), at(j, 3, i),
+        j->T, j->in, false);
 }
 
 static void norms(roofline *r, size_t T, bool decoding)
@@ -118,9 +118,9 @@ static void norms(roofline *r, size_t T, bool decoding)
         j.area[2] = area_floats(r, d);
         j.area[3] = area_floats(r, T);
         j.area[4] = area_floats(r, d);
-        if (k == 1)
-            j.area[5] = area_elements(r, T * d);
-        job_measure(&j, names[k], k ? norm_backward : norm, (k ? 10 : 4) * n, (k ? 4 : 2) * n * size_of(r), times,
+        for (int i = 5; k == 1 && i < 7; i++)
+            j.area[i] = area_elements(r, T * d);
+        job_measure(&j, names[k], k ? norm_backward : norm, (k ? 10 : 4) * n, (k ? 5 : 2) * n * size_of(r), times,
                     decoding);
     }
 }
@@ -155,7 +155,7 @@ static void swiglu(job *j, size_t i)
 
 static void swiglu_backward(job *j, size_t i)
 {
-    ASK(j, swiglu_backward, at(j, 0, i), at(j, 2, i), at(j, 1, i), j->T, j->in);
+    ASK(j, swiglu_backward, at(j, 0, i), at(j, 3, i), at(j, 2, i), at(j, 1, i), j->T, j->in);
 }
 
 static void gates(roofline *r, size_t T, bool decoding)
@@ -169,9 +169,9 @@ static void gates(roofline *r, size_t T, bool decoding)
         job j = {.r = r, .T = T, .in = f};
         j.area[0] = area_elements(r, (k ? 2 : 1) * T * f);
         j.area[1] = area_elements(r, 2 * T * f);
-        if (k)
-            j.area[2] = area_elements(r, T * f);
-        job_measure(&j, names[k], k ? swiglu_backward : swiglu, (k ? 10 : 5) * n, (k ? 5 : 3) * n * size_of(r), times,
+        for (int i = 2; k && i < 4; i++)
+            j.area[i] = area_elements(r, T * f);
+        job_measure(&j, names[k], k ? swiglu_backward : swiglu, (k ? 10 : 5) * n, (k ? 6 : 3) * n * size_of(r), times,
                     decoding);
     }
 }

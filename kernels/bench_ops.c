@@ -249,7 +249,7 @@ static void swiglu(task *t)
 
 static void swiglu_backward(task *t)
 {
-    t->o->swiglu_backward(t->device, t->b, t->c, t->a, t->T, t->in);
+    t->o->swiglu_backward(t->device, t->b, NULL, t->c, t->a, t->T, t->in);
 }
 
 static void rms_norm(task *t)
@@ -259,7 +259,7 @@ static void rms_norm(task *t)
 
 static void rms_norm_backward(task *t)
 {
-    t->o->rms_norm_backward(t->device, t->c, t->sin, t->a, t->a, t->cos, t->lse, t->T, t->in, true);
+    t->o->rms_norm_backward(t->device, t->c, t->sin, NULL, t->a, t->a, t->cos, t->lse, t->T, t->in, true);
 }
 
 /* Heads of 64. */

@@ -168,10 +168,11 @@ static int rms_norm(kn_device *d, void *y, float *rstd, const void *x, const flo
     MEASURED(d, rms_norm, 0, 2.0 * SIZE * (double)T * (double)n, y, rstd, x, w, T, n, eps);
 }
 
-static int rms_norm_backward(kn_device *d, void *dx, float *dw, const void *dy, const void *x, const float *w,
+static int rms_norm_backward(kn_device *d, void *dx, float *dw, void *y, const void *dy, const void *x, const float *w,
                              const float *rstd, size_t T, size_t n, bool accumulate)
 {
-    MEASURED(d, rms_norm_backward, 0, 4.0 * SIZE * (double)T * (double)n, dx, dw, dy, x, w, rstd, T, n, accumulate);
+    MEASURED(d, rms_norm_backward, 0, (y ? 5.0 : 4.0) * SIZE * (double)T * (double)n, dx, dw, y, dy, x, w, rstd, T, n,
+             accumulate);
 }
 
 static int rope(kn_device *d, void *x, size_t stride, const uint32_t *position, const float *cos, const float *sin,
@@ -186,9 +187,10 @@ static int swiglu(kn_device *d, void *y, const void *gate_up, size_t T, size_t f
     MEASURED(d, swiglu, 0, 3.0 * SIZE * (double)T * (double)f, y, gate_up, T, f);
 }
 
-static int swiglu_backward(kn_device *d, void *dgate_up, const void *dy, const void *gate_up, size_t T, size_t f)
+static int swiglu_backward(kn_device *d, void *dgate_up, void *y, const void *dy, const void *gate_up, size_t T,
+                           size_t f)
 {
-    MEASURED(d, swiglu_backward, 0, 5.0 * SIZE * (double)T * (double)f, dgate_up, dy, gate_up, T, f);
+    MEASURED(d, swiglu_backward, 0, (y ? 6.0 : 5.0) * SIZE * (double)T * (double)f, dgate_up, y, dy, gate_up, T, f);
 }
 
 static int embed(kn_device *d, void *y, const void *table, const uint32_t *token, size_t T, size_t n)

@@ -2,7 +2,7 @@
 /*
  * The backward pass. `dx` is the gradient of the residual stream: it enters at the scored rows and passes every layer
  * from the last to the first; each half of a layer adds what flows through its branch. What is cheap to compute again
- * (norms, the gated activation) was not kept.
+ * (norms, the gated activation) was not kept: it comes with its gradient, by the same kernel.
  */
 #include "model/transformer.h"
 
@@ -36,6 +36,15 @@ static int enter_branch(backward *g, const void **dy, size_t layer, unsigned sit
                        : kn;
 }
 
+/* The gradient of a norm joins the stream's; what it gave, which the weights' gradient is made of, comes with it. */
+static int leave_branch(const backward *g, const void *dnormed, const void *x, const float *weight, size_t at,
+                        const float *rstd)
+{
+    const size_t d = g->n->layout->config.hidden, T = g->pack->rows;
+    return g->n->ops->rms_norm_backward(g->n->device, g->b.dx, into(g, at), g->w->normed, dnormed, x, weight, rstd, T,
+                                        d, g->gradient->add);
+}
+
 static int feed_forward_backward(backward *g, size_t layer)
 {
     const sm_network *n = g->n;
@@ -44,23 +53,19 @@ static int feed_forward_backward(backward *g, size_t layer)
     const sm_layer_layout *p = &n->layout->layer[layer];
     const sm_layer_state *s = &g->w->layer[layer];
     const size_t T = g->pack->rows, d = n->layout->config.hidden, f = n->layout->config.intermediate;
+    const bool add = g->gradient->add;
+    void *const activated = g->w->activated, *const dnormed = g->b.branch;
     const void *dy;
-    void *const dnormed = g->b.branch;
     int kn;
-    if ((kn = enter_branch(g, &dy, layer, 1)) || (kn = ops->swiglu(dev, g->w->activated, s->gate_up, T, f)) ||
-        (kn = ops->linear_backward_weight(dev, into(g, p->down), into(g, p->down_bias), dy, g->w->activated, T, d, f,
-                                          g->gradient->add)) ||
+    if ((kn = enter_branch(g, &dy, layer, 1)) ||
         (kn = ops->linear_backward_input(dev, g->b.dactivated, dy, n->layer[layer].down, T, false)) ||
-        (kn = ops->swiglu_backward(dev, g->b.dgate_up, g->b.dactivated, s->gate_up, T, f)))
+        (kn = ops->swiglu_backward(dev, g->b.dgate_up, activated, g->b.dactivated, s->gate_up, T, f)) ||
+        (kn = ops->linear_backward_weight(dev, into(g, p->down), into(g, p->down_bias), dy, activated, T, d, f, add)) ||
+        (kn = ops->linear_backward_input(dev, dnormed, g->b.dgate_up, n->layer[layer].gate_up, T, false)) ||
+        (kn = leave_branch(g, dnormed, s->middle, n->layer[layer].mlp_norm, p->mlp_norm, s->mlp_rstd)))
         return kn;
-    if ((kn = ops->rms_norm(dev, g->w->normed, NULL, s->middle, n->layer[layer].mlp_norm, T, d,
-                            n->layout->config.rms_eps)) ||
-        (kn = ops->linear_backward_weight(dev, into(g, p->gate_up), into(g, p->gate_up_bias), g->b.dgate_up,
-                                          g->w->normed, T, 2 * f, d, g->gradient->add)) ||
-        (kn = ops->linear_backward_input(dev, dnormed, g->b.dgate_up, n->layer[layer].gate_up, T, false)))
-        return kn;
-    return ops->rms_norm_backward(dev, g->b.dx, into(g, p->mlp_norm), dnormed, s->middle, n->layer[layer].mlp_norm,
-                                  s->mlp_rstd, T, d, g->gradient->add);
+    return ops->linear_backward_weight(dev, into(g, p->gate_up), into(g, p->gate_up_bias), g->b.dgate_up, g->w->normed,
+                                       T, 2 * f, d, add);
 }
 
 static int attention_backward(backward *g, size_t layer)
@@ -73,24 +78,21 @@ static int attention_backward(backward *g, size_t layer)
     const sm_layer_state *s = &g->w->layer[layer];
     const size_t T = g->pack->rows, d = c->hidden, q = (size_t)c->heads * c->head_dim;
     const size_t turned = c->heads + c->kv_heads, width = (turned + c->kv_heads) * c->head_dim;
-    const void *dy;
+    const bool add = g->gradient->add;
     void *const dnormed = g->b.branch;
+    const void *dy;
     int kn;
     if ((kn = enter_branch(g, &dy, layer, 0)) ||
-        (kn = ops->linear_backward_weight(dev, into(g, p->out), into(g, p->out_bias), dy, s->attended, T, d, q,
-                                          g->gradient->add)) ||
+        (kn = ops->linear_backward_weight(dev, into(g, p->out), into(g, p->out_bias), dy, s->attended, T, d, q, add)) ||
         (kn = ops->linear_backward_input(dev, g->b.dattended, dy, n->layer[layer].out, T, false)) ||
         (kn = ops->attention_backward(dev, g->b.dqkv, g->b.dattended, s->qkv, s->attended, s->lse, g->pack->segment,
                                       g->pack->segments, T, &n->attention)) ||
-        (kn = ops->rope(dev, g->b.dqkv, width, g->pack->position, n->cos, n->sin, T, turned, c->head_dim, true)))
+        (kn = ops->rope(dev, g->b.dqkv, width, g->pack->position, n->cos, n->sin, T, turned, c->head_dim, true)) ||
+        (kn = ops->linear_backward_input(dev, dnormed, g->b.dqkv, n->layer[layer].qkv, T, false)) ||
+        (kn = leave_branch(g, dnormed, s->x, n->layer[layer].attention_norm, p->attention_norm, s->attention_rstd)))
         return kn;
-    if ((kn = ops->rms_norm(dev, g->w->normed, NULL, s->x, n->layer[layer].attention_norm, T, d, c->rms_eps)) ||
-        (kn = ops->linear_backward_weight(dev, into(g, p->qkv), into(g, p->qkv_bias), g->b.dqkv, g->w->normed, T, width,
-                                          d, g->gradient->add)) ||
-        (kn = ops->linear_backward_input(dev, dnormed, g->b.dqkv, n->layer[layer].qkv, T, false)))
-        return kn;
-    return ops->rms_norm_backward(dev, g->b.dx, into(g, p->attention_norm), dnormed, s->x,
-                                  n->layer[layer].attention_norm, s->attention_rstd, T, d, g->gradient->add);
+    return ops->linear_backward_weight(dev, into(g, p->qkv), into(g, p->qkv_bias), g->b.dqkv, g->w->normed, T, width, d,
+                                       add);
 }
 
 /* From the scored rows' gradient to dx; rows scored several times (a prompt's last) add up. */
@@ -100,7 +102,7 @@ static int enter_stream(backward *g)
     const size_t d = n->layout->config.hidden, S = g->pack->scored;
     int kn;
     if ((kn = n->ops->clear(n->device, g->b.dscored_x, S * d * g->w->element)) ||
-        (kn = n->ops->rms_norm_backward(n->device, g->b.dscored_x, into(g, n->layout->norm), g->b.dscored,
+        (kn = n->ops->rms_norm_backward(n->device, g->b.dscored_x, into(g, n->layout->norm), NULL, g->b.dscored,
                                         g->w->scored_x, n->norm, g->w->scored_rstd, S, d, g->gradient->add)) ||
         (kn = n->ops->clear(n->device, g->b.dx, g->pack->rows * d * g->w->element)))
         return kn;

@@ -93,12 +93,12 @@ static int FAR(rms_norm)(kn_device *d, void *y, float *rstd, const void *x, cons
     CALL(false, rms_norm, f->inner, D(y, T * n * E), D(rstd, T * F32), D(x, T * n * E), D(w, n * F32), T, n, eps);
 }
 
-static int FAR(rms_norm_backward)(kn_device *d, void *dx, float *dw, const void *dy, const void *x, const float *w,
-                                  const float *rstd, size_t T, size_t n, bool accumulate)
+static int FAR(rms_norm_backward)(kn_device *d, void *dx, float *dw, void *y, const void *dy, const void *x,
+                                  const float *w, const float *rstd, size_t T, size_t n, bool accumulate)
 {
     far_device *f = (far_device *)d;
-    CALL(false, rms_norm_backward, f->inner, D(dx, T * n * E), D(dw, n * F32), D(dy, T * n * E), D(x, T * n * E),
-         D(w, n * F32), D(rstd, T * F32), T, n, accumulate);
+    CALL(false, rms_norm_backward, f->inner, D(dx, T * n * E), D(dw, n * F32), D(y, T * n * E), D(dy, T * n * E),
+         D(x, T * n * E), D(w, n * F32), D(rstd, T * F32), T, n, accumulate);
 }
 
 static size_t FAR(rows_named)(const uint32_t *row, size_t count)
@@ -126,11 +126,12 @@ static int FAR(swiglu)(kn_device *d, void *y, const void *gate_up, size_t T, siz
     CALL(false, swiglu, f->inner, D(y, T * n * E), D(gate_up, 2 * T * n * E), T, n);
 }
 
-static int FAR(swiglu_backward)(kn_device *d, void *dgate_up, const void *dy, const void *gate_up, size_t T, size_t n)
+static int FAR(swiglu_backward)(kn_device *d, void *dgate_up, void *y, const void *dy, const void *gate_up, size_t T,
+                                size_t n)
 {
     far_device *f = (far_device *)d;
-    CALL(false, swiglu_backward, f->inner, D(dgate_up, 2 * T * n * E), D(dy, T * n * E), D(gate_up, 2 * T * n * E), T,
-         n);
+    CALL(false, swiglu_backward, f->inner, D(dgate_up, 2 * T * n * E), D(y, T * n * E), D(dy, T * n * E),
+         D(gate_up, 2 * T * n * E), T, n);
 }
 
 static int FAR(embed)(kn_device *d, void *y, const void *table, const uint32_t *token, size_t T, size_t n)

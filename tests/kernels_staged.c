@@ -196,12 +196,12 @@ static int rms_norm(kn_device *d, void *y, float *rstd, const void *x, const flo
     CALL(rms_norm, Y(y, T * n), FY(rstd, T), X(x, T * n), FX(w, n), T, n, eps);
 }
 
-static int rms_norm_backward(kn_device *d, void *dx, float *dw, const void *dy, const void *x, const float *w,
+static int rms_norm_backward(kn_device *d, void *dx, float *dw, void *y, const void *dy, const void *x, const float *w,
                              const float *rstd, size_t T, size_t n, bool accumulate)
 {
     BEGIN(d);
-    CALL(rms_norm_backward, Y(dx, T * n), FY(dw, n), X(dy, T * n), X(x, T * n), FX(w, n), FX(rstd, T), T, n,
-         accumulate);
+    CALL(rms_norm_backward, Y(dx, T * n), FY(dw, n), Y(y, T * n), X(dy, T * n), X(x, T * n), FX(w, n), FX(rstd, T), T,
+         n, accumulate);
 }
 
 static size_t most(const uint32_t *row, size_t count)
@@ -226,10 +226,11 @@ static int swiglu(kn_device *d, void *y, const void *gate_up, size_t T, size_t f
     CALL(swiglu, Y(y, T * f), X(gate_up, T * 2 * f), T, f);
 }
 
-static int swiglu_backward(kn_device *d, void *dgate_up, const void *dy, const void *gate_up, size_t T, size_t f)
+static int swiglu_backward(kn_device *d, void *dgate_up, void *y, const void *dy, const void *gate_up, size_t T,
+                           size_t f)
 {
     BEGIN(d);
-    CALL(swiglu_backward, Y(dgate_up, T * 2 * f), X(dy, T * f), X(gate_up, T * 2 * f), T, f);
+    CALL(swiglu_backward, Y(dgate_up, T * 2 * f), Y(y, T * f), X(dy, T * f), X(gate_up, T * 2 * f), T, f);
 }
 
 static int embed(kn_device *d, void *y, const void *table, const uint32_t *token, size_t T, size_t n)

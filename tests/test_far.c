@@ -171,13 +171,20 @@ static int value_slopes(void *context, const float *const *values, float *const 
     return 0;
 }
 
-static void note_training(job *j, sm_training *t)
+static int note_training(job *j, sm_training *t)
 {
-    float *params = golden_params(t), *gradients = golden_gradients(t);
-    note(&j->made, params, sm_training_layout(t)->count * sizeof(float));
-    note(&j->made, gradients, sm_training_layout(t)->count * sizeof(float));
+    const size_t count = sm_training_layout(t)->count;
+    const sm_numbers numbers = sm_training_params(t);
+    float *params = calloc(count, sizeof(*params)), *gradients = calloc(count, sizeof(*gradients));
+    assert_true(params && gradients);
+    int rc = sm_numbers_read(&numbers, 0, count, params, &j->error);
+    if (rc == SM_OK)
+        rc = sm_training_gradients(t, gradients, &j->error);
+    note(&j->made, params, count * sizeof(*params));
+    note(&j->made, gradients, count * sizeof(*gradients));
     free(params);
     free(gradients);
+    return rc;
 }
 
 static int step(job *j, sm_training *t, double lr)
@@ -280,8 +287,8 @@ static int train(job *j)
     if (rc == SM_OK && (rc = sm_training_distance(fresh, &numbers, &distance, &j->error)) == SM_OK) {
         note(&j->made, &distance, sizeof(distance));
         note(&j->made, g->logps[0], g->groups[0].completions[0].count * sizeof(float));
-        note_training(j, fresh);
-        rc = publish(j, fresh);
+        if ((rc = note_training(j, fresh)) == SM_OK)
+            rc = publish(j, fresh);
     }
     sm_training_free(fresh);
     sm_training_free(t);
@@ -311,7 +318,7 @@ static int train_reward(job *j, bool frozen)
         free(rewards[k]);
     }
     if (rc == SM_OK)
-        note_training(j, t);
+        rc = note_training(j, t);
     free(rewards);
     sm_training_free(t);
     return rc;

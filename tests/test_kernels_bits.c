@@ -99,7 +99,7 @@ static result run(kn_device *device, const world *w, const float *x, const size_
         o->swiglu(device, act, gate, n, w->f);
         o->logprob(device, lp, lp + n, lp + 2 * n, y, head_m, target, n);
         o->attention_backward(device, dqkv, out, qkv, out, lse, segment, count, n, &w->shape);
-        o->swiglu_backward(device, dgate, act, gate, n, w->f);
+        o->swiglu_backward(device, dgate, NULL, act, gate, n, w->f);
         float *sum = r.sum;
         o->linear_backward_weight(device, sum, sum + w->width * w->d, dqkv, y, n, w->width, w->d, s > 0);
         sum += w->width * w->d + w->width;
@@ -108,7 +108,7 @@ static result run(kn_device *device, const world *w, const float *x, const size_
         o->logprob_backward(device, dh, sum, lp, y, head_m, lp + n, target, n, s > 0);
         sum += w->vocab * w->d;
         o->linear_backward_input(device, dh, dgate, gate_m, n, true);
-        o->rms_norm_backward(device, dx, sum, dh, x + at * w->d, w->norm, rstd, n, w->d, s > 0);
+        o->rms_norm_backward(device, dx, sum, NULL, dh, x + at * w->d, w->norm, rstd, n, w->d, s > 0);
         for (size_t t = 0; t < n; t++) {
             float *to = r.row + (at + t) * r.per_row;
 #define PUT(from, size) (memcpy(to, (from) + t * (size), (size)*4), to += (size))

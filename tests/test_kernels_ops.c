@@ -125,7 +125,7 @@ static void check_rows(kn_device *cpu, size_t T, size_t d)
         o->rms_norm(device[i], y[i], rstd[i], x, w, T, d, 1e-5f);
         dx[i] = test_copy(dy, T * d);
         dw[i] = test_copy(w, d);
-        o->rms_norm_backward(device[i], dx[i], dw[i], dy, x, w, rstd[i], T, d, true);
+        o->rms_norm_backward(device[i], dx[i], dw[i], NULL, dy, x, w, rstd[i], T, d, true);
         drop[i] = test_copy(x, T * d);
         o->dropout(device[i], drop[i], T, d, 0.3f, key, row_id);
         o->add(device[i], drop[i], dy, T * d);
@@ -140,8 +140,13 @@ static void check_rows(kn_device *cpu, size_t T, size_t d)
     assert_near("rms_norm", y[0], y[1], T * d, tolerance);
     assert_near("rstd", rstd[0], rstd[1], T, tolerance);
     assert_near("rms_norm_backward dw", dw[0], dw[1], d, tolerance);
-    for (int i = 0; i < 2; i++)
-        device[i]->ops->rms_norm_backward(device[i], dx[i], dw[i], dy, x, w, rstd[i], T, d, false);
+    for (int i = 0; i < 2; i++) {
+        float *again = test_memory(T * d * sizeof(*again));
+        device[i]->ops->rms_norm_backward(device[i], dx[i], dw[i], again, dy, x, w, rstd[i], T, d, false);
+        assert_memory_equal(again, y[i], T * d * sizeof(*again));
+        free(again);
+    }
+
     assert_near("rms_norm_backward dw, written", dw[0], dw[1], d, tolerance);
     assert_near("dropout, add, axpy", drop[0], drop[1], T * d, tolerance);
     assert_near("embed_backward", table[0], table[1], 11 * d, tolerance);
@@ -149,7 +154,7 @@ static void check_rows(kn_device *cpu, size_t T, size_t d)
     assert_near("scatter_add", scattered[0], scattered[1], 11 * d, tolerance);
     for (int i = 0; i < 2; i++) {
         memcpy(dx[i], dy, T * d * sizeof(float));
-        device[i]->ops->rms_norm_backward(device[i], dx[i], dw[i], dy, x, w, rstd[1], T, d, true);
+        device[i]->ops->rms_norm_backward(device[i], dx[i], dw[i], NULL, dy, x, w, rstd[1], T, d, true);
     }
     assert_near("rms_norm_backward dx", dx[0], dx[1], T * d, tolerance);
     token[0] = 11;
@@ -231,7 +236,10 @@ static void check_swiglu(kn_device *cpu, size_t T, size_t f, float scale)
         y[i] = test_memory(T * f * sizeof(float));
         dx[i] = test_memory(T * 2 * f * sizeof(float));
         device[i]->ops->swiglu(device[i], y[i], x, T, f);
-        device[i]->ops->swiglu_backward(device[i], dx[i], dy, x, T, f);
+        float *again = test_memory(T * f * sizeof(*again));
+        device[i]->ops->swiglu_backward(device[i], dx[i], again, dy, x, T, f);
+        assert_memory_equal(again, y[i], T * f * sizeof(*again));
+        free(again);
     }
     assert_near("swiglu", y[0], y[1], T * f, tolerance);
     assert_near("swiglu_backward", dx[0], dx[1], T * 2 * f, tolerance);

@@ -88,12 +88,12 @@ int KE(linear_backward_input)(kn_device *, void *dx, const void *dy, const kn_ma
 int KE(linear_backward_weight)(kn_device *, float *dw, float *db, const void *dy, const void *x, size_t T, size_t out,
                                size_t in, bool accumulate);
 int KE(rms_norm)(kn_device *, void *y, float *rstd, const void *x, const float *w, size_t T, size_t d, float eps);
-int KE(rms_norm_backward)(kn_device *, void *dx, float *dw, const void *dy, const void *x, const float *w,
+int KE(rms_norm_backward)(kn_device *, void *dx, float *dw, void *y, const void *dy, const void *x, const float *w,
                           const float *rstd, size_t T, size_t d, bool accumulate);
 int KE(rope)(kn_device *, void *x, size_t stride, const uint32_t *position, const float *cos, const float *sin,
              size_t T, size_t heads, size_t head_dim, bool inverse);
 int KE(swiglu)(kn_device *, void *y, const void *gate_up, size_t T, size_t f);
-int KE(swiglu_backward)(kn_device *, void *dgate_up, const void *dy, const void *gate_up, size_t T, size_t f);
+int KE(swiglu_backward)(kn_device *, void *dgate_up, void *y, const void *dy, const void *gate_up, size_t T, size_t f);
 int KE(embed)(kn_device *, void *y, const void *table, const uint32_t *token, size_t T, size_t d);
 int KE(embed_backward)(kn_device *, float *dtable, const void *dy, const uint32_t *token, size_t T, size_t d,
                        size_t vocab);

@@ -80,6 +80,8 @@ static void norm_backward_row(const norm_job *j, size_t t)
         const V g = v_fnma(bv, e_load_n(x + i, n), rv * (v_load_n(w + i, n) * e_load_n(dy + i, n)));
         e_store_n(dx + i, e_load_n(dx + i, n) + g, n);
     }
+    if (j->y)
+        norm_row(j->y + t * d, x, w, d, r);
 }
 
 /* dw[i] = Σ_t dy·x·r, rows in order, of columns [from, to), or += when accumulate. */
@@ -127,13 +129,21 @@ static void norm_backward_piece(void *arg, size_t index, unsigned worker)
                           kn_min(j->d, kn_cut(blocks, j->column_pieces, i + 1) * 64));
 }
 
-int KE(rms_norm_backward)(kn_device *device, void *dx, float *dw, const void *dy, const void *x, const float *w,
-                          const float *rstd, size_t T, size_t d, bool accumulate)
+int KE(rms_norm_backward)(kn_device *device, void *dx, float *dw, void *y, const void *dy, const void *x,
+                          const float *w, const float *rstd, size_t T, size_t d, bool accumulate)
 {
     kn_cpu *cpu = (kn_cpu *)device;
     const double cost = 0.2 * (double)T * (double)d;
-    norm_job j = {
-        .dx = dx, .dw = dw, .dy = dy, .x = x, .w = w, .rstd = (float *)rstd, .T = T, .d = d, .accumulate = accumulate};
+    norm_job j = {.y = y,
+                  .dx = dx,
+                  .dw = dw,
+                  .dy = dy,
+                  .x = x,
+                  .w = w,
+                  .rstd = (float *)rstd,
+                  .T = T,
+                  .d = d,
+                  .accumulate = accumulate};
     j.row_pieces = kn_pieces(cpu, T, cost);
     j.column_pieces = kn_pieces(cpu, kn_ceil(d, 64), cost);
     kn_run(cpu, j.row_pieces + j.column_pieces, 2 * cost, norm_backward_piece, &j);
@@ -244,11 +254,13 @@ int KE(swiglu)(kn_device *device, void *y, const void *gate_up, size_t T, size_t
     return KN_OK;
 }
 
-KN_INLINE void swiglu_gradient(V *dgate, V *dup, V g, V u, V dy)
+/* Returns swiglu itself. */
+KN_INLINE V swiglu_gradient(V *dgate, V *dup, V g, V u, V dy)
 {
     const V one = v_set1(1.0f), s = v_sigmoid(g);
     *dgate = dy * u * s * v_fma(g, one - s, one);
     *dup = dy * g * s;
+    return g * s * u;
 }
 
 static void swiglu_backward_piece(void *arg, size_t index, unsigned worker)
@@ -261,25 +273,30 @@ static void swiglu_backward_piece(void *arg, size_t index, unsigned worker)
         V dg, du;
         size_t i = 0;
         for (; i + VN <= f; i += VN) {
-            swiglu_gradient(&dg, &du, e_load(gate + i), e_load(up + i), e_load(dy + i));
+            const V y = swiglu_gradient(&dg, &du, e_load(gate + i), e_load(up + i), e_load(dy + i));
+            if (j->y)
+                e_store(j->y + t * f + i, y);
             e_store(dgate + i, dg);
             e_store(dup + i, du);
         }
         if (i < f) {
             const size_t n = f - i;
-            swiglu_gradient(&dg, &du, e_load_n(gate + i, n), e_load_n(up + i, n), e_load_n(dy + i, n));
+            const V y = swiglu_gradient(&dg, &du, e_load_n(gate + i, n), e_load_n(up + i, n), e_load_n(dy + i, n));
+            if (j->y)
+                e_store_n(j->y + t * f + i, y, n);
             e_store_n(dgate + i, dg, n);
             e_store_n(dup + i, du, n);
         }
     }
 }
 
-int KE(swiglu_backward)(kn_device *device, void *dgate_up, const void *dy, const void *gate_up, size_t T, size_t f)
+int KE(swiglu_backward)(kn_device *device, void *dgate_up, void *y, const void *dy, const void *gate_up, size_t T,
+                        size_t f)
 {
     kn_cpu *cpu = (kn_cpu *)device;
     const double cost = 0.7 * (double)T * (double)f;
     gate_job j = {
-        .dgate_up = dgate_up, .dy = dy, .gate_up = gate_up, .T = T, .f = f, .pieces = kn_pieces(cpu, T, cost)};
+        .y = y, .dgate_up = dgate_up, .dy = dy, .gate_up = gate_up, .T = T, .f = f, .pieces = kn_pieces(cpu, T, cost)};
     kn_run(cpu, j.pieces, cost, swiglu_backward_piece, &j);
     return KN_OK;
 }

@@ -134,7 +134,7 @@ KDEV void norm_fetch(norm_piece<N> &p, const E *dy, const E *x, const E *dx, siz
  * else; columns that do not fit into OWNED are added up in `partial` itself. */
 template <class E, int N>
 __global__ void __launch_bounds__(MOST_BACK, 1)
-    rms_norm_backward_kernel(E *dx, float *partial, const E *dy, const E *x, const float *w, const float *rstd,
+    rms_norm_backward_kernel(E *dx, float *partial, E *y, const E *dy, const E *x, const float *w, const float *rstd,
                              size_t T, unsigned d, size_t strip)
 {
     constexpr int KEEP = owned<N>::PIECES;
@@ -189,6 +189,12 @@ __global__ void __launch_bounds__(MOST_BACK, 1)
                     sum[k][i] = fmaf(here.dy[k][i], here.x[k][i] * r, sum[k][i]);
                 }
                 row_store(dx + t * d + at, g);
+                if (y != NULL) {
+#pragma unroll
+                    for (int i = 0; i < N; i++)
+                        g[i] = here.x[k][i] * r * scale[k][i];
+                    row_store(y + t * d + at, g);
+                }
             }
         }
         for (unsigned at = first + KEEP * step; at < d; at += step) {
@@ -206,6 +212,12 @@ __global__ void __launch_bounds__(MOST_BACK, 1)
             }
             row_store(dx + t * d + at, g);
             row_store(share + at, all);
+            if (y != NULL) {
+#pragma unroll
+                for (int i = 0; i < N; i++)
+                    g[i] = b[i] * r * s[i];
+                row_store(y + t * d + at, g);
+            }
         }
     }
 #pragma unroll
@@ -235,7 +247,7 @@ __global__ void __launch_bounds__(1024)
 }
 
 template <class E, int N>
-static void ask_backward(kn_cuda *c, E *dx, float *dw, const E *dy, const E *x, const float *w, const float *rstd,
+static void ask_backward(kn_cuda *c, E *dx, float *dw, E *y, const E *dy, const E *x, const float *w, const float *rstd,
                          size_t T, size_t d, bool accumulate)
 {
     const size_t most = d < SHORT ? 2 * STRIPS : STRIPS;
@@ -247,23 +259,23 @@ static void ask_backward(kn_cuda *c, E *dx, float *dw, const E *dy, const E *x, 
     if (partial == NULL)
         return;
     KN_LAUNCH(c, (rms_norm_backward_kernel<E, N>), dim3(strips), dim3(row_threads(d, owned<N>::COLUMNS, MOST_BACK)), 0,
-              dx, partial, dy, x, w, rstd, T, (unsigned)d, strip);
+              dx, partial, y, dy, x, w, rstd, T, (unsigned)d, strip);
     KN_LAUNCH(c, add_strips_kernel, dim3(row_ceil(d, 32)), dim3(32, 32), 0, dw, partial, strips, d, accumulate);
 }
 
 template <class E>
-static int rms_norm_backward(kn_device *device, void *dx, float *dw, const void *dy, const void *x, const float *w,
-                             const float *rstd, size_t T, size_t d, bool accumulate)
+static int rms_norm_backward(kn_device *device, void *dx, float *dw, void *y, const void *dy, const void *x,
+                             const float *w, const float *rstd, size_t T, size_t d, bool accumulate)
 {
     return row_op(device, d > UINT32_MAX / 2, [&](kn_cuda *c) {
         if (T == 0 && !accumulate)
             kn_cuda_clear(c, dw, d * sizeof(*dw));
         if (T == 0 || d == 0)
             return;
-        if (d % wide<E>::N == 0 && row_aligned(16, dx, dy, x, (const void *)w))
-            ask_backward<E, wide<E>::N>(c, (E *)dx, dw, (const E *)dy, (const E *)x, w, rstd, T, d, accumulate);
+        if (d % wide<E>::N == 0 && row_aligned(16, dx, y, dy, x, (const void *)w))
+            ask_backward<E, wide<E>::N>(c, (E *)dx, dw, (E *)y, (const E *)dy, (const E *)x, w, rstd, T, d, accumulate);
         else
-            ask_backward<E, 1>(c, (E *)dx, dw, (const E *)dy, (const E *)x, w, rstd, T, d, accumulate);
+            ask_backward<E, 1>(c, (E *)dx, dw, (E *)y, (const E *)dy, (const E *)x, w, rstd, T, d, accumulate);
     });
 }
 

@@ -114,7 +114,7 @@ __global__ void __launch_bounds__(256) swiglu_kernel(E *y, const E *gate_up, siz
 
 template <class E, int N>
 __global__ void __launch_bounds__(256)
-    swiglu_backward_kernel(E *dgate_up, const E *dy, const E *gate_up, size_t T, size_t f)
+    swiglu_backward_kernel(E *dgate_up, E *y, const E *dy, const E *gate_up, size_t T, size_t f)
 {
     const size_t t = (size_t)blockIdx.x * blockDim.y + threadIdx.y;
     if (t >= T)
@@ -131,9 +131,12 @@ __global__ void __launch_bounds__(256)
             const float s = sigmoid(g[i]);
             dg[i] = d[i] * u[i] * s * fmaf(g[i], 1.0f - s, 1.0f);
             du[i] = d[i] * g[i] * s;
+            u[i] *= g[i] * s;
         }
         row_store(dgate + at, dg);
         row_store(dgate + f + at, du);
+        if (y != NULL)
+            row_store(y + t * f + at, u);
     }
 }
 
@@ -156,22 +159,23 @@ template <class E> static int swiglu(kn_device *device, void *y, const void *gat
 }
 
 template <class E, int N>
-static void ask_swiglu_backward(kn_cuda *c, E *dgate_up, const E *dy, const E *gate_up, size_t T, size_t f)
+static void ask_swiglu_backward(kn_cuda *c, E *dgate_up, E *y, const E *dy, const E *gate_up, size_t T, size_t f)
 {
     const row_shape s = row_shape_of(T, f / N);
-    KN_LAUNCH(c, (swiglu_backward_kernel<E, N>), s.grid, s.block, 0, dgate_up, dy, gate_up, T, f);
+    KN_LAUNCH(c, (swiglu_backward_kernel<E, N>), s.grid, s.block, 0, dgate_up, y, dy, gate_up, T, f);
 }
 
 template <class E>
-static int swiglu_backward(kn_device *device, void *dgate_up, const void *dy, const void *gate_up, size_t T, size_t f)
+static int swiglu_backward(kn_device *device, void *dgate_up, void *y, const void *dy, const void *gate_up, size_t T,
+                           size_t f)
 {
     return row_op(device, false, [&](kn_cuda *c) {
         if (T == 0 || f == 0)
             return;
-        if (f % wide<E>::N == 0 && row_aligned(16, dgate_up, dy, gate_up))
-            ask_swiglu_backward<E, wide<E>::N>(c, (E *)dgate_up, (const E *)dy, (const E *)gate_up, T, f);
+        if (f % wide<E>::N == 0 && row_aligned(16, dgate_up, y, dy, gate_up))
+            ask_swiglu_backward<E, wide<E>::N>(c, (E *)dgate_up, (E *)y, (const E *)dy, (const E *)gate_up, T, f);
         else
-            ask_swiglu_backward<E, 1>(c, (E *)dgate_up, (const E *)dy, (const E *)gate_up, T, f);
+            ask_swiglu_backward<E, 1>(c, (E *)dgate_up, (E *)y, (const E *)dy, (const E *)gate_up, T, f);
     });
 }
 

@@ -23,8 +23,8 @@ int REF(rms_norm)(kn_device *device, void *y, float *rstd, const void *x, const 
 }
 
 /* With r = 1/sqrt(mean(x²) + eps): dx = r·(w·dy) - x·r³·mean(w·dy·x), dw = Σ_t dy·x·r. */
-int REF(rms_norm_backward)(kn_device *device, void *dx, float *dw, const void *dy, const void *x, const float *w,
-                           const float *rstd, size_t T, size_t d, bool accumulate)
+int REF(rms_norm_backward)(kn_device *device, void *dx, float *dw, void *y, const void *dy, const void *x,
+                           const float *w, const float *rstd, size_t T, size_t d, bool accumulate)
 {
     if (!accumulate)
         memset(dw, 0, d * sizeof(*dw));
@@ -38,6 +38,8 @@ int REF(rms_norm_backward)(kn_device *device, void *dx, float *dw, const void *d
             const float xi = get(x, t * d + i), dyi = get(dy, t * d + i);
             put(dx, t * d + i, get(dx, t * d + i) + (float)(r * w[i] * dyi - back * xi));
             dw[i] += dyi * (xi * rstd[t]);
+            if (y)
+                put(y, t * d + i, xi * rstd[t] * w[i]);
         }
     }
     return KN_OK;
@@ -81,7 +83,8 @@ int REF(swiglu)(kn_device *device, void *y, const void *gate_up, size_t T, size_
 }
 
 /* d silu(g)/dg = σ(g)·(1 + g·(1 - σ(g))). */
-int REF(swiglu_backward)(kn_device *device, void *dgate_up, const void *dy, const void *gate_up, size_t T, size_t f)
+int REF(swiglu_backward)(kn_device *device, void *dgate_up, void *y, const void *dy, const void *gate_up, size_t T,
+                         size_t f)
 {
     for (size_t t = 0; t < T; t++)
         for (size_t i = 0; i < f; i++) {
@@ -89,6 +92,8 @@ int REF(swiglu_backward)(kn_device *device, void *dgate_up, const void *dy, cons
             const double s = sigmoid(g);
             put(dgate_up, t * 2 * f + i, d * u * s * (1 + g * (1 - s)));
             put(dgate_up, t * 2 * f + f + i, d * g * s);
+            if (y)
+                put(y, t * f + i, g * s * u);
         }
     return KN_OK;
 }

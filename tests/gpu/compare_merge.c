@@ -127,8 +127,9 @@ static void check_long(compare *c, size_t T, size_t d)
         kn_device *v = c->side[s].device;
         const kn_ops *o = c->side[s].ops;
         compare_ok(c, "rms_norm", o->rms_norm(v, y.at[s], rstd.at[s], x.at[s], w.at[s], T, d, 1e-5f));
-        compare_ok(c, "rms_norm_backward",
-                   o->rms_norm_backward(v, dx.at[s], dw.at[s], dy.at[s], x.at[s], w.at[s], rstd.at[s], T, d, true));
+        compare_ok(
+            c, "rms_norm_backward",
+            o->rms_norm_backward(v, dx.at[s], dw.at[s], NULL, dy.at[s], x.at[s], w.at[s], rstd.at[s], T, d, true));
     }
     compare_twin(c, "rms_norm", &y, WITHIN_ROUNDING);
     compare_twin(c, "rms_norm_backward, dx", &dx, WITHIN_SUM);
@@ -150,10 +151,10 @@ static void check_nothing(compare *c)
     kn_device *d = s->device;
     const kn_ops *o = s->ops;
     compare_ok(c, "rms_norm", o->rms_norm(d, NULL, NULL, NULL, NULL, 0, 64, 1e-5f));
-    compare_ok(c, "rms_norm_backward", o->rms_norm_backward(d, NULL, NULL, NULL, NULL, NULL, NULL, 0, 64, true));
+    compare_ok(c, "rms_norm_backward", o->rms_norm_backward(d, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 64, true));
     compare_ok(c, "rope", o->rope(d, NULL, 64, NULL, NULL, NULL, 0, 1, 64, false));
     compare_ok(c, "swiglu", o->swiglu(d, NULL, NULL, 0, 64));
-    compare_ok(c, "swiglu_backward", o->swiglu_backward(d, NULL, NULL, NULL, 0, 64));
+    compare_ok(c, "swiglu_backward", o->swiglu_backward(d, NULL, NULL, NULL, NULL, 0, 64));
     compare_ok(c, "embed", o->embed(d, NULL, NULL, NULL, 0, 64));
     compare_ok(c, "embed_backward", o->embed_backward(d, NULL, NULL, NULL, 0, 64, 10));
     compare_ok(c, "scatter_add", o->scatter_add(d, NULL, NULL, NULL, 0, 0, 64));

@@ -15,6 +15,7 @@ static void check_rows(compare *c, size_t T, size_t d)
     twin dw = twin_random(c, KN_F32, d, 1, 7), drop = twin_random(c, c->type, T * d, 2, 8);
     twin table = twin_random(c, c->type, vocab * d, 1, 9), taken = twin_random(c, c->type, T * d, 1, 10);
     twin dtable = twin_random(c, KN_F32, vocab * d, 1, 11), scattered = twin_random(c, c->type, vocab * d, 1, 12);
+    twin again = twin_random(c, c->type, T * d, 1, 14);
     uint32_t *token = compare_tokens(T, (uint32_t)vocab, 13);
     uint64_t *row_id = compare_memory(T * sizeof(*row_id));
     const uint64_t key[2] = {7, 8};
@@ -24,8 +25,9 @@ static void check_rows(compare *c, size_t T, size_t d)
         kn_device *v = c->side[i].device;
         const kn_ops *o = c->side[i].ops;
         compare_ok(c, "rms_norm", o->rms_norm(v, y.at[i], rstd.at[i], x.at[i], w.at[i], T, d, 1e-5f));
-        compare_ok(c, "rms_norm_backward",
-                   o->rms_norm_backward(v, dx.at[i], dw.at[i], dy.at[i], x.at[i], w.at[i], rstd.at[i], T, d, true));
+        compare_ok(
+            c, "rms_norm_backward",
+            o->rms_norm_backward(v, dx.at[i], dw.at[i], NULL, dy.at[i], x.at[i], w.at[i], rstd.at[i], T, d, true));
         compare_ok(c, "dropout", o->dropout(v, drop.at[i], T, d, 0.3f, key, row_id));
         compare_ok(c, "embed", o->embed(v, taken.at[i], table.at[i], token, T, d));
         compare_ok(c, "embed_backward", o->embed_backward(v, dtable.at[i], dy.at[i], token, T, d, vocab));
@@ -37,10 +39,11 @@ static void check_rows(compare *c, size_t T, size_t d)
     compare_twin(c, "rms_norm_backward, dw", &dw, WITHIN_F32);
     for (int i = 0; i < SIDES; i++)
         compare_ok(c, "rms_norm_backward",
-                   c->side[i].ops->rms_norm_backward(c->side[i].device, dx.at[i], dw.at[i], dy.at[i], x.at[i], w.at[i],
-                                                     rstd.at[i], T, d, false));
+                   c->side[i].ops->rms_norm_backward(c->side[i].device, dx.at[i], dw.at[i], again.at[i], dy.at[i],
+                                                     x.at[i], w.at[i], rstd.at[i], T, d, false));
     compare_twin(c, "rms_norm_backward, dx again", &dx, WITHIN_SUM);
     compare_twin(c, "rms_norm_backward, dw, written", &dw, WITHIN_F32);
+    compare_same(c, "rms_norm_backward, the norm again", &again, &y);
     compare_twin(c, "dropout", &drop, WITHIN_ROUNDING);
     compare_twin(c, "embed", &taken, WITHIN_NOTHING);
     compare_twin(c, "embed_backward", &dtable, WITHIN_F32);
@@ -59,7 +62,7 @@ static void check_rows(compare *c, size_t T, size_t d)
                  s->ops->embed_backward(s->device, dtable.at[DEVICE], dy.at[DEVICE], token, T, d, vocab) ==
                      KN_BAD_ARGUMENT,
                  "a token beyond the vocabulary is refused");
-    twin *const all[] = {&x, &w, &dy, &y, &rstd, &dx, &dw, &drop, &table, &taken, &dtable, &scattered};
+    twin *const all[] = {&x, &w, &dy, &y, &rstd, &dx, &dw, &drop, &table, &taken, &dtable, &scattered, &again};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         twin_free(c, all[i]);
     free(token);
@@ -102,15 +105,19 @@ static void check_swiglu(compare *c, size_t T, size_t f, float scale)
 {
     twin x = twin_random(c, c->type, T * 2 * f, scale, 1), dy = twin_random(c, c->type, T * f, 1, 2);
     twin y = twin_random(c, c->type, T * f, 1, 3), dx = twin_random(c, c->type, T * 2 * f, 1, 4);
+    twin plain = twin_random(c, c->type, T * 2 * f, 1, 5), again = twin_random(c, c->type, T * f, 1, 6);
     for (int i = 0; i < SIDES; i++) {
         kn_device *v = c->side[i].device;
         const kn_ops *o = c->side[i].ops;
         compare_ok(c, "swiglu", o->swiglu(v, y.at[i], x.at[i], T, f));
-        compare_ok(c, "swiglu_backward", o->swiglu_backward(v, dx.at[i], dy.at[i], x.at[i], T, f));
+        compare_ok(c, "swiglu_backward", o->swiglu_backward(v, dx.at[i], again.at[i], dy.at[i], x.at[i], T, f));
+        compare_ok(c, "swiglu_backward", o->swiglu_backward(v, plain.at[i], NULL, dy.at[i], x.at[i], T, f));
     }
     compare_twin(c, "swiglu", &y, WITHIN_SUM);
     compare_twin(c, "swiglu_backward", &dx, WITHIN_SUM);
-    twin *const all[] = {&x, &dy, &y, &dx};
+    compare_same(c, "swiglu_backward, alone", &plain, &dx);
+    compare_same(c, "swiglu_backward, the gate again", &again, &y);
+    twin *const all[] = {&x, &dy, &y, &dx, &plain, &again};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         twin_free(c, all[i]);
 }

@@ -182,8 +182,9 @@ typedef struct kn_ops {
     /* --- rows --- */
     /* y[t] = x[t] / sqrt(mean(x[t]²) + eps) · w. rstd[T] is kept for the backward pass (may be NULL). */
     int (*rms_norm)(kn_device *, void *y, float *rstd, const void *x, const float *w, size_t T, size_t d, float eps);
-    /* dx[T,d] += …; dw[d] = …, or += when accumulate. */
-    int (*rms_norm_backward)(kn_device *, void *dx, float *dw, const void *dy, const void *x, const float *w,
+    /* dx[T,d] += …; dw[d] = …, or += when accumulate. y[T,d], when given, takes what rms_norm gave, to the bit: who
+     * needs it for the next weight gradient need not have kept it. */
+    int (*rms_norm_backward)(kn_device *, void *dx, float *dw, void *y, const void *dy, const void *x, const float *w,
                              const float *rstd, size_t T, size_t d, bool accumulate);
     /* In place on x[T, heads, head_dim] with row stride `stride` elements; halves rotated as Hugging Face does (pairs i
      * and i + head_dim/2). cos/sin are tables [max position + 1, head_dim/2]. inverse = the backward pass. */
@@ -191,7 +192,9 @@ typedef struct kn_ops {
                 const float *sin, size_t T, size_t heads, size_t head_dim, bool inverse);
     /* y[T,f] = silu(gate) · up, where gate_up[T, 2f] holds gate then up in each row. */
     int (*swiglu)(kn_device *, void *y, const void *gate_up, size_t T, size_t f);
-    int (*swiglu_backward)(kn_device *, void *dgate_up, const void *dy, const void *gate_up, size_t T, size_t f);
+    /* y[T,f] as in rms_norm_backward: what swiglu gave. */
+    int (*swiglu_backward)(kn_device *, void *dgate_up, void *y, const void *dy, const void *gate_up, size_t T,
+                           size_t f);
     /* y[t] = table[token[t]]; backward: dtable[token[t]] += dy[t], rows in order. */
     int (*embed)(kn_device *, void *y, const void *table, KN_HOST const uint32_t *token, size_t T, size_t d);
     int (*embed_backward)(kn_device *, float *dtable, const void *dy, KN_HOST const uint32_t *token, size_t T, size_t d,
