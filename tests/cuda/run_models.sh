@@ -3,6 +3,7 @@
 # Whole models on the emulated device: training steps against the goldens, answers, and pipelines. `make check` has the
 # quicker ones (tests/gpu/run_models.sh, test_plugins.sh).
 set -u
+SLUICE_BUILD=$(cd "$SLUICE_BUILD" && pwd) || exit 2 # plugin folders are given by absolute paths
 SLUICE_TEST_DEVICE=$SLUICE_BUILD/tests/cuda/plugins/cuda.so
 SLUICE_TEST_QUICK=1
 SLUICE_STORE=off
