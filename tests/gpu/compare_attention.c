@@ -117,8 +117,18 @@ static void check_cached(compare *c, const kn_attention *a, size_t prompt, size_
 /* The same tokens as the reference, whatever is cut away. */
 static void check_choose(compare *c, size_t T, size_t vocab, kn_choice how)
 {
-    twin logits = twin_random(c, KN_F32, T * vocab, 8, 1);
-    static const uint32_t seen[] = {3, 3, 5, 1}, banned[] = {0, 7};
+    /* The best tokens of a row are banned and were seen, by other threads. */
+    static const uint32_t seen[] = {5, 1, 3, 3}, banned[] = {0, 7, 5, 1};
+    const bool penalized = how.repetition_penalty != 1;
+    twin random = twin_random(c, KN_F32, T * vocab, 8, 1);
+    float *drawn = twin_read(c, &random, REFERENCE);
+    twin_free(c, &random);
+    for (size_t t = 0; t < T && penalized; t++) {
+        drawn[t * vocab + 5] = 30;
+        drawn[t * vocab + 1] = 29;
+    }
+    twin logits = twin_of(c, KN_F32, drawn, T * vocab);
+    free(drawn);
     kn_choice *choice = compare_memory(T * sizeof(*choice));
     kn_chosen *chosen[SIDES];
     float *number[SIDES][2];
@@ -126,11 +136,11 @@ static void check_choose(compare *c, size_t T, size_t vocab, kn_choice how)
         choice[t] = how;
         choice[t].key[0] = t + 1;
         choice[t].key[1] = 7; /* not the numbers that made the logits: tokens would all but tie */
-        if (how.repetition_penalty != 1) {
+        if (penalized) {
             choice[t].seen = seen;
             choice[t].seen_count = 4;
             choice[t].banned = banned;
-            choice[t].banned_count = 2;
+            choice[t].banned_count = 4;
         }
     }
     for (int i = 0; i < SIDES; i++) {
