@@ -360,15 +360,54 @@ static void *place(Card *card, size_t size, size_t room, cudaMemPool_t pool)
     return nullptr;
 }
 
+static int number_of(const Card *card)
+{
+    return (int)(card - rt.cards.data());
+}
+
 size_t unused(const Card *card)
 {
-    const size_t total = memory_of_device((int)(card - rt.cards.data())),
-                 own = total / 64; /* what a context takes for itself */
-    size_t held = card->used + own;
+    const size_t total = memory_of_device(number_of(card)), own = total / 64; /* what a context takes for itself */
+    size_t held = card->used + own + Shared().others(number_of(card));
     for (const cudaMemPool_t pool : card->pools) {
         held += pool->used;
     }
     return held < total ? total - held : 0;
+}
+
+void tell_others(const Card *card)
+{
+    size_t held = card->used + memory_of_device(number_of(card)) / 64;
+    for (const cudaMemPool_t pool : card->pools) {
+        held += pool->reserved;
+    }
+    Shared().tell(number_of(card), held);
+}
+
+void release_kept(int device)
+{
+    if ((size_t)device >= rt.cards.size() || !rt.cards[(size_t)device].context) {
+        return;
+    }
+    const Card &card = rt.cards[(size_t)device];
+    for (const cudaMemPool_t pool : card.pools) {
+        const size_t keeps = pool->used > pool->threshold ? pool->used : pool->threshold;
+        pool->reserved = keeps < pool->reserved ? keeps : pool->reserved;
+    }
+    tell_others(&card);
+}
+
+/* Counts down to the allocation that fails, and those after it that fail as well. */
+static bool refuses(int device)
+{
+    int64_t &nth = settings.fail_allocation;
+    if ((settings.fail_device >= 0 && settings.fail_device != device) || nth == 0 || --nth > 0) {
+        return false;
+    }
+    const bool again = settings.refusals != 1;
+    settings.refusals -= settings.refusals > 1;
+    nth += again;
+    return true;
 }
 
 bool out_of_luck(int64_t *nth)
@@ -379,9 +418,10 @@ bool out_of_luck(int64_t *nth)
 void *take(Card *card, int device, size_t size, cudaMemPool_t pool)
 {
     const size_t room = (size + ZONE - 1) / ZONE * ZONE + (size == 0 ? (size_t)ZONE : 0);
-    if ((settings.fail_device < 0 || settings.fail_device == device) && out_of_luck(&settings.fail_allocation)) {
+    if (refuses(device)) {
         return nullptr;
     }
+    const Shared until_it_is_told;
     if (room > unused(card) || (pool != nullptr && pool->most != 0 && pool->used + room > pool->most)) {
         return nullptr;
     }
@@ -401,6 +441,7 @@ void *take(Card *card, int device, size_t size, cudaMemPool_t pool)
         pool->reserved = pool->used > pool->reserved ? pool->used : pool->reserved;
         pool->reserved_high = pool->reserved > pool->reserved_high ? pool->reserved : pool->reserved_high;
     }
+    tell_others(card);
     rt.counts.bytes += room;
     rt.counts.most = rt.counts.bytes > rt.counts.most ? rt.counts.bytes : rt.counts.most;
     return p;

@@ -2,6 +2,7 @@
  *
  * What a test can ask of the emulated device, and see of it. The same settings are read from the environment when the
  * first call is made: EMULATED_CUDA="seed=3,memory=64M,fail_launch=12,launch_error=700".
+ * EMULATED_CUDA_SHARED=FILE: the cards are those of all processes that name the file.
  * EMULATED_CUDA_COUNTS=FILE: when the program ends, a line with the counts is appended. EMULATED_CUDA_KERNELS=FILE: the
  * kernels that it carried out, one a line. */
 #ifndef EMULATE_CONTROL_H
@@ -30,12 +31,14 @@ typedef struct emulate_settings {
     int64_t fail_launch;     /* the n-th kernel from now, 1 the next, fails when it runs; 0: none */
     int launch_error;        /* with this cudaError_t; 700, an illegal address, by default */
     int64_t fail_allocation; /* the n-th allocation of device memory from now finds none; 0: none */
+    int64_t refusals;        /* so many in a row; 0: all from that one on. A call that finds none asks a second time */
     int64_t fail_pinned;     /* the same for pinned host memory */
     int fail_device;         /* the device that fail_launch and fail_allocation count on; -1: any */
     size_t small;            /* bytes of the last card; 0: as the others have */
     int other;               /* cards from this one on are of another kind; 0: all are of one */
     int nccl;                /* version of NCCL, as 22809; 0: there is none */
     int64_t fail_nccl;       /* the n-th collective call from now fails in the middle, and its ranks wait for ever */
+    bool exclusive;          /* a card is the process's that came first (EMULATED_CUDA_SHARED) */
     int patience;            /* milliseconds that a collective waits for a rank while nothing else happens */
     int code;                /* the architecture that kernels were compiled for; 0: the card's */
 } emulate_settings;

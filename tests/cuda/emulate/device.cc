@@ -75,6 +75,10 @@ Card *card_of_device(int ordinal, cudaError_t *error)
     }
     Card *card = &rt.cards[(size_t)ordinal];
     if (!card->context) {
+        if (settings.exclusive && Shared().others(ordinal) > 0) {
+            *error = cudaErrorDevicesUnavailable;
+            return nullptr;
+        }
         if (!make_card(card, memory_of_device(ordinal))) {
             *error = cudaErrorMemoryAllocation;
             return nullptr;
@@ -85,6 +89,7 @@ Card *card_of_device(int ordinal, cudaError_t *error)
         card->current_pool = card->pools[0];
         card->peers.resize(rt.cards.size());
         rt.counts.contexts++;
+        tell_others(card);
     }
     return card;
 }
@@ -341,6 +346,7 @@ cudaError_t cudaDeviceSynchronize(void)
     }
     rt.counts.waits++;
     run_all();
+    release_kept(device);
     return answer(broken());
 }
 

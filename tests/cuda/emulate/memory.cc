@@ -283,6 +283,7 @@ cudaError_t cudaMemPoolTrimTo(cudaMemPool_t pool, size_t keep)
 {
     EMULATE_BEGIN();
     pool->reserved = pool->used > keep ? pool->used : keep < pool->reserved ? keep : pool->reserved;
+    tell_others(&rt.cards[(size_t)pool->device]);
     return cudaSuccess;
 }
 

@@ -172,11 +172,25 @@ bool stale_pointer(uint64_t word, const Stream *by, std::string *why);
 bool zones_untouched(std::string *why);
 /* Counts down to a fault that a test asked for. */
 bool out_of_luck(int64_t *nth);
-/* How many bytes of the card nobody holds. */
+/* How many bytes of the card nobody holds: no other process, and no block of ours. */
 size_t unused(const Card *);
 /* A block, or nullptr when there is no room. */
 void *take(Card *, int device, size_t size, cudaMemPool_t);
 void give(void *p); /* now: poisons it */
+
+/* What the card's user holds of it, with what pools keep, told to other processes. */
+void tell_others(const Card *);
+/* After waiting: pools give back what they keep above their thresholds. */
+void release_kept(int device);
+
+/* ---- share.cc ---- */
+/* While one lives no other process takes or gives memory. */
+struct Shared {
+    Shared();
+    ~Shared();
+    size_t others(int device) const; /* bytes that other processes hold */
+    void tell(int device, size_t held) const;
+};
 
 /* ---- stream.cc ---- */
 std::shared_ptr<Stream> stream_of(cudaStream_t);

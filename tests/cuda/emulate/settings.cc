@@ -16,8 +16,25 @@ namespace emulate_cuda
 
 Runtime &rt = *new Runtime;
 
-static const emulate_settings defaults = {0, 1, true,  1, (size_t)4 << 30, 90, 16, CUDART_VERSION, 0, 700, 0, 0, -1,
-                                          0, 0, 22809, 0, 10000,           0};
+static emulate_settings usual()
+{
+    emulate_settings s = {};
+    s.threads = 1;
+    s.fatal = true;
+    s.devices = 1;
+    s.memory = (size_t)4 << 30;
+    s.capability = 90;
+    s.multiprocessors = 16;
+    s.driver = CUDART_VERSION;
+    s.launch_error = cudaErrorIllegalAddress;
+    s.refusals = 1;
+    s.fail_device = -1;
+    s.nccl = 22809;
+    s.patience = 10000;
+    return s;
+}
+
+static const emulate_settings defaults = usual();
 emulate_settings settings = defaults;
 static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 static __thread cudaError_t last;
@@ -55,6 +72,10 @@ static void set(const char *key, const char *value)
         settings.launch_error = (int)n;
     } else if (strcmp(key, "fail_allocation") == 0) {
         settings.fail_allocation = n;
+    } else if (strcmp(key, "refusals") == 0) {
+        settings.refusals = n;
+    } else if (strcmp(key, "exclusive") == 0) {
+        settings.exclusive = n != 0;
     } else if (strcmp(key, "fail_pinned") == 0) {
         settings.fail_pinned = n;
     } else if (strcmp(key, "fail_device") == 0) {

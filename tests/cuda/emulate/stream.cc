@@ -425,6 +425,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t handle)
     }
     rt.counts.waits++;
     run_until(stream, stream->issued);
+    release_kept(stream->device);
     return answer(broken(stream->device));
 }
 
@@ -539,6 +540,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
     if (event->at.stream != nullptr) {
         rt.counts.waits++;
         run_until(event->at.stream, event->at.ticket);
+        release_kept(event->at.stream->device);
         return answer(broken(event->at.stream->device));
     }
     return answer(broken());
