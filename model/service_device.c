@@ -69,7 +69,10 @@ static int open_gpus(service_device *d, const sluice_host *host, int devices, in
                    d->backend->name(d->kn), d->count, d->together->name);
     else if (rc == SLUICE_OK)
         sluice_log(host, SLUICE_LOG_INFO, "models are computed on the GPU %s", d->backend->name(d->kn));
-    else
+    const char *note = rc == SLUICE_OK && d->backend->note ? d->backend->note(d->kn) : NULL;
+    if (note)
+        sluice_log(host, SLUICE_LOG_INFO, "%s", note);
+    if (rc != SLUICE_OK)
         service_device_close(d);
     return rc;
 }

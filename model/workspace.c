@@ -122,8 +122,8 @@ static int reserve_block(sm_workspace *w, const sm_config *c, void **memory, siz
     *memory = w->device->ops->alloc(w->device, p.used);
     if (!*memory)
         return sm_device_no_memory(w->device, error,
-                                   "out of memory: %zu MiB for the activations of %zu tokens; use smaller batches",
-                                   p.used >> 20, count);
+                                   "out of memory: %.1f MiB for the activations of %zu tokens; use smaller batches",
+                                   (double)p.used / (1 << 20), count);
     p = (pieces){.block = *memory, .element = w->element};
     place(w, c, count, &p);
     *capacity = count;

@@ -76,7 +76,7 @@ typedef struct kn_cuda {
     kn_cuda_memory *memory;     /* memory.c */
     kn_cuda_uploads *uploads;   /* upload.c */
     kn_cuda_graphs *graphs;     /* graph.c */
-    kn_cuda_products *products; /* linear.cu: chosen algorithms by shape */
+    kn_cuda_products *products; /* linear_lt.cu: chosen algorithms by shape */
 
     kn_device *host; /* threads of the host, for `parallel` */
 
@@ -176,17 +176,25 @@ void kn_cuda_product(kn_cuda *, kn_layout, void *y, kn_dtype to, const void *a, 
 /* What belongs to the device besides its ops, made and unmade by device.c, which alone calls these. */
 bool kn_cuda_memory_new(kn_cuda *, const char **why);
 void kn_cuda_memory_free(kn_cuda *);
+/* The most bytes that a run may have: the device's, or SLUICE_CUDA_MEMORY. */
+size_t kn_cuda_allowed(const kn_cuda *);
 void kn_cuda_scratch_end(kn_cuda *);
 bool kn_cuda_uploads_new(kn_cuda *, const char **why);
 void kn_cuda_uploads_free(kn_cuda *);
-void kn_cuda_products_free(kn_cuda *); /* they are made at the first product */
-/* What the environment says of products (linear_lt.cu), as part of the numerics' name: "" or such as "-invariant". */
-const char *kn_cuda_products_mode(void);
+/* linear_lt.cu: with cuBLAS' workspace, after the memory. */
+bool kn_cuda_products_new(kn_cuda *, const char **why);
+void kn_cuda_products_free(kn_cuda *);
+/* What decides the bits of products, as part of the numerics' name: "" or such as "-invariant". */
+const char *kn_cuda_products_mode(const kn_cuda *);
+/* Whether cuBLAS has to do without a workspace. */
+bool kn_cuda_products_bare(const kn_cuda *);
 bool kn_cuda_graphs_new(kn_cuda *, const char **why);
 void kn_cuda_graphs_free(kn_cuda *);
 /* While a step is written down: a place for an upload, at the same address in each such step; NULL when there is none.
  */
 const void *kn_cuda_step_upload(kn_cuda *, const void *host, size_t bytes);
+/* Why there is no device: the memory that was just refused. One line, as below. */
+const char *kn_cuda_say_full(const kn_cuda *, const char *what);
 /* One line, in memory of the calling thread. */
 const char *kn_cuda_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

@@ -50,6 +50,9 @@ int kn_cuda_note(kn_cuda *c, cudaError_t error, const char *what)
         if (error == cudaErrorInvalidResourceHandle)
             snprintf(c->error + strlen(c->error), sizeof(c->error) - strlen(c->error),
                      ", which a plugin may have destroyed, as cudaDeviceReset does");
+        if (error == cudaErrorECCUncorrectable)
+            snprintf(c->error + strlen(c->error), sizeof(c->error) - strlen(c->error),
+                     "; reset it (nvidia-smi -r -i %d) or replace it", c->ordinal);
         add_asked(c, c->error, sizeof(c->error));
         c->failed = true;
     }
@@ -281,9 +284,9 @@ static void name_numerics(kn_cuda *c)
     const size_t version = cublasLtGetVersion();
     plain_name(name, sizeof(name), c->name);
     snprintf(c->numerics_f32, sizeof(c->numerics_f32), "cuda-sm%d-%s-cublas%zu%s-own1-f32", c->capability, name,
-             version, kn_cuda_products_mode());
+             version, kn_cuda_products_mode(c));
     snprintf(c->numerics_bf16, sizeof(c->numerics_bf16), "cuda-sm%d-%s-cublas%zu%s-own1-bf16", c->capability, name,
-             version, kn_cuda_products_mode());
+             version, kn_cuda_products_mode(c));
 }
 
 static const char *open_rest(kn_cuda *c)
@@ -292,7 +295,8 @@ static const char *open_rest(kn_cuda *c)
     c->host = kn_cpu_new(0, "plain", &why);
     if (!c->host)
         return why;
-    if (!kn_cuda_memory_new(c, &why) || !kn_cuda_uploads_new(c, &why) || !kn_cuda_graphs_new(c, &why))
+    if (!kn_cuda_memory_new(c, &why) || !kn_cuda_uploads_new(c, &why) || !kn_cuda_graphs_new(c, &why) ||
+        !kn_cuda_products_new(c, &why))
         return why;
     if (cublasLtCreate(&c->lt) != CUBLAS_STATUS_SUCCESS)
         return kn_cuda_say("cuBLAS cannot start on GPU %d (%s): no memory, or its libraries, of the CUDA that this "

@@ -359,14 +359,20 @@ bool kn_cuda_graphs_new(kn_cuda *c, const char **why)
         *why = "out of memory";
         return false;
     }
-    cudaError_t error = cudaMallocFromPoolAsync((void **)&s->area, STEP_BYTES, c->pool, c->stream);
+    s->area = kn_cuda_alloc(c, STEP_BYTES);
+    if (!s->area) {
+        *why = kn_cuda_say_full(c, "decoding steps");
+        return false;
+    }
+    cudaError_t error = cudaSuccess;
     for (int i = 0; i < 2 && error == cudaSuccess; i++) {
         error = cudaHostAlloc((void **)&s->host[i], STEP_BYTES, cudaHostAllocDefault);
         if (error == cudaSuccess)
             error = cudaEventCreateWithFlags(&s->copied[i], cudaEventDisableTiming);
     }
     if (error != cudaSuccess) {
-        *why = kn_cuda_say("no memory for decoding steps on GPU %d: %s", c->ordinal, cudaGetErrorString(error));
+        *why = kn_cuda_say("no page-locked memory of the host for decoding steps on GPU %d: %s", c->ordinal,
+                           cudaGetErrorString(error));
         return false;
     }
     return kn_cuda_on_pressure(&c->base, give, c) == KN_OK;

@@ -17,6 +17,7 @@
  */
 #include "linear.cuh"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,7 +30,11 @@ enum {
     MOST_ALIGNMENT = 16 /* bytes; no kernel asks for more */
 };
 
-static const size_t workspace_bytes = (size_t)32 << 20; /* what cuBLAS recommends for Hopper and later */
+/* What cuBLAS recommends for Hopper and later. A run that may have less than ROOMY times as much does without: which of
+ * the two hangs on the card and on SLUICE_CUDA_MEMORY, not on what is free now, so that a run resumed computes the
+ * same. */
+static const size_t usual_workspace = (size_t)32 << 20;
+enum { ROOMY = 8 };
 
 /* What a choice hangs on. Filled with zeros first: compared as bytes. */
 typedef struct shape_key {
@@ -54,6 +59,8 @@ typedef struct choice {
 struct kn_cuda_products {
     bool own, timed, invariant;
     void *workspace;
+    size_t workspace_bytes; /* 0 = none */
+    char mode[32];
     choice *bucket[BUCKETS];
 };
 
@@ -188,6 +195,7 @@ static cublasStatus_t set_bias(choice *e, const void *bias)
 static int propose(kn_cuda *c, choice *e, const void *bias, cublasLtMatmulHeuristicResult_t *proposal, int most)
 {
     const shape_key *key = &e->key;
+    const size_t workspace_bytes = c->products->workspace_bytes;
     /* A sum that is split is put together in float32, never in bfloat16. */
     const uint32_t reductions = key->each_row ? CUBLASLT_REDUCTION_SCHEME_NONE : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     const struct {
@@ -229,7 +237,7 @@ static cublasStatus_t multiply(kn_cuda *c, choice *e, const cublasLtMatmulAlgo_t
 {
     const float one = 1, beta = p->added != NULL ? p->beta : 0;
     return cublasLtMatmul(c->lt, e->op, &one, p->b, e->a, p->a, e->b, &beta, p->added != NULL ? p->added : y, e->y, y,
-                          e->y, algo, c->products->workspace, workspace_bytes, stream);
+                          e->y, algo, c->products->workspace, c->products->workspace_bytes, stream);
 }
 
 /* --- choosing --- */
@@ -311,40 +319,35 @@ static bool is_set(const char *name, const char *value)
     return is != NULL && strcmp(is, value) == 0;
 }
 
-static kn_cuda_products modes(void)
+bool kn_cuda_products_new(kn_cuda *c, const char **why)
 {
-    kn_cuda_products t;
-    memset(&t, 0, sizeof(t));
-    t.own = is_set("SLUICE_CUDA_PRODUCTS", "own");
-    t.timed = is_set("SLUICE_CUDA_PRODUCTS", "timed");
-    t.invariant = !t.own && is_set("SLUICE_CUDA_INVARIANT", "1"); /* our own kernel is like that anyway */
-    return t;
+    kn_cuda_products *t = c->products = (kn_cuda_products *)calloc(1, sizeof(*t));
+    *why = "out of memory";
+    if (t == NULL)
+        return false;
+    t->own = is_set("SLUICE_CUDA_PRODUCTS", "own");
+    t->timed = is_set("SLUICE_CUDA_PRODUCTS", "timed");
+    t->invariant = !t->own && is_set("SLUICE_CUDA_INVARIANT", "1"); /* our own kernel is like that anyway */
+    const bool roomy = kn_cuda_allowed(c) / ROOMY >= usual_workspace;
+    t->workspace_bytes = roomy && !t->own ? usual_workspace : 0;
+    snprintf(t->mode, sizeof(t->mode), "%s%s%s%s", t->own ? "-own" : "", t->timed ? "-timed" : "",
+             t->invariant ? "-invariant" : "", roomy || t->own ? "" : "-bare");
+    /* Now, before caches and weights have taken everything. */
+    if (t->workspace_bytes > 0)
+        t->workspace = kn_cuda_alloc(c, t->workspace_bytes);
+    const bool got = t->workspace != NULL || t->workspace_bytes == 0;
+    *why = got ? NULL : kn_cuda_say_full(c, "cuBLAS' workspace");
+    return got;
 }
 
-const char *kn_cuda_products_mode(void)
+const char *kn_cuda_products_mode(const kn_cuda *c)
 {
-    const kn_cuda_products t = modes();
-    if (t.own)
-        return "-own";
-    if (t.timed)
-        return t.invariant ? "-timed-invariant" : "-timed";
-    return t.invariant ? "-invariant" : "";
+    return c->products->mode;
 }
 
-/* The table, with the workspace from the pool; made at first use. */
-static kn_cuda_products *products_of(kn_cuda *c)
+bool kn_cuda_products_bare(const kn_cuda *c)
 {
-    if (c->products == NULL) {
-        c->products = (kn_cuda_products *)malloc(sizeof(*c->products));
-        if (c->products == NULL) {
-            kn_cuda_refuse(c, KN_NO_MEMORY);
-            return NULL;
-        }
-        *c->products = modes();
-    }
-    if (c->products->workspace == NULL && !c->products->own)
-        c->products->workspace = kn_cuda_alloc(c, workspace_bytes);
-    return c->status == KN_OK ? c->products : NULL;
+    return !c->products->own && c->products->workspace_bytes == 0;
 }
 
 void kn_cuda_products_free(kn_cuda *c)
@@ -427,9 +430,7 @@ void kn_cuda_multiply(kn_cuda *c, const kn_product *p)
 {
     if (c->status != KN_OK || p->m == 0 || p->n == 0)
         return;
-    const kn_cuda_products *t = products_of(c);
-    if (t == NULL)
-        return;
+    const kn_cuda_products *t = c->products;
     lt_call call;
     memset(&call, 0, sizeof(call));
     call.product = *p;

@@ -25,6 +25,7 @@ typedef struct block {
 
 struct kn_cuda_memory {
     size_t limit; /* 0 = none */
+    size_t total; /* of the device */
     block *scratch;
     size_t wanted; /* the least size of the next block */
     struct {
@@ -81,6 +82,7 @@ bool kn_cuda_memory_new(kn_cuda *c, const char **why)
     const struct cudaMemPoolProps properties = {.allocType = cudaMemAllocationTypePinned,
                                                 .location = {.type = cudaMemLocationTypeDevice, .id = c->ordinal}};
     cudaError_t error = cudaMemGetInfo(&free_bytes, &total);
+    c->memory->total = total;
     if (error == cudaSuccess && !read_limit(&c->memory->limit, total, why))
         return false;
     if (error == cudaSuccess)
@@ -91,6 +93,11 @@ bool kn_cuda_memory_new(kn_cuda *c, const char **why)
     if (error != cudaSuccess)
         *why = kn_cuda_say("GPU %d gives no memory pool: %s", c->ordinal, cudaGetErrorString(error));
     return error == cudaSuccess;
+}
+
+size_t kn_cuda_allowed(const kn_cuda *c)
+{
+    return c->memory->limit > 0 ? c->memory->limit : c->memory->total;
 }
 
 static void scratch_free(kn_cuda *c, bool used_too)
@@ -203,6 +210,11 @@ void *kn_cuda_alloc(kn_cuda *c, size_t bytes)
     else if (error != cudaSuccess)
         kn_cuda_note(c, error, "allocating memory");
     return error == cudaSuccess ? p : NULL;
+}
+
+const char *kn_cuda_say_full(const kn_cuda *c, const char *what)
+{
+    return kn_cuda_say("no memory for %s: %s; nvidia-smi shows who uses it", what, c->failed ? c->error : c->refusal);
 }
 
 void kn_cuda_free_memory(kn_cuda *c, void *p)

@@ -89,6 +89,13 @@ static void backend_joins(const kn_backend *door, char *text, size_t size)
     kn_nccl_describe(text, size);
 }
 
+static const char *backend_note(const kn_device *device)
+{
+    return kn_cuda_products_bare((const kn_cuda *)device)
+               ? "matrix products do without cuBLAS' workspace, and may be slower: there is little memory"
+               : NULL;
+}
+
 static int init(void *self, const sluice_host *host)
 {
     backend *b = self;
@@ -100,7 +107,8 @@ static int init(void *self, const sluice_host *host)
                            .close = backend_close,
                            .name = backend_name,
                            .join = backend_join,
-                           .joins = backend_joins};
+                           .joins = backend_joins,
+                           .note = backend_note};
     pthread_mutex_init(&b->lock, NULL);
     return SLUICE_OK;
 }

@@ -64,7 +64,8 @@ static int report(const sluice_cuda *g, int status)
                             why ? ": " : "", why ? why : "");
     default:
         why = g->c->base.ops->error(&g->c->base);
-        return sluice_error(g->host, SLUICE_FAILED, "%s", why ? why : "a CUDA call was refused");
+        return sluice_error(g->host, SLUICE_FAILED, "%s%s", why ? why : "a CUDA call was refused",
+                            why ? "; run again to resume" : "");
     }
 }
 

@@ -224,12 +224,14 @@ bool kn_cuda_uploads_new(kn_cuda *c, const char **why)
     cudaError_t error = ring_new(&u->small, SMALL_SEGMENT);
     if (error == cudaSuccess)
         error = ring_new(&u->large, LARGE_SEGMENT);
-    if (error == cudaSuccess)
-        error = cudaMallocFromPoolAsync((void **)&u->twin, SEGMENTS * (size_t)SMALL_SEGMENT, c->pool, c->stream);
-    if (error != cudaSuccess)
-        *why = kn_cuda_say("no memory for transfers to GPU %d, page-locked or on the device: %s", c->ordinal,
+    if (error != cudaSuccess) {
+        *why = kn_cuda_say("no page-locked memory of the host for transfers to GPU %d: %s", c->ordinal,
                            cudaGetErrorString(error));
-    return error == cudaSuccess;
+        return false;
+    }
+    u->twin = kn_cuda_alloc(c, SEGMENTS * (size_t)SMALL_SEGMENT);
+    *why = u->twin ? NULL : kn_cuda_say_full(c, "transfers");
+    return u->twin != NULL;
 }
 
 void kn_cuda_uploads_free(kn_cuda *c)
