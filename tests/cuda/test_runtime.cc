@@ -190,6 +190,22 @@ static void out_of_memory()
     DONE(cudaStreamSynchronize(s));
     emulate()->fail_allocation = 2;
     DONE(cudaMalloc(&p, 100));
+    DONE(cudaFree(p));
+    emulate()->refusals = 3; /* both tries of the second call, and the first of the third */
+    emulate()->fail_allocation = 2;
+    DONE(cudaMallocAsync(&p, 100, s));
+    CHECK(cudaMallocAsync(&q, 100, s) == cudaErrorMemoryAllocation);
+    DONE(cudaMallocAsync(&q, 100, s));
+    DONE(cudaFreeAsync(p, s));
+    DONE(cudaFreeAsync(q, s));
+    DONE(cudaStreamSynchronize(s));
+    emulate()->refusals = 0;
+    emulate()->fail_allocation = 1;
+    for (int i = 0; i < 5; i++) {
+        CHECK(cudaMalloc(&p, 100) == cudaErrorMemoryAllocation);
+    }
+    emulate()->fail_allocation = 0;
+    DONE(cudaMalloc(&p, 100));
     emulate()->fail_pinned = 1;
     CHECK(cudaHostAlloc(&q, 100, 0) == cudaErrorMemoryAllocation);
     DONE(cudaHostAlloc(&q, 100, 0));

@@ -418,6 +418,7 @@ bool out_of_luck(int64_t *nth)
 void *take(Card *card, int device, size_t size, cudaMemPool_t pool)
 {
     const size_t room = (size + ZONE - 1) / ZONE * ZONE + (size == 0 ? (size_t)ZONE : 0);
+    rt.counts.taken++;
     if (refuses(device)) {
         return nullptr;
     }

@@ -30,6 +30,8 @@ typedef struct emulate_settings {
     int driver;              /* version that the driver supports, as 13000; 0: no driver */
     int64_t fail_launch;     /* the n-th kernel from now, 1 the next, fails when it runs; 0: none */
     int launch_error;        /* with this cudaError_t; 700, an illegal address, by default */
+    int64_t signal_launch;   /* the n-th kernel from now begins with a signal to the process; 0: none */
+    int signal;              /* which; 9 by default, as of kill -9 */
     int64_t fail_allocation; /* the n-th allocation of device memory from now finds none; 0: none */
     int64_t refusals;        /* so many in a row; 0: all from that one on. A call that finds none asks a second time */
     int64_t fail_pinned;     /* the same for pinned host memory */
@@ -48,9 +50,11 @@ typedef struct emulate_counts {
     int streams;             /* alive, without the default ones */
     int events;              /* alive */
     int allocations, pinned; /* alive, of device memory and of pinned host memory */
+    uint64_t taken;          /* allocations of device memory asked for, as fail_allocation counts them */
     size_t bytes, most;      /* of device memory in use, and the most there was */
     uint64_t launches;       /* kernels queued, those inside graphs not counted */
     uint64_t graph_launches;
+    uint64_t ran;       /* kernels, those inside graphs too: as fail_launch and signal_launch count them */
     uint64_t products;  /* of matrices */
     uint64_t copies;    /* between host and device */
     uint64_t pageable;  /* of them, with host memory that is not pinned: these wait on a device */

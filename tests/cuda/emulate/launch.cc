@@ -3,7 +3,9 @@
  * Kernels on their way to the device: what of a launch can be checked at once, and what when it runs. */
 #include "runtime.h"
 
+#include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 namespace emulate_cuda
 {
@@ -19,9 +21,13 @@ static void run_kernel(const void *kernel, Place launched, bool follows, const s
             return;
         }
     }
+    rt.counts.ran++;
     if ((settings.fail_device < 0 || settings.fail_device == stream->device) && out_of_luck(&settings.fail_launch)) {
         broken(stream->device) = (cudaError_t)settings.launch_error;
         return;
+    }
+    if (out_of_luck(&settings.signal_launch)) {
+        kill(getpid(), settings.signal);
     }
     rt.kernel = kernel;
     carried_out.insert(kernel);

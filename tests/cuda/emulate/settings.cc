@@ -5,6 +5,7 @@
 #include "sanitizer.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +28,7 @@ static emulate_settings usual()
     s.multiprocessors = 16;
     s.driver = CUDART_VERSION;
     s.launch_error = cudaErrorIllegalAddress;
+    s.signal = SIGKILL;
     s.refusals = 1;
     s.fail_device = -1;
     s.nccl = 22809;
@@ -70,6 +72,10 @@ static void set(const char *key, const char *value)
         settings.fail_launch = n;
     } else if (strcmp(key, "launch_error") == 0) {
         settings.launch_error = (int)n;
+    } else if (strcmp(key, "signal_launch") == 0) {
+        settings.signal_launch = n;
+    } else if (strcmp(key, "signal") == 0) {
+        settings.signal = (int)n;
     } else if (strcmp(key, "fail_allocation") == 0) {
         settings.fail_allocation = n;
     } else if (strcmp(key, "refusals") == 0) {
@@ -135,10 +141,10 @@ static struct Account {
             const emulate_counts c = emulate_count();
             fprintf(counts,
                     "contexts %d streams %d events %d allocations %d pinned %d bytes %zu most %zu launches %llu graphs "
-                    "%llu communicators %d sums %llu\n",
+                    "%llu communicators %d sums %llu taken %llu ran %llu\n",
                     c.contexts, c.streams, c.events, c.allocations, c.pinned, c.bytes, c.most,
                     (unsigned long long)c.launches, (unsigned long long)c.graph_launches, c.communicators,
-                    (unsigned long long)c.sums);
+                    (unsigned long long)c.sums, (unsigned long long)c.taken, (unsigned long long)c.ran);
             fclose(counts);
         }
     }
