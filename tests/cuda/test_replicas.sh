@@ -82,6 +82,6 @@ for at in 0,40 1,200; do
     fault "GPU ${at%,*} failing at launch ${at#*,}" "fail_device=${at%,*},fail_launch=${at#*,}" "GPU ${at%,*} (emulated device) failed"
 done
 fault 'a lost link' fail_nccl=3 'NCCL failed in a sum over GPUs: unhandled system error'
-fault 'no memory on one GPU' fail_device=1,fail_allocation=30,refusals=0 'out of memory'
+fault 'no memory on one GPU' fail_device=1,fail_allocation=12,refusals=0 'out of memory'
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]
