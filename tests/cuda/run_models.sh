@@ -27,11 +27,20 @@ for invariant in 0 1; do
     done
 done
 unset SLUICE_CUDA_INVARIANT SLUICE_TEST_QUICK
-# Every pipeline that uses a model, with little of everything; one that has too little then on the processor, too, is left
-# out.
-for file in "$SLUICE_SOURCE"/pipelines/*.cfg; do
-    name=$(basename "$file" .cfg)
+# Every pipeline that uses a model, with little of everything: short answers, few rows, two turns at most. One that has
+# too little then on the processor, too, is left out.
+mkdir "$work/pipelines" && ln -s "$SLUICE_SOURCE/models" "$SLUICE_SOURCE/prompts" "$work" &&
+    cp -R "$SLUICE_SOURCE/pipelines/data" "$work/pipelines" && chmod -R u+w "$work/pipelines" || exit 2
+for file in "$SLUICE_SOURCE"/pipelines/data/*.jsonl; do
+    head -n 16 "$file" >"$work/pipelines/data/$(basename "$file")"
+done
+for given in "$SLUICE_SOURCE"/pipelines/*.cfg; do
+    name=$(basename "$given" .cfg)
     [ "$name" != make-data ] || continue # it writes beside the pipelines
+    file=$work/pipelines/$name.cfg
+    turns='s/\([ ;]repeat *= *\)[0-9]*/\12/'
+    grep -q '@[1-9]' "$given" && turns= # it names versions
+    sed "$turns" "$given" >"$file"
     few=$(sed -n 's/.*{ *name *= *"\([a-z0-9-]*\)".*[ ;]\(count\|limit\) *= *[0-9].*/--set \1.\2=12/p
         s/.*{ *name *= *"\([a-z0-9-]*\)".*[ ;]max_tokens *= *[0-9].*/--set \1.max_tokens=8/p
         s/.*{ *name *= *"\([a-z0-9-]*\)".*[ ;]epochs *= *[0-9].*/--set \1.epochs=1/p' "$file")
