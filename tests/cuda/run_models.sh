@@ -41,8 +41,10 @@ for given in "$SLUICE_SOURCE"/pipelines/*.cfg; do
     turns='s/\([ ;]repeat *= *\)[0-9]*/\12/'
     grep -q '@[1-9]' "$given" && turns= # it names versions
     sed "$turns" "$given" >"$file"
-    few=$(sed -n 's/.*{ *name *= *"\([a-z0-9-]*\)".*[ ;]\(count\|limit\) *= *[0-9].*/--set \1.\2=12/p
-        s/.*{ *name *= *"\([a-z0-9-]*\)".*[ ;]max_tokens *= *[0-9].*/--set \1.max_tokens=8/p
+    tokens=8 rows=12
+    [ "$name" != judges ] || tokens=24 rows=24 # verdicts are read from answers
+    few=$(sed -n 's/.*{ *name *= *"\([a-z0-9-]*\)".*[ ;]\(count\|limit\) *= *[0-9].*/--set \1.\2='$rows'/p
+        s/.*{ *name *= *"\([a-z0-9-]*\)".*[ ;]max_tokens *= *[0-9].*/--set \1.max_tokens='$tokens'/p
         s/.*{ *name *= *"\([a-z0-9-]*\)".*[ ;]epochs *= *[0-9].*/--set \1.epochs=1/p' "$file")
     # shellcheck disable=SC2086 # a list of words
     if "$SLUICE_BUILD/sluice" run "$file" --out "$work/cpu" --quiet --set runtime.device=cpu $few >"$work/log" 2>&1; then
