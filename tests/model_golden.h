@@ -48,6 +48,9 @@ void golden_score(kn_device *device, kn_dtype dtype, const golden *, const sluic
 float *golden_params(sm_training *);
 float *golden_gradients(sm_training *);
 
+/* A loss for sm_training_gradient: minus the log-probability of all completions; the context is the golden. */
+int golden_likelihood(void *context, const float *const *logps, float *const *d_logps);
+
 /* ‖a − b‖ / ‖b‖ over a run of floats. */
 double golden_difference(const float *a, const float *b, size_t count);
 

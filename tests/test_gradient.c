@@ -26,23 +26,10 @@ static sm_training *begin(kn_device *device, kn_dtype dtype, const golden *g, co
     return t;
 }
 
-/* Of the log-probability of all completions. */
-static int likelihood(void *context, const float *const *logps, float *const *d_logps)
-{
-    const golden *g = context;
-    (void)logps;
-    size_t k = 0;
-    for (size_t i = 0; i < g->group_count; i++)
-        for (size_t c = 0; c < g->groups[i].completion_count; c++, k++)
-            for (size_t t = 0; t < g->groups[i].completions[c].count; t++)
-                d_logps[k][t] = -1;
-    return 0;
-}
-
 static void add_gradient(sm_training *t, golden *g)
 {
     int result;
-    if (sm_training_gradient(t, g->groups, g->group_count, likelihood, g, &result, &error) != SM_OK)
+    if (sm_training_gradient(t, g->groups, g->group_count, golden_likelihood, g, &result, &error) != SM_OK)
         fail_msg("%s", error.text);
 }
 
