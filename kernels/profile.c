@@ -70,8 +70,14 @@ kn_device *kn_profile_new(kn_device *wrapped)
     kn_profile *p = calloc(1, sizeof(*p));
     if (!p)
         return NULL;
-    p->base.ops = kn_profile_ops_f32();
-    p->base.ops_bf16 = wrapped->ops_bf16 ? kn_profile_ops_bf16() : NULL;
+    const kn_ops *const inner[] = {wrapped->ops, wrapped->ops_bf16};
+    p->ops[0] = *kn_profile_ops_f32();
+    p->ops[1] = *kn_profile_ops_bf16();
+    for (int i = 0; i < 2; i++)
+        if (!inner[i] || !inner[i]->matrix_at)
+            p->ops[i].matrix_at = NULL;
+    p->base.ops = &p->ops[0];
+    p->base.ops_bf16 = wrapped->ops_bf16 ? &p->ops[1] : NULL;
     p->base.host_memory = wrapped->host_memory;
     p->base.one_answer = wrapped->one_answer;
     p->inner = wrapped;

@@ -119,6 +119,19 @@ static kn_matrix *matrix_new(kn_device *d, size_t out, size_t in, bool with_back
     return (kn_matrix *)m;
 }
 
+static kn_matrix *matrix_at(kn_device *d, const void *w, size_t out, size_t in)
+{
+    matrix *m = malloc(sizeof(*m));
+    if (!m)
+        return NULL;
+    *m = (matrix){WRAPPED(d)->matrix_at(INNER(d), w, out, in), (double)out, (double)in};
+    if (!m->inner) {
+        free(m);
+        return NULL;
+    }
+    return (kn_matrix *)m;
+}
+
 static void matrix_free(kn_device *d, kn_matrix *m)
 {
     if (m)
@@ -406,6 +419,7 @@ static const kn_ops table = {.size = sizeof(kn_ops),
                              .set_threads = set_threads,
                              .parallel = parallel,
                              .matrix_new = matrix_new,
+                             .matrix_at = matrix_at,
                              .matrix_free = matrix_free,
                              .cache_new = cache_new,
                              .cache_free = cache_free,

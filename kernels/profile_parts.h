@@ -24,6 +24,7 @@ enum { KN_PROFILED(KN_PROFILE_NUMBER) KN_PROFILE_OPS };
 typedef struct kn_profile {
     kn_device base;
     kn_device *inner;
+    kn_ops ops[2]; /* [dtype]; matrix_at only where the wrapped device has it */
     pthread_mutex_t lock;
     void *word; /* read to wait for a device that works on after a call; NULL on one with host memory */
     kn_profile_row row[2][KN_PROFILE_OPS]; /* [dtype] */
