@@ -3,9 +3,10 @@
  * A model's weights in the form a device computes with: packed matrices and embedding rows in the network's type
  * (float32 or bfloat16), norm weights and biases in float32.
  *
- * A network borrows its layout, and a flat array of parameters where it was given one. It changes only in
- * sm_network_refresh; between refreshes any number of threads may run it, each with a workspace of its own. All its
- * arrays are memory of the device (kernels/ops.h), which the host does not touch.
+ * A network borrows its layout, and a flat array of parameters where it was given one. It changes in sm_network_refresh
+ * and, where it lies in that array or in what is rounded beside it (in_place), whenever these are written to; in
+ * between any number of threads may run it, each with a workspace of its own. All its arrays are memory of the device
+ * (kernels/ops.h), which the host does not touch.
  */
 #ifndef MODEL_NETWORK_H
 #define MODEL_NETWORK_H

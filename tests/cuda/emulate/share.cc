@@ -1,7 +1,7 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0
  *
  * Cards in common with other processes. EMULATED_CUDA_SHARED=FILE: processes that name one file use the same cards, so
- * what the pools of one keep another does not find, and an exclusive card is the first one's. The file has a line a
+ * what the pools of one keep another does not find, and an exclusive card is the first one's. The file has an entry a
  * process: its number, and how much of each card it holds. A process that ended, however it did, holds nothing. */
 #include "runtime.h"
 
