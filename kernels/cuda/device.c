@@ -283,9 +283,9 @@ static void name_numerics(kn_cuda *c)
     char name[64];
     const size_t version = cublasLtGetVersion();
     plain_name(name, sizeof(name), c->name);
-    snprintf(c->numerics_f32, sizeof(c->numerics_f32), "cuda-sm%d-%s-cublas%zu%s-own1-f32", c->capability, name,
+    snprintf(c->numerics_f32, sizeof(c->numerics_f32), "cuda-sm%d-%s-cublas%zu%s-own2-f32", c->capability, name,
              version, kn_cuda_products_mode(c));
-    snprintf(c->numerics_bf16, sizeof(c->numerics_bf16), "cuda-sm%d-%s-cublas%zu%s-own1-bf16", c->capability, name,
+    snprintf(c->numerics_bf16, sizeof(c->numerics_bf16), "cuda-sm%d-%s-cublas%zu%s-own2-bf16", c->capability, name,
              version, kn_cuda_products_mode(c));
 }
 
