@@ -298,7 +298,7 @@ static __global__ void follows_rightly(float *o)
     s[threadIdx.x] = 1;
     __syncthreads();
     follow();
-    o[threadIdx.x] = s[threadIdx.x ^ 1];
+    o[blockIdx.x * 64 + threadIdx.x] = s[threadIdx.x ^ 1];
 }
 
 static __global__ void follows_too_late(float *o)

@@ -12,7 +12,7 @@ namespace emulate_cuda
 {
 
 __thread Worker *worker;
-char fence_sync;
+static char fence_sync; /* all of the device's memory */
 
 #ifndef EMULATE_UCONTEXT
 extern "C" void emulate_switch(void **save, void *to);
@@ -261,6 +261,22 @@ QUIET void wait_for_former(Place at)
     abort();
 }
 
+QUIET void passes_fence()
+{
+    worker->current->fenced = true;
+    if (worker->current->changed) {
+        TSAN_ACQUIRE(&fence_sync);
+    }
+}
+
+QUIET void passes_atomic()
+{
+    if (worker->current->fenced) {
+        TSAN_RELEASE(&fence_sync);
+    }
+    worker->current->changed = true;
+}
+
 /* ---- meetings ---- */
 
 /* Texts are mostly one and the same. */
@@ -460,6 +476,7 @@ QUIET static void run_block(Worker *w, uint3 block, size_t dynamic)
         f.index =
             uint3{i % w->block_size.x, i / w->block_size.x % w->block_size.y, i / (w->block_size.x * w->block_size.y)};
         f.copies = f.group = 0;
+        f.fenced = f.changed = false;
         f.fake_stack = nullptr;
         f.state = NOT_STARTED;
 #ifdef EMULATE_TSAN
@@ -486,7 +503,8 @@ struct Grid {
     dim3 grid, block;
     size_t dynamic;
     const std::function<void()> *body;
-    uint64_t seed, next;
+    uint64_t seed;
+    int workers;
     bool prologue, stop;
     char fault[1024];
 };
@@ -538,10 +556,10 @@ QUIET static void *work(void *p)
     w->seed = g->seed;
     w->prologue = g->prologue;
     const uint64_t blocks = (uint64_t)g->grid.x * g->grid.y * g->grid.z;
-    uint64_t i;
     TSAN_RELEASE(&w->begin);
-    while (!__atomic_load_n(&g->stop, __ATOMIC_RELAXED) &&
-           (i = __atomic_fetch_add(&g->next, 1, __ATOMIC_RELAXED)) < blocks) {
+    /* every thread of the processor has its share, however busy it is: a race between blocks is there each time */
+    for (uint64_t i = (uint64_t)start->slot; i < blocks && !__atomic_load_n(&g->stop, __ATOMIC_RELAXED);
+         i += (uint64_t)g->workers) {
         const uint64_t b = g->seed == 1 ? blocks - 1 - i : i;
         if (g->prologue && b != 0 && b != blocks - 1) {
             continue;
@@ -566,9 +584,9 @@ QUIET bool run_grid(const void *kernel, Place launched, dim3 grid, dim3 block, s
                     const std::function<void()> &body)
 {
     static Grid g;
-    g = Grid{grid, block, dynamic, &body, settings.seed, 0, prologue, false, ""};
     int n = prologue ? 1 : settings.threads;
     n = n < 1 ? 1 : n > MAX_WORKERS ? (int)MAX_WORKERS : n;
+    g = Grid{grid, block, dynamic, &body, settings.seed, n, prologue, false, ""};
     Start start[MAX_WORKERS];
     pthread_t thread[MAX_WORKERS];
     for (int i = 0; i < n; i++) {

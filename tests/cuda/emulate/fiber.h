@@ -68,7 +68,8 @@ struct Fiber {
     Place at;
     void *brought; /* to the collective */
     bool vote[2];
-    int group, copies; /* of cp.async: the group that is open, and how many have not landed */
+    int group, copies;    /* of cp.async: the group that is open, and how many have not landed */
+    bool fenced, changed; /* it has passed a __threadfence, an atomic */
 #ifdef EMULATE_UCONTEXT
     ucontext_t context;
 #endif
@@ -106,7 +107,10 @@ struct Worker {
 };
 
 extern __thread Worker *worker; /* nullptr outside kernels */
-extern char fence_sync;         /* stands for all of the device's memory: __threadfence */
+/* What was written before a __threadfence, and then an atomic, is there for whoever comes to an atomic later and then
+ * to a fence: TSan is told that much. */
+void passes_fence();
+void passes_atomic();
 
 /* Ends the block with a fault, in printf's manner; does not return to the kernel. */
 void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -301,6 +301,7 @@ namespace emulate_cuda
 template <class T, class F> static inline T change(T *p, F f)
 {
     T old, now;
+    passes_atomic();
     __atomic_load(p, &old, __ATOMIC_RELAXED);
     do {
         now = f(old);
@@ -340,11 +341,9 @@ template <class T> static inline T atomicInc(T *p, emulate_cuda::Given<T> limit)
     return emulate_cuda::change(p, [=](T old) -> T { return old >= limit ? 0 : old + 1; });
 }
 
-/* What was written before one is there for whoever has passed one later: TSan is told that much. */
 static inline void __threadfence()
 {
-    TSAN_ACQUIRE(&emulate_cuda::fence_sync);
-    TSAN_RELEASE(&emulate_cuda::fence_sync);
+    emulate_cuda::passes_fence();
 }
 
 static inline void __threadfence_block()
