@@ -79,10 +79,20 @@ template <int ROWS, int D, int THREADS>
 KDEV void attend_load_keys(attend_bf16 *tile, const attend_bf16 *from, const attend_keys &keys, const attend_rows &s,
                            uint32_t j0, uint32_t end, uint32_t head_dim, int thread)
 {
-    attend_load<ROWS, D, THREADS>(tile, from, head_dim, thread, [&](int r) -> const attend_bf16 * {
+    typedef attend_lanes<D, THREADS> lanes;
+    const int column = thread % (D / 8) * 8;
+    if (thread >= lanes::WORKING)
+        return;
+#pragma unroll
+    for (int n = 0; n < (ROWS + lanes::PASS - 1) / lanes::PASS; n++) {
+        const int r = thread / (D / 8) + n * lanes::PASS;
+        if (ROWS % lanes::PASS != 0 && r >= ROWS)
+            break;
         const uint32_t j = j0 + (uint32_t)r;
-        return j < end ? from + (size_t)attend_key_row(keys, s, j) * keys.stride : NULL;
-    });
+        const bool in = j < end && (uint32_t)column < head_dim;
+        const attend_bf16 *row = in ? from + (size_t)attend_key_row(keys, s, j) * keys.stride + column : from;
+        cp_async16(tile + r * attend_pitch<D>() + column, row, in);
+    }
 }
 
 /* Asks for rows [m0, m0 + ROWS) of the count · group queries (or of results) of a sequence and one key head; `from` is
@@ -91,20 +101,28 @@ template <int ROWS, int D, int THREADS>
 KDEV void attend_load_queries(attend_bf16 *tile, const attend_bf16 *from, uint32_t width, const attend_rows &s,
                               uint32_t group, uint32_t m0, uint32_t end, uint32_t head_dim, int thread)
 {
-    constexpr int PASS = attend_lanes<D, THREADS>::PASS;
+    typedef attend_lanes<D, THREADS> lanes;
+    const int column = thread % (D / 8) * 8;
+    if (thread >= lanes::WORKING)
+        return;
     uint32_t m = m0 + (uint32_t)(thread / (D / 8)), i = m / group, g = m % group;
-    const uint32_t step_i = PASS / group, step_g = PASS % group;
-    attend_load<ROWS, D, THREADS>(tile, from, head_dim, thread, [&](int) -> const attend_bf16 * {
-        const attend_bf16 *row = m < end ? from + (size_t)(s.row + i) * width + g * head_dim : NULL;
-        m += PASS;
+    const uint32_t step_i = lanes::PASS / group, step_g = lanes::PASS % group;
+#pragma unroll
+    for (int n = 0; n < (ROWS + lanes::PASS - 1) / lanes::PASS; n++) {
+        const int r = thread / (D / 8) + n * lanes::PASS;
+        if (ROWS % lanes::PASS != 0 && r >= ROWS)
+            break;
+        const bool in = m < end && (uint32_t)column < head_dim;
+        cp_async16(tile + r * attend_pitch<D>() + column,
+                   in ? from + (size_t)(s.row + i) * width + g * head_dim + column : from, in);
+        m += lanes::PASS;
         i += step_i;
         g += step_g;
         if (g >= group) {
             g -= group;
             i++;
         }
-        return row;
-    });
+    }
 }
 
 /* s[MT·16 rows, N] += a · bᵀ, both tiles with rows of D: a is the warp's first row, b the tile's. */
@@ -287,7 +305,7 @@ KDEV void attend_soften(float (&s)[MT][BN / 8][4], float (&o)[MT][D / 8][4], att
                 max = fmaxf(max, fmaxf(s[m][n][2 * i], s[m][n][2 * i + 1]));
             max = attend_quad_max(max);
             const float low = max == -INFINITY ? 0 : max * factor; /* no key of this row yet: all weights are 0 */
-            const float keep = ex2_approx(__fmul_rn(r.max[m][i], factor) - low); /* 1 while the greatest stays */
+            const float keep = max == r.max[m][i] ? 1 : ex2_approx(r.max[m][i] * factor - low); /* exactly 1 */
             float sum = 0;
             r.max[m][i] = max;
 #pragma unroll
