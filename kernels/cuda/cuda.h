@@ -68,6 +68,7 @@ typedef struct kn_cuda {
     size_t shared_most; /* bytes of shared memory a block may ask for */
     size_t l2_bytes;
     char name[128]; /* as the driver says */
+    char bus[32];   /* where it is, "0000:17:00.0": nvidia-smi's name for it whatever CUDA_VISIBLE_DEVICES numbers it */
     char numerics_f32[128], numerics_bf16[128];
 
     cudaStream_t stream;

@@ -52,7 +52,7 @@ int kn_cuda_note(kn_cuda *c, cudaError_t error, const char *what)
                      ", which a plugin may have destroyed, as cudaDeviceReset does");
         if (error == cudaErrorECCUncorrectable)
             snprintf(c->error + strlen(c->error), sizeof(c->error) - strlen(c->error),
-                     "; reset it (nvidia-smi -r -i %d) or replace it", c->ordinal);
+                     "; reset it (nvidia-smi -r -i %s) or replace it", c->bus);
         add_asked(c, c->error, sizeof(c->error));
         c->failed = true;
     }
@@ -177,8 +177,9 @@ static void device_ops(kn_ops *f32, kn_ops *bf16)
  */
 
 /* What to do about an error before there is a device. */
-static const char *say_no_device(cudaError_t error, int ordinal)
+static const char *say_no_device(cudaError_t error, const kn_cuda *c)
 {
+    const int ordinal = c->ordinal;
     const char *visible = getenv("CUDA_VISIBLE_DEVICES");
     int driver = 0;
     switch (error) {
@@ -201,16 +202,16 @@ static const char *say_no_device(cudaError_t error, int ordinal)
                            visible ? "; CUDA_VISIBLE_DEVICES hides some and renumbers the rest" : "");
     case cudaErrorDevicesUnavailable:
         return kn_cuda_say("GPU %d is taken by another process (exclusive compute mode); wait for it, or let several "
-                           "use it: nvidia-smi -i %d -c DEFAULT",
-                           ordinal, ordinal);
+                           "use it: nvidia-smi -i %s -c DEFAULT",
+                           ordinal, c->bus);
     case cudaErrorMemoryAllocation:
         return kn_cuda_say("GPU %d has no memory left, not even for a context; nvidia-smi shows who uses it", ordinal);
     case cudaErrorSystemDriverMismatch:
         return "the NVIDIA driver's library and kernel module are of different versions; reboot, or load the new "
                "module";
     case cudaErrorECCUncorrectable:
-        return kn_cuda_say("GPU %d has an uncorrectable memory error; reset it (nvidia-smi -r -i %d) or replace it",
-                           ordinal, ordinal);
+        return kn_cuda_say("GPU %d has an uncorrectable memory error; reset it (nvidia-smi -r -i %s) or replace it",
+                           ordinal, c->bus);
     default:
         return kn_cuda_say("GPU %d cannot be used: %s", ordinal, cudaGetErrorString(error));
     }
@@ -241,6 +242,8 @@ static const char *open_context(kn_cuda *c)
         error = cudaErrorNoDevice;
     if (error == cudaSuccess && (c->ordinal < 0 || c->ordinal >= count))
         error = cudaErrorInvalidDevice;
+    if (error != cudaSuccess || cudaDeviceGetPCIBusId(c->bus, sizeof(c->bus), c->ordinal) != cudaSuccess)
+        snprintf(c->bus, sizeof(c->bus), "%d", c->ordinal);
     struct cudaDeviceProp properties;
     if (error == cudaSuccess)
         error = cudaGetDeviceProperties(&properties, c->ordinal);
@@ -274,7 +277,7 @@ static const char *open_context(kn_cuda *c)
         error = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking);
     c->overlaps = error == cudaSuccess && kn_cuda_overlaps(c->capability);
     cudaGetLastError();
-    return error == cudaSuccess ? NULL : say_no_device(error, c->ordinal);
+    return error == cudaSuccess ? NULL : say_no_device(error, c);
 }
 
 /* What decides the bits: the device's kind, and the library that multiplies. */

@@ -81,7 +81,7 @@ export EMULATED_CUDA_SHARED
 hold
 EMULATED_CUDA=memory=64M "$sluice" run few.cfg --quiet --out beside --set runtime.device=cuda >out 2>&1 && same on-64M beside && ok 'a second process, the same answers' || bad 'a second process'
 EMULATED_CUDA=memory=64M,exclusive=1 "$sluice" run few.cfg --quiet --out none --set runtime.device=cuda >out 2>&1 && bad 'an exclusive card'
-says 'GPU 0 is taken by another process (exclusive compute mode); wait for it, or let several use it: nvidia-smi -i 0 -c DEFAULT' 'an exclusive card is told of'
+says 'GPU 0 is taken by another process (exclusive compute mode); wait for it, or let several use it: nvidia-smi -i 0000:01:00.0 -c DEFAULT' 'an exclusive card is told of'
 SLUICE_CUDA_MEMORY=100% EMULATED_CUDA=memory=10M "$sluice" run few.cfg --quiet --out none --set runtime.device=cuda >out 2>&1 && bad 'a card that another has filled'
 grep -q 'no memory for transfers: .* asked for, .* in use by this run, .* of 10.0 MiB free on GPU 0.*; nvidia-smi shows who uses it' out && ok 'a card that another has filled: the numbers' || bad 'a card that another has filled'
 touch go

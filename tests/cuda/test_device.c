@@ -419,6 +419,29 @@ static void what_stops_working_is_named_and_stays(void **state)
     }
 }
 
+/* nvidia-smi does not count as CUDA_VISIBLE_DEVICES does: the GPU to reset is named by where it is. */
+static void the_gpu_to_reset_is_named_by_its_place(void **state)
+{
+    (void)state;
+    emulate()->devices = 3;
+    setenv("CUDA_VISIBLE_DEVICES", "2,1", 1);
+    for (int visible = 0; visible < 2; visible++) {
+        const char *why = NULL,
+                   *words = visible == 0 ? "nvidia-smi -r -i 0000:03:00.0)" : "nvidia-smi -r -i 0000:02:00.0)";
+        kn_device *device = kn_cuda_new(visible, &why);
+        assert_non_null(device);
+        float *x = device->ops->alloc(device, 400), got[100];
+        emulate()->fail_launch = 1;
+        emulate()->launch_error = cudaErrorECCUncorrectable;
+        device->ops->add(device, x, x, 100);
+        assert_int_equal(device->ops->read(device, got, x, 400), KN_DEVICE_FAILED);
+        if (!strstr(device->ops->error(device), words))
+            fail_msg("'%s' does not say '%s'", device->ops->error(device), words);
+        device->ops->free(device, x);
+        kn_cuda_free(device);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -432,6 +455,7 @@ int main(void)
         cmocka_unit_test_setup(a_step_may_be_interrupted, fresh),
         cmocka_unit_test_setup(a_device_is_freed_in_the_middle_of_its_work, fresh),
         cmocka_unit_test_setup(what_stops_working_is_named_and_stays, fresh),
+        cmocka_unit_test_setup(the_gpu_to_reset_is_named_by_its_place, fresh),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

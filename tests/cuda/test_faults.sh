@@ -85,7 +85,7 @@ SLUICE_CUDA_WAIT=1
 export SLUICE_CUDA_WAIT
 disturb fail_launch=1 1 "GPU 0 (emulated device) failed in stage 'overlap': an illegal memory access.*; run again to resume"
 again 'an illegal address in a plugin'
-disturb fail_launch=2,launch_error=214 1 "failed in stage 'trust': uncorrectable ECC error encountered; reset it (nvidia-smi -r -i 0) or replace it.*; run again to resume"
+disturb fail_launch=2,launch_error=214 1 "failed in stage 'trust': uncorrectable ECC error encountered; reset it (nvidia-smi -r -i 0000:01:00.0) or replace it.*; run again to resume"
 again 'an uncorrectable error in a plugin'
 for percent in 20 70 99; do
     disturb fail_launch=$((launches * percent / 100)) 1 'an illegal memory access was encountered.*; run again to resume'

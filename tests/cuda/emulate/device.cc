@@ -15,11 +15,14 @@ namespace emulate_cuda
 static __thread int device;
 
 /* How many CUDA_VISIBLE_DEVICES leaves: the list ends at the first that does not exist; a device named twice hides all.
- */
-static int visible()
+ * `which` becomes the number of the one that is `ordinal` now. */
+static int visible(int ordinal = -1, int *which = nullptr)
 {
     const char *list = getenv("CUDA_VISIBLE_DEVICES");
     if (list == nullptr) {
+        if (which != nullptr) {
+            *which = ordinal;
+        }
         return settings.devices;
     }
     int count = 0;
@@ -32,6 +35,9 @@ static int visible()
         }
         if (!named.insert(n).second) {
             return 0;
+        }
+        if (count == ordinal && which != nullptr) {
+            *which = (int)n;
         }
         count++;
         list = *end == ',' ? end + 1 : end;
@@ -303,8 +309,10 @@ cudaError_t cudaDeviceGetPCIBusId(char *id, int size, int ordinal)
 {
     Call call;
     cudaError_t error;
+    int which = 0;
     if (known_device(ordinal, &error)) {
-        snprintf(id, (size_t)size, "0000:%02x:00.0", ordinal + 1);
+        visible(ordinal, &which);
+        snprintf(id, (size_t)size, "0000:%02x:00.0", which + 1);
     }
     return answer(error);
 }
