@@ -347,8 +347,10 @@ static int model_generate(sluice_model *model, const sluice_generation *generati
                          &error);
         sm_version_end(v, workspace);
     }
-    if (rc == SM_OK)
+    if (rc == SM_OK) {
         tell_narrow(model, &narrowed);
+        service_device_tell(&runtime_of(model->service)->device, model->host);
+    }
     return service_report(model->host, rc, &error, callers);
 }
 

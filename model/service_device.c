@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,6 +60,13 @@ static int open_more(service_device *d, const sluice_host *host, size_t devices)
     return SLUICE_OK;
 }
 
+void service_device_tell(service_device *d, const sluice_host *host)
+{
+    const char *note = d->backend && d->backend->note ? d->backend->note(d->kn) : NULL;
+    if (note && atomic_exchange(&d->told, note) != note)
+        sluice_log(host, SLUICE_LOG_INFO, "%s", note);
+}
+
 static int open_gpus(service_device *d, const sluice_host *host, int devices, int threads)
 {
     const int rc = devices == 1 ? SLUICE_OK : open_more(d, host, (size_t)devices);
@@ -69,9 +77,8 @@ static int open_gpus(service_device *d, const sluice_host *host, int devices, in
                    d->backend->name(d->kn), d->count, d->together->name);
     else if (rc == SLUICE_OK)
         sluice_log(host, SLUICE_LOG_INFO, "models are computed on the GPU %s", d->backend->name(d->kn));
-    const char *note = rc == SLUICE_OK && d->backend->note ? d->backend->note(d->kn) : NULL;
-    if (note)
-        sluice_log(host, SLUICE_LOG_INFO, "%s", note);
+    if (rc == SLUICE_OK)
+        service_device_tell(d, host);
     if (rc != SLUICE_OK)
         service_device_close(d);
     return rc;

@@ -35,14 +35,17 @@ typedef struct service_device {
     kn_device *kn;
     kn_device *all[SM_MOST_DEVICES]; /* kn first */
     size_t count;
-    kn_collective *together;   /* NULL for one */
-    const kn_backend *backend; /* whose they are; NULL = the processor's */
-    char reason[512];          /* why it is no GPU; "" where none was looked for or one was found */
+    kn_collective *together;    /* NULL for one */
+    const kn_backend *backend;  /* whose they are; NULL = the processor's */
+    char reason[512];           /* why it is no GPU; "" where none was looked for or one was found */
+    _Atomic(const char *) told; /* the backend's last note that the log has */
 } service_device;
 /* devices: how many; 0 = all there are. */
 int service_device_open(service_device *, const sluice_host *, int wanted, int devices, int threads);
 sm_devices service_devices(const sluice_model_service *);
 void service_device_close(service_device *);
+/* Logs what the backend has to say of the device, unless it was said. Any thread. */
+void service_device_tell(service_device *, const sluice_host *);
 const service_device *service_device_of(const sluice_model_service *);
 
 extern const sluice_service_class service_device_class; /* "sluice.device/1" */

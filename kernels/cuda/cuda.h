@@ -191,6 +191,8 @@ const char *kn_cuda_products_mode(const kn_cuda *);
 bool kn_cuda_products_bare(const kn_cuda *);
 bool kn_cuda_graphs_new(kn_cuda *, const char **why);
 void kn_cuda_graphs_free(kn_cuda *);
+/* One line once a step could not be made a graph, good as long as the device; NULL before. */
+const char *kn_cuda_graphs_note(kn_cuda *);
 /* While a step is written down: a place for an upload, at the same address in each such step; NULL when there is none.
  */
 const void *kn_cuda_step_upload(kn_cuda *, const void *host, size_t bytes);

@@ -13,12 +13,14 @@
  */
 #include "kernels/cuda/cuda.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
     GRAPHS = 32,         /* kept, the longest unused is given up first */
     SEEN = 64,           /* hashes of lists that came once */
+    REFUSALS = 4,        /* lists that CUDA made no graph of, after which none is tried */
     STEP_BYTES = 1 << 20 /* of uploads; a step with more is carried out as it comes */
 };
 
@@ -49,6 +51,9 @@ struct kn_cuda_graphs {
     list list;
     graph graph[GRAPHS];
     uint64_t seen[SEEN], seen_count, uses;
+    uint64_t refused[REFUSALS]; /* hashes */
+    size_t refused_count;
+    char note[256]; /* about the first */
 
     char *area;    /* of the step's uploads on the device */
     char *host[2]; /* what goes there, page-locked: of this step and of the one before */
@@ -150,6 +155,32 @@ static bool was_seen(kn_cuda_graphs *s, uint64_t hash)
     return false;
 }
 
+/* A capture costs more than the calls, so a list that was refused is not tried again. */
+static bool may_capture(const kn_cuda_graphs *s, uint64_t hash)
+{
+    for (size_t i = 0; i < s->refused_count; i++)
+        if (s->refused[i] == hash)
+            return false;
+    return s->refused_count < REFUSALS;
+}
+
+static void note_refusal(kn_cuda_graphs *s, uint64_t hash, cudaError_t error)
+{
+    if (s->refused_count == 0)
+        snprintf(s->note, sizeof(s->note),
+                 "decoding steps are launched call by call, which may be slower: CUDA makes no graph of them (%.100s)",
+                 cudaGetErrorString(error));
+    s->refused[s->refused_count++] = hash;
+}
+
+const char *kn_cuda_graphs_note(kn_cuda *c)
+{
+    pthread_mutex_lock(&c->lock);
+    const char *note = c->graphs->refused_count > 0 ? c->graphs->note : NULL;
+    pthread_mutex_unlock(&c->lock);
+    return note;
+}
+
 /* A graph of the list, in the place of the longest unused; NULL when CUDA makes none, and nothing was carried out. */
 static graph *graph_new(kn_cuda *c, uint64_t hash)
 {
@@ -175,6 +206,8 @@ static graph *graph_new(kn_cuda *c, uint64_t hash)
         cudaGraphDestroy(captured);
     if (error != cudaSuccess) {
         cudaGetLastError();
+        if (error != cudaErrorMemoryAllocation) /* of which there may be more the next time */
+            note_refusal(s, hash, error);
         g->ready = NULL;
         graph_drop(g);
         return NULL;
@@ -207,7 +240,7 @@ void kn_cuda_flush(kn_cuda *c)
     send_uploads(c);
     const uint64_t hash = hash_of(&s->list);
     graph *g = c->status == KN_OK ? graph_find(s, hash) : NULL;
-    if (!g && c->status == KN_OK && !c->waits && was_seen(s, hash))
+    if (!g && c->status == KN_OK && !c->waits && may_capture(s, hash) && was_seen(s, hash))
         g = graph_new(c, hash);
     if (g) {
         g->last_use = ++s->uses;

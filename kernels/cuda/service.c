@@ -89,11 +89,13 @@ static void backend_joins(const kn_backend *door, char *text, size_t size)
     kn_nccl_describe(text, size);
 }
 
-static const char *backend_note(const kn_device *device)
+static const char *backend_note(kn_device *device)
 {
-    return kn_cuda_products_bare((const kn_cuda *)device)
-               ? "matrix products do without cuBLAS' workspace, and may be slower: there is little memory"
-               : NULL;
+    kn_cuda *c = (kn_cuda *)device;
+    const char *note = kn_cuda_graphs_note(c);
+    if (!note && kn_cuda_products_bare(c))
+        note = "matrix products do without cuBLAS' workspace, and may be slower: there is little memory";
+    return note;
 }
 
 static int init(void *self, const sluice_host *host)

@@ -328,6 +328,51 @@ static void steps_become_graphs_and_compute_the_same(void **state)
     }
 }
 
+/* Steps of which CUDA makes no graph: each list is tried once, a fourth is the last, and the results are the calls'. */
+static void refused_graphs_are_not_asked_for_again(void **state)
+{
+    (void)state;
+    static float table[STEP_ROWS * STEP_D], got[2][STEP_ROWS * STEP_D];
+    for (size_t i = 0; i < STEP_ROWS * STEP_D; i++)
+        table[i] = (float)(i % 37);
+    kn_device *device = device_new();
+    kn_cuda *c = (kn_cuda *)device;
+    const kn_ops *ops = device->ops;
+    float *t = ops->alloc(device, sizeof(table)), *sum[2], *y[6];
+    ops->write(device, t, table, sizeof(table));
+    for (int i = 0; i < 6; i++)
+        y[i] = ops->alloc(device, sizeof(table));
+    for (int whole = 0; whole < 2; whole++) {
+        sum[whole] = ops->alloc(device, sizeof(table));
+        ops->clear(device, sum[whole], sizeof(table));
+    }
+    for (int list = 0; list < 6; list++) {
+        emulate()->refuse_graph = list == 0  ? cudaErrorMemoryAllocation
+                                  : list < 3 ? cudaErrorStreamCaptureUnsupported
+                                  : list < 5 ? cudaErrorNotSupported
+                                             : 0;
+        const uint64_t before = emulate_count().captures;
+        for (uint32_t i = 0; i < 10; i++)
+            for (int whole = 0; whole < 2; whole++)
+                step(device, whole == 1, y[list], t, sum[whole], i);
+        const uint64_t tried = emulate_count().captures - before;
+        assert_int_equal(tried, list == 0 ? 9 : list < 5 ? 1 : 0); /* memory may be there the next time */
+        assert_int_equal(kn_cuda_graphs_note(c) != NULL, list > 0);
+    }
+    assert_int_equal(emulate_count().graph_launches, 0);
+    assert_non_null(strstr(kn_cuda_graphs_note(c), "(operation not permitted when stream is capturing)"));
+    assert_null(ops->error(device));
+    for (int whole = 0; whole < 2; whole++)
+        assert_int_equal(ops->read(device, got[whole], sum[whole], sizeof(got[whole])), KN_OK);
+    assert_memory_equal(got[0], got[1], sizeof(got[0]));
+    for (int i = 0; i < 6; i++)
+        ops->free(device, y[i]);
+    ops->free(device, sum[0]);
+    ops->free(device, sum[1]);
+    ops->free(device, t);
+    device_end(device);
+}
+
 /* A result that is read, memory that is freed and a large array within a step: all in the order asked. */
 static void a_step_may_be_interrupted(void **state)
 {
@@ -452,6 +497,7 @@ int main(void)
         cmocka_unit_test_setup(memory_ends_with_the_numbers, fresh),
         cmocka_unit_test_setup(a_full_device_refuses_and_goes_on, fresh),
         cmocka_unit_test_setup(steps_become_graphs_and_compute_the_same, fresh),
+        cmocka_unit_test_setup(refused_graphs_are_not_asked_for_again, fresh),
         cmocka_unit_test_setup(a_step_may_be_interrupted, fresh),
         cmocka_unit_test_setup(a_device_is_freed_in_the_middle_of_its_work, fresh),
         cmocka_unit_test_setup(what_stops_working_is_named_and_stays, fresh),

@@ -83,6 +83,16 @@ for limit in 16M 12M; do
         ok "and answers the same" || bad "and answers something else"
 done
 
+# Decoding steps of which CUDA makes no graph: the same answers, and one line. (Hot, so that answers are long.)
+sed 's/max_tokens = 8/max_tokens = 24; temperature = 4.0/' sample.cfg >hot.cfg
+for run in graphs:seed=0 calls:refuse_graph=900; do
+    EMULATED_CUDA=${run#*:} EMULATED_CUDA_COUNTS=$work/counts "$sluice" run hot.cfg --out "${run%:*}" --set runtime.device=cuda --quiet >log 2>err || bad "sampling with $run"
+    case ${run%:*}:$(count graphs) in graphs:0 | calls:[1-9]*) bad "$run: $(cat counts)" ;; esac
+done
+cmp -s graphs/streams/p-1/answers.zst calls/streams/p-1/answers.zst && ok "no graphs: the same answers" || bad "no graphs: other answers"
+[ "$(grep -c 'decoding steps are launched call by call, .*CUDA makes no graph of them' calls/log.txt)" = 1 ] && ok "and the log says so once" || bad "no graphs: $(cat calls/log.txt)"
+grep -q 'call by call' graphs/log.txt && bad "graphs were made" || ok "which it does not where there are graphs"
+
 # Heads that the device does not compute are refused when the model is opened.
 mkdir wide && cp "$SLUICE_SOURCE"/models/embedded-start/* wide/
 sed -i 's/"head_dim": 32/"head_dim": 264/' wide/config.json

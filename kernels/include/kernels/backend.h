@@ -31,8 +31,9 @@ typedef struct kn_backend {
     kn_collective *(*join)(const struct kn_backend *, kn_device *const *devices, size_t count, const char **why);
     /* What would join them, or why nothing can, in a few words. */
     void (*joins)(const struct kn_backend *, char *text, size_t size);
-    /* What a user should know of an open device, in a line without its name; NULL when there is nothing. */
-    const char *(*note)(const kn_device *);
+    /* What a user should know of an open device, in a line without its name; NULL when there is nothing. Another line
+     * (another address) where sampling has shown more. */
+    const char *(*note)(kn_device *);
 } kn_backend;
 
 /* For programs without a host (timing, tests): a plugin's backend, which stays as long as the program. NULL and one

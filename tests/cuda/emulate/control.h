@@ -41,6 +41,8 @@ typedef struct emulate_settings {
     int nccl;                /* version of NCCL, as 22809; 0: there is none */
     int64_t fail_nccl;       /* the n-th collective call from now fails in the middle, and its ranks wait for ever */
     bool exclusive;          /* a card is the process's that came first (EMULATED_CUDA_SHARED) */
+    int refuse_graph;        /* the cudaError_t that each graph is refused with: from 900 when its capture ends, below
+                                when it is instantiated; 0: none */
     int patience;            /* milliseconds that a collective waits for a rank while nothing else happens */
     int code;                /* the architecture that kernels were compiled for; 0: the card's */
 } emulate_settings;
@@ -54,6 +56,7 @@ typedef struct emulate_counts {
     size_t bytes, most;      /* of device memory in use, and the most there was */
     uint64_t launches;       /* kernels queued, those inside graphs not counted */
     uint64_t graph_launches;
+    uint64_t captures;  /* begun */
     uint64_t ran;       /* kernels, those inside graphs too: as fail_launch and signal_launch count them */
     uint64_t products;  /* of matrices */
     uint64_t copies;    /* between host and device */

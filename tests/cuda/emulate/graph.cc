@@ -166,6 +166,14 @@ static bool same_shape(const Graph &a, const Graph &b)
     return true;
 }
 
+/* What a test asked for. */
+static cudaError_t refusal(bool capture)
+{
+    return settings.refuse_graph != 0 && (settings.refuse_graph >= cudaErrorStreamCaptureUnsupported) == capture
+               ? (cudaError_t)settings.refuse_graph
+               : cudaSuccess;
+}
+
 } // namespace emulate_cuda
 
 using namespace emulate_cuda;
@@ -193,6 +201,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t handle, cudaStreamCaptureMode mo
     if (stream->capture != nullptr) {
         return answer(cudaErrorIllegalState);
     }
+    rt.counts.captures++;
     auto c = std::make_shared<Capture>();
     c->origin = stream;
     c->streams.push_back(stream);
@@ -227,7 +236,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t handle, cudaGraph_t *graph)
     }
     const cudaError_t error = c->spoilt     ? cudaErrorStreamCaptureInvalidated
                               : !joined(*c) ? cudaErrorStreamCaptureUnjoined
-                                            : cudaSuccess;
+                                            : refusal(true);
     for (const auto &s : c->streams) {
         s->capture = nullptr;
         s->tail.clear();
@@ -263,6 +272,9 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsig
     EMULATE_BEGIN();
     if (graph == nullptr) {
         return answer(cudaErrorInvalidValue);
+    }
+    if (refusal(false) != cudaSuccess) {
+        return answer(refusal(false));
     }
     *exec = new CUgraphExec_st{std::make_shared<Graph>(graph->graph)};
     return cudaSuccess;

@@ -94,6 +94,8 @@ static void set(const char *key, const char *value)
         settings.nccl = (int)n;
     } else if (strcmp(key, "fail_nccl") == 0) {
         settings.fail_nccl = n;
+    } else if (strcmp(key, "refuse_graph") == 0) {
+        settings.refuse_graph = (int)n;
     } else if (strcmp(key, "patience") == 0) {
         settings.patience = (int)n;
     } else {
