@@ -287,17 +287,17 @@ static void decoding_attention(roofline *r)
         job_measure(&j, "attention_cached", attention_cached, 4 * keys * (double)wide, bytes, (double)s->layers, true);
 }
 
-/* --- the vocabulary: areas are logprob, lse, h, dh, dw, logits --- */
+/* --- the vocabulary: areas are logprob, lse, h, dh, dw, logits (those that were kept) --- */
 
 static void logprob(job *j, size_t i)
 {
-    ASK(j, logprob, at(j, 0, i), at(j, 1, i), NULL, at(j, 2, i), job_matrix(j, i), j->index, j->T);
+    ASK(j, logprob, at(j, 0, i), at(j, 1, i), NULL, at(j, 2, i), job_matrix(j, i), j->index, j->T, NULL);
 }
 
 static void logprob_backward(job *j, size_t i)
 {
     ASK(j, logprob_backward, at(j, 3, i), at(j, 4, 0), at(j, 0, i), at(j, 2, i), job_matrix(j, i), at(j, 1, i),
-        j->index, j->T, false);
+        j->index, j->T, false, j->area[5].slots > 0 ? at(j, 5, i) : NULL);
 }
 
 static void logits(job *j, size_t i)
@@ -310,7 +310,7 @@ static void choose(job *j, size_t i)
     ASK(j, choose, j->chosen, at(j, 5, i), j->choice, j->T, j->out);
 }
 
-/* The gradient makes the logits again: three products. */
+/* The gradient is two products, and a third for logits that were not kept. */
 static void vocabulary(roofline *r)
 {
     const shape *s = r->shape;
@@ -329,14 +329,18 @@ static void vocabulary(roofline *r)
             j.area[4] = area_floats(r, s->vocab * s->hidden);
         }
         job_matrices(&j, s->vocab, s->hidden);
+        const size_t kept = k ? r->ops->logits_kept(r->device, job_matrix(&j, 0), T) : 0;
+        if (kept > 0)
+            j.area[5] = area_floats(r, kept * s->vocab);
+        const double products = k ? 3 - (double)kept / (double)T : 1, logits = 4 * (double)(kept * s->vocab);
         j.index = room(T, sizeof(*j.index));
         for (size_t t = 0; t < T; t++)
             j.index[t] = (uint32_t)(t * 2654435761u % s->vocab);
         for (size_t i = 0; k && i < j.area[1].slots; i++)
             if (i < 2 * j.matrices) /* an lse that fits, as far as it matters for time */
                 logprob(&j, i);
-        job_measure(&j, names[k], k ? logprob_backward : logprob, (k ? 3 : 1) * 2 * (double)T * w,
-                    k ? (size + 4) * w + 2 * size * h : size * (w + h), 1, false);
+        job_measure(&j, names[k], k ? logprob_backward : logprob, products * 2 * (double)T * w,
+                    k ? (size + 4) * w + 2 * size * h + logits : size * (w + h), 1, false);
     }
 }
 

@@ -86,12 +86,12 @@ void bench_products(const contender *who, int contenders)
 
 static void logprob(task *t)
 {
-    t->o->logprob(t->device, t->d, t->lse, NULL, t->a, t->m, t->token, t->T);
+    t->o->logprob(t->device, t->d, t->lse, NULL, t->a, t->m, t->token, t->T, NULL);
 }
 
 static void logprob_backward(task *t)
 {
-    t->o->logprob_backward(t->device, t->c, t->b, t->d, t->a, t->m, t->lse, t->token, t->T, true);
+    t->o->logprob_backward(t->device, t->c, t->b, t->d, t->a, t->m, t->lse, t->token, t->T, true, NULL);
 }
 
 static void choose(task *t)

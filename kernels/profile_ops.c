@@ -328,22 +328,34 @@ static int attention_cached(kn_device *d, void *out, void *qkv, kn_cache *c, siz
 
 /* --- the vocabulary --- */
 
-static int logprob(kn_device *d, float *lp, float *lse, float *entropy, const void *h, const kn_matrix *w,
-                   const uint32_t *target, size_t T)
+static double rows_kept(kn_device *d, const matrix *m, size_t T, const float *kept)
 {
-    const matrix *m = matrix_of(w);
-    MEASURED(d, logprob, 2 * (double)T * m->out * m->in, SIZE * m->in * (m->out + (double)T), lp, lse, entropy, h,
-             m->inner, target, T);
+    return kept ? (double)WRAPPED(d)->logits_kept(INNER(d), m->inner, T) : 0;
 }
 
-/* Three products: logits again, the gradients of h and of the weights. */
-static int logprob_backward(kn_device *d, void *dh, float *dw, const float *dlogprob, const void *h, const kn_matrix *w,
-                            const float *lse, const uint32_t *target, size_t T, bool accumulate)
+static int logprob(kn_device *d, float *lp, float *lse, float *entropy, const void *h, const kn_matrix *w,
+                   const uint32_t *target, size_t T, float *kept)
 {
     const matrix *m = matrix_of(w);
-    MEASURED(d, logprob_backward, 6 * (double)T * m->out * m->in,
-             m->in * (SIZE * 2 * (m->out + (double)T) + (accumulate ? 8 : 4) * m->out), dh, dw, dlogprob, h, m->inner,
-             lse, target, T, accumulate);
+    MEASURED(d, logprob, 2 * (double)T * m->out * m->in,
+             SIZE * m->in * (m->out + (double)T) + 4 * m->out * rows_kept(d, m, T, kept), lp, lse, entropy, h, m->inner,
+             target, T, kept);
+}
+
+/* Three products: the logits that were not kept, the gradients of h and of the weights. */
+static int logprob_backward(kn_device *d, void *dh, float *dw, const float *dlogprob, const void *h, const kn_matrix *w,
+                            const float *lse, const uint32_t *target, size_t T, bool accumulate, float *kept)
+{
+    const matrix *m = matrix_of(w);
+    const double there = rows_kept(d, m, T, kept);
+    MEASURED(d, logprob_backward, (6 * (double)T - 2 * there) * m->out * m->in,
+             m->in * (SIZE * 2 * (m->out + (double)T) + (accumulate ? 8 : 4) * m->out) + 4 * m->out * there, dh, dw,
+             dlogprob, h, m->inner, lse, target, T, accumulate, kept);
+}
+
+static size_t logits_kept(kn_device *d, const kn_matrix *w, size_t T)
+{
+    return WRAPPED(d)->logits_kept(INNER(d), matrix_of(w)->inner, T);
 }
 
 static int logits(kn_device *d, float *to, const void *h, const kn_matrix *w, size_t T)
@@ -415,6 +427,7 @@ static const kn_ops table = {.size = sizeof(kn_ops),
                              .free = device_free,
                              .error = error,
                              .row_group = row_group,
+                             .logits_kept = logits_kept,
                              .threads = threads,
                              .set_threads = set_threads,
                              .parallel = parallel,

@@ -152,7 +152,8 @@ int sm_backward(const sm_network *network, sm_workspace *workspace, const sm_pac
     if (kn == KN_OK)
         kn = network->ops->logprob_backward(network->device, workspace->flow.dscored, gradient->head, slope,
                                             workspace->scored_normed, network->head, workspace->scored_lse,
-                                            pack->target, pack->scored, gradient->add_head);
+                                            pack->target, pack->scored, gradient->add_head, workspace->kept);
+    sm_workspace_drop_logits(workspace);
     return kn == KN_OK ? sm_backward_scored(network, workspace, pack, dropout, gradient, error)
                        : sm_device_fail(network->device, kn, "the backward pass", error);
 }

@@ -267,8 +267,8 @@ static int record_logprobs(sm_generator *g, size_t from, size_t count)
     float own[SM_LOGIT_ROWS];
     for (size_t k = 0; k < count; k++)
         g->gather[k] = g->chosen[from + k].token;
-    int kn =
-        g->n->ops->logprob(dev, g->logprob, NULL, NULL, g->normed + from * g->row_bytes, g->n->head, g->gather, count);
+    int kn = g->n->ops->logprob(dev, g->logprob, NULL, NULL, g->normed + from * g->row_bytes, g->n->head, g->gather,
+                                count, NULL);
     if (kn == KN_OK)
         kn = g->n->ops->read(dev, own, g->logprob, count * sizeof(*own));
     for (size_t k = 0; kn == KN_OK && k < count; k++)

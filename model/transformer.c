@@ -129,6 +129,15 @@ int sm_forward_scored(const sm_network *n, sm_workspace *w, const sm_pack *pack,
     return kn == KN_OK ? SM_OK : sm_device_fail(n->device, kn, "the forward pass", error);
 }
 
+/* Where there is no memory nothing is kept, and the backward pass makes the logits again: the same bits. */
+static void keep_logits(const sm_network *n, sm_workspace *w, size_t scored)
+{
+    sm_workspace_drop_logits(w);
+    const size_t rows = n->ops->logits_kept(n->device, n->head, scored);
+    if (rows > 0)
+        w->kept = n->ops->alloc(n->device, rows * n->layout->config.vocab * sizeof(*w->kept));
+}
+
 int sm_forward_pack(const sm_network *n, sm_workspace *w, const sm_pack *pack, const sm_dropout *dropout, bool entropy,
                     sm_error *error)
 {
@@ -136,8 +145,10 @@ int sm_forward_pack(const sm_network *n, sm_workspace *w, const sm_pack *pack, c
     if (rc != SM_OK)
         return rc;
     const size_t bytes = pack->scored * sizeof(float);
+    if (w->keep)
+        keep_logits(n, w, pack->scored);
     int kn = n->ops->logprob(n->device, w->logprob, w->scored_lse, entropy ? w->entropy : NULL, w->scored_normed,
-                             n->head, pack->target, pack->scored);
+                             n->head, pack->target, pack->scored, w->kept);
     if (kn == KN_OK)
         kn = n->ops->read(n->device, w->host_logprob, w->logprob, bytes);
     if (kn == KN_OK && entropy)

@@ -61,6 +61,7 @@ typedef struct sm_workspace {
     size_t host_head_capacity;             /* floats */
     sm_flow flow;                          /* unless nothing is kept */
     void *rows_memory, *scored_memory;
+    float *kept; /* logits between sm_forward_pack and sm_backward, where the device keeps some; NULL = none */
     size_t layers;
 } sm_workspace;
 
@@ -71,6 +72,8 @@ int sm_workspace_reserve(sm_workspace *workspace, const sm_network *network, siz
                          sm_error *error);
 /* Gives the memory back; the workspace grows again when it is used. */
 void sm_workspace_shrink(sm_workspace *workspace);
+/* Gives back the logits that sm_forward_pack kept for sm_backward. */
+void sm_workspace_drop_logits(sm_workspace *workspace);
 
 /* How rows attend: packed segments, or pages of a cache. */
 typedef struct sm_attending {

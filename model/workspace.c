@@ -130,10 +130,17 @@ static int reserve_block(sm_workspace *w, const sm_config *c, void **memory, siz
     return SM_OK;
 }
 
+void sm_workspace_drop_logits(sm_workspace *w)
+{
+    w->device->ops->free(w->device, w->kept);
+    w->kept = NULL;
+}
+
 void sm_workspace_shrink(sm_workspace *w)
 {
     w->device->ops->free(w->device, w->rows_memory);
     w->device->ops->free(w->device, w->scored_memory);
+    sm_workspace_drop_logits(w);
     free(w->host_logprob);
     free(w->host_entropy);
     free(w->host_head);

@@ -69,6 +69,18 @@ const void *far_host(const far_device *f, const char *op, const void *p, size_t 
     return p;
 }
 
+void far_compare_kept(far_device *f, const char *op, float *kept, const kn_ops *inner, const void *h,
+                      const kn_matrix *m, size_t rows, size_t vocab)
+{
+    const size_t bytes = rows * vocab * sizeof(*kept);
+    float *logits = malloc(bytes);
+    if (!logits || inner->logits(f->inner, logits, h, m, rows) != KN_OK || memcmp(logits, kept, bytes) != 0)
+        die(op, "are no logits of these rows", kept, bytes);
+    memset(kept, 0xff, bytes);
+    free(logits);
+    f->kept++;
+}
+
 bool far_begin(far_device *f, bool waits)
 {
     pthread_mutex_lock(&f->lock);
@@ -385,6 +397,11 @@ void far_device_limit(kn_device *d, size_t bytes)
 size_t far_device_calls(const kn_device *d)
 {
     return ((const far_device *)d)->calls;
+}
+
+size_t far_device_kept(const kn_device *d)
+{
+    return ((const far_device *)d)->kept;
 }
 
 size_t far_device_reads(const kn_device *d)

@@ -26,5 +26,7 @@ void far_device_limit(kn_device *, size_t bytes);
 /* Ops asked for so far; of them, those that waited for the device. */
 size_t far_device_calls(const kn_device *);
 size_t far_device_reads(const kn_device *);
+/* Gradients of log-probabilities that were given the logits kept from the forward pass. */
+size_t far_device_kept(const kn_device *);
 
 #endif

@@ -258,22 +258,43 @@ static int FAR(attention_cached)(kn_device *d, void *out, void *qkv, kn_cache *c
 
 /* --- the vocabulary --- */
 
+/* It keeps half of the rows' logits, and looks whether the gradient is given those of its own rows. */
+static size_t FAR(logits_kept)(kn_device *d, const kn_matrix *m, size_t T)
+{
+    (void)d, (void)m;
+    return (T + 1) / 2;
+}
+
 static int FAR(logprob)(kn_device *d, float *logprob, float *lse, float *entropy, const void *h, const kn_matrix *m,
-                        const uint32_t *target, size_t T)
+                        const uint32_t *target, size_t T, float *kept)
 {
     far_device *f = (far_device *)d;
-    CALL(false, logprob, f->inner, D(logprob, T * F32), D(lse, T * F32), D(entropy, T * F32), D(h, T * M(m)->in * E),
-         M(m)->inner, H(target, T * sizeof(*target)), T);
+    const size_t rows = (T + 1) / 2;
+    if (!far_begin(f, false))
+        return KN_DEVICE_FAILED;
+    int status = f->inner->INNER->logprob(f->inner, D(logprob, T * F32), D(lse, T * F32), D(entropy, T * F32),
+                                          D(h, T * M(m)->in * E), M(m)->inner, H(target, T * sizeof(*target)), T, NULL);
+    if (status == KN_OK && kept)
+        status = f->inner->INNER->logits(f->inner, D(kept, rows * M(m)->out * F32), D(h, rows * M(m)->in * E),
+                                         M(m)->inner, rows);
+    return far_end(f, status);
 }
 
 static int FAR(logprob_backward)(kn_device *d, void *dh, float *dw, const float *dlogprob, const void *h,
                                  const kn_matrix *m, const float *lse, const uint32_t *target, size_t T,
-                                 bool accumulate)
+                                 bool accumulate, float *kept)
 {
     far_device *f = (far_device *)d;
-    CALL(false, logprob_backward, f->inner, D(dh, T * M(m)->in * E), D(dw, M(m)->out * M(m)->in * F32),
-         D(dlogprob, T * F32), D(h, T * M(m)->in * E), M(m)->inner, D(lse, T * F32), H(target, T * sizeof(*target)), T,
-         accumulate);
+    const size_t rows = (T + 1) / 2;
+    if (!far_begin(f, false))
+        return KN_DEVICE_FAILED;
+    if (kept)
+        far_compare_kept(f, __func__, D(kept, rows * M(m)->out * F32), f->inner->INNER, D(h, rows * M(m)->in * E),
+                         M(m)->inner, rows, M(m)->out);
+    return far_end(f, f->inner->INNER->logprob_backward(f->inner, D(dh, T * M(m)->in * E),
+                                                        D(dw, M(m)->out * M(m)->in * F32), D(dlogprob, T * F32),
+                                                        D(h, T * M(m)->in * E), M(m)->inner, D(lse, T * F32),
+                                                        H(target, T * sizeof(*target)), T, accumulate, NULL));
 }
 
 static int FAR(logits)(kn_device *d, float *logits, const void *h, const kn_matrix *m, size_t T)
@@ -287,6 +308,7 @@ static const kn_ops FAR(table) = {
     .dtype = E == sizeof(float) ? KN_F32 : KN_BF16,
     .numerics = FAR(numerics),
     .row_group = FAR(row_group),
+    .logits_kept = FAR(logits_kept),
     .matrix_new = FAR(matrix_new),
     .matrix_set = FAR(matrix_set),
     .matrix_free = FAR(matrix_free),

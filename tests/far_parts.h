@@ -21,7 +21,7 @@ typedef struct far_device {
     pthread_mutex_t lock;
     far_block block[FAR_BLOCKS]; /* live, by address */
     size_t blocks, used, limit;
-    size_t calls, reads;
+    size_t calls, reads, kept;
     size_t left; /* calls until it breaks */
     char numerics[2][120];
     kn_ops table[2]; /* float32, bfloat16 */
@@ -43,6 +43,10 @@ typedef struct far_cache {
 void *far_memory(const far_device *, const char *op, const void *p, size_t bytes);
 /* Checks that host memory [p, p + bytes) is none of the device's; gives it back. */
 const void *far_host(const far_device *, const char *op, const void *p, size_t bytes);
+
+/* Ends the program unless `kept` are the logits of these rows; then spoils it. */
+void far_compare_kept(far_device *, const char *op, float *kept, const kn_ops *inner, const void *h, const kn_matrix *,
+                      size_t rows, size_t vocab);
 
 /* Around each op: the lock, and whether the device still works. */
 bool far_begin(far_device *, bool waits);

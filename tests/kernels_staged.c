@@ -339,20 +339,26 @@ static int attention_cached(kn_device *d, void *out, void *qkv, kn_cache *c, siz
 
 /* --- the vocabulary --- */
 
+static size_t logits_kept(kn_device *d, const kn_matrix *m, size_t T)
+{
+    return OPS(d)->logits_kept(INNER(d), MATRIX(m)->inner, T);
+}
+
 static int logprob(kn_device *d, float *lp, float *lse, float *entropy, const void *h, const kn_matrix *m,
-                   const uint32_t *target, size_t T)
+                   const uint32_t *target, size_t T, float *kept)
 {
     BEGIN(d);
-    CALL(logprob, FY(lp, T), FY(lse, T), FY(entropy, T), X(h, T * MATRIX(m)->in), MATRIX(m)->inner, target, T);
+    CALL(logprob, FY(lp, T), FY(lse, T), FY(entropy, T), X(h, T * MATRIX(m)->in), MATRIX(m)->inner, target, T,
+         FY(kept, logits_kept(d, m, T) * MATRIX(m)->out));
 }
 
 static int logprob_backward(kn_device *d, void *dh, float *dw, const float *dlogprob, const void *h, const kn_matrix *m,
-                            const float *lse, const uint32_t *target, size_t T, bool accumulate)
+                            const float *lse, const uint32_t *target, size_t T, bool accumulate, float *kept)
 {
     BEGIN(d);
     const size_t out = MATRIX(m)->out, in = MATRIX(m)->in;
     CALL(logprob_backward, Y(dh, T * in), FY(dw, out * in), FX(dlogprob, T), X(h, T * in), MATRIX(m)->inner, FX(lse, T),
-         target, T, accumulate);
+         target, T, accumulate, FY(kept, logits_kept(d, m, T) * out));
 }
 
 static int logits(kn_device *d, float *to, const void *h, const kn_matrix *m, size_t T)
@@ -440,6 +446,7 @@ static const kn_ops table = {
     .dtype = KN_F32,
     .numerics = numerics,
     .row_group = row_group,
+    .logits_kept = logits_kept,
     .threads = threads,
     .set_threads = set_threads,
     .matrix_new = matrix_new,

@@ -378,10 +378,55 @@ static void a_step_waits_twice(void **state)
         assert_int_equal(far_device_reads(far) - before, 1);
         assert_int_equal(step(&j, t, 1e-2), SM_OK);
         assert_int_equal(far_device_reads(far) - before, 2);
+        assert_int_equal(far_device_kept(far), i + 1);
     }
     sm_training_free(t);
     free(j.made.bytes);
     far_device_free(far);
+    kn_cpu_free(cpu);
+    golden_free(&g);
+}
+
+/* Where there is no memory for logits they are made again: fewer were kept, and the bits are the same. */
+static void logits_are_kept_where_there_is_memory(void **state)
+{
+    golden g;
+    golden_load(&g, "grouped");
+    kn_device *cpu = kn_cpu_new(1, NULL, NULL);
+    struct {
+        size_t kept;
+        job job;
+    } run[2] = {{0}};
+    size_t without = 0, with = (size_t)64 << 20; /* the least memory that suffices is between the two */
+    for (bool first = true; first || with - without > 64; first = false) {
+        const size_t limit = first ? with : without + (with - without) / 2;
+        kn_device *far = far_device_new(cpu);
+        job j = {far, KN_F32, &g, "grouped", NULL};
+        far_device_limit(far, limit);
+        sm_training *t;
+        int rc = begin(&j, false, &t);
+        for (int i = 0; rc == SM_OK && i < 2; i++)
+            if ((rc = gradient(&j, t)) == SM_OK)
+                rc = step(&j, t, 1e-2);
+        if (rc == SM_OK)
+            rc = note_training(&j, t);
+        sm_training_free(t);
+        *(rc == SM_OK ? &with : &without) = limit;
+        if (rc == SM_OK) {
+            free(run[!first].job.made.bytes);
+            run[!first].job = j;
+            run[!first].kept = far_device_kept(far);
+        } else {
+            free(j.made.bytes);
+        }
+        far_device_free(far);
+    }
+    assert_int_equal(run[0].kept, 2);
+    assert_int_equal(run[1].kept, 0);
+    assert_int_equal(run[0].job.made.size, run[1].job.made.size);
+    assert_memory_equal(run[0].job.made.bytes, run[1].job.made.bytes, run[0].job.made.size);
+    free(run[0].job.made.bytes);
+    free(run[1].job.made.bytes);
     kn_cpu_free(cpu);
     golden_free(&g);
 }
@@ -440,6 +485,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_far_device_gives_the_same_bits),
         cmocka_unit_test(a_step_waits_twice),
+        cmocka_unit_test(logits_are_kept_where_there_is_memory),
         cmocka_unit_test(a_device_that_breaks_is_told_of_whenever_it_does),
         cmocka_unit_test(a_device_without_memory_is_told_of),
     };

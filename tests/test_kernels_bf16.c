@@ -283,8 +283,8 @@ static void test_reference_products(void **state)
         o->linear(both[i], y[i], x, m, bias, y[i], T);
         o->linear_backward_input(both[i], dx[i], dy, m, T, true);
         o->linear_backward_weight(both[i], dw[i], NULL, dy, x, T, OUT, IN, true);
-        o->logprob(both[i], lp[i], lp[i] + T, lp[i] + 2 * T, x, m, target, T);
-        o->logprob_backward(both[i], dh[i], dw[i], dl, x, m, lp[i] + T, target, T, true);
+        o->logprob(both[i], lp[i], lp[i] + T, lp[i] + 2 * T, x, m, target, T, NULL);
+        o->logprob_backward(both[i], dh[i], dw[i], dl, x, m, lp[i] + T, target, T, true, NULL);
         o->matrix_free(both[i], m);
     }
     assert_rounded("linear", y[0], y[1], T * OUT);

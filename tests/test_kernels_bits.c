@@ -97,7 +97,7 @@ static result run(kn_device *device, const world *w, const float *x, const size_
         assert_int_equal(o->attention(device, out, lse, qkv, segment, count, n, &w->shape), KN_OK);
         o->linear(device, gate, y, gate_m, NULL, NULL, n);
         o->swiglu(device, act, gate, n, w->f);
-        o->logprob(device, lp, lp + n, lp + 2 * n, y, head_m, target, n);
+        o->logprob(device, lp, lp + n, lp + 2 * n, y, head_m, target, n, NULL);
         o->attention_backward(device, dqkv, out, qkv, out, lse, segment, count, n, &w->shape);
         o->swiglu_backward(device, dgate, NULL, act, gate, n, w->f);
         float *sum = r.sum;
@@ -105,7 +105,7 @@ static result run(kn_device *device, const world *w, const float *x, const size_
         sum += w->width * w->d + w->width;
         o->linear_backward_weight(device, sum, NULL, dgate, y, n, 2 * w->f, w->d, s > 0);
         sum += 2 * w->f * w->d;
-        o->logprob_backward(device, dh, sum, lp, y, head_m, lp + n, target, n, s > 0);
+        o->logprob_backward(device, dh, sum, lp, y, head_m, lp + n, target, n, s > 0, NULL);
         sum += w->vocab * w->d;
         o->linear_backward_input(device, dh, dgate, gate_m, n, true);
         o->rms_norm_backward(device, dx, sum, NULL, dh, x + at * w->d, w->norm, rstd, n, w->d, s > 0);
@@ -458,7 +458,7 @@ static void check_recorded(kn_device *device, const char *isa)
             target[t] = chosen[t].token;
             recorded[t] = chosen[t].logprob;
         }
-        device->ops->logprob(device, scored, NULL, NULL, h, m, target, T); /* scored all at once */
+        device->ops->logprob(device, scored, NULL, NULL, h, m, target, T, NULL); /* scored all at once */
         assert_same_bits("recorded and scored log-probability", recorded, scored, T);
         device->ops->matrix_free(device, m);
         free(w);

@@ -123,9 +123,9 @@ static answer solve(kn_device *device, const problem *p, size_t cut)
         bad |= o->linear_backward_input(device, a.more + t * in, dy, m, n, true);
         bad |= o->linear_backward_weight(device, a.dw, a.db, dy, x, n, out, in, t > 0);
         bad |= o->logits(device, a.logits + t * out, x, m, n);
-        bad |= o->logprob(device, a.logprob + t, a.lse + t, a.entropy + t, x, m, p->target + t, n);
+        bad |= o->logprob(device, a.logprob + t, a.lse + t, a.entropy + t, x, m, p->target + t, n, NULL);
         bad |= o->logprob_backward(device, a.dh + t * in, a.dw_head, p->dlogprob + t, x, m, a.lse + t, p->target + t, n,
-                                   t > 0);
+                                   t > 0, NULL);
         assert_int_equal(bad, KN_OK);
     }
     o->matrix_free(device, m);
@@ -365,7 +365,7 @@ static void rows_alone(kn_device *device)
         float logprob, entropy;
         assert_int_equal(o->linear(device, y, p.x + t * p.in, m, NULL, NULL, 1), KN_OK);
         assert_int_equal(o->linear_backward_input(device, dx, p.dy + t * p.out, m, 1, false), KN_OK);
-        assert_int_equal(o->logprob(device, &logprob, NULL, &entropy, p.x + t * p.in, m, p.target + t, 1), KN_OK);
+        assert_int_equal(o->logprob(device, &logprob, NULL, &entropy, p.x + t * p.in, m, p.target + t, 1, NULL), KN_OK);
         assert_same("a row of linear alone", y, a.plain + t * p.out, p.out * 2);
         assert_same("a row of dx alone", dx, a.dx + t * p.in, p.in * 2);
         assert_same("a row's logprob alone", &logprob, a.logprob + t, 4);

@@ -265,7 +265,7 @@ static double logprob_loss(void *arg)
     logprob_case *l = arg;
     kn_matrix *m = device->ops->matrix_new(device, 11, 6, true);
     device->ops->matrix_set(device, m, l->w);
-    device->ops->logprob(device, l->y, l->lse, NULL, l->h, m, l->target, 4);
+    device->ops->logprob(device, l->y, l->lse, NULL, l->h, m, l->target, 4, NULL);
     device->ops->matrix_free(device, m);
     return weighted(l->c, l->y, 4);
 }
@@ -280,7 +280,7 @@ static void test_logprob(void **state)
     logprob_loss(&l);
     kn_matrix *m = device->ops->matrix_new(device, 11, 6, true);
     device->ops->matrix_set(device, m, l.w);
-    device->ops->logprob_backward(device, dh, dw, l.c, l.h, m, l.lse, l.target, 4, true);
+    device->ops->logprob_backward(device, dh, dw, l.c, l.h, m, l.lse, l.target, 4, true, NULL);
     device->ops->matrix_free(device, m);
     check_slopes("logprob: dh", l.h, dh, 24, logprob_loss, &l);
     check_slopes("logprob: dw", l.w, dw, 66, logprob_loss, &l);

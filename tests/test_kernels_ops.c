@@ -341,12 +341,12 @@ static void check_vocabulary(kn_device *cpu, size_t T, size_t vocab, size_t d, f
         logits[i] = test_memory(T * vocab * sizeof(float));
         dh[i] = test_memory(T * d * sizeof(float));
         dw[i] = test_copy(w, vocab * d);
-        assert_int_equal(o->logprob(device[i], logprob[i], lse[i], entropy[i], h, m, target, T), KN_OK);
+        assert_int_equal(o->logprob(device[i], logprob[i], lse[i], entropy[i], h, m, target, T, NULL), KN_OK);
         assert_int_equal(o->logits(device[i], logits[i], h, m, T), KN_OK);
-        assert_int_equal(o->logprob_backward(device[i], dh[i], dw[i], dl, h, m, lse[i], target, T, true), KN_OK);
+        assert_int_equal(o->logprob_backward(device[i], dh[i], dw[i], dl, h, m, lse[i], target, T, true, NULL), KN_OK);
         const uint32_t beyond = (uint32_t)vocab;
-        assert_int_equal(o->logprob(device[i], logprob[i], lse[i], NULL, h, m, &beyond, 1), KN_BAD_ARGUMENT);
-        o->logprob(device[i], logprob[i], NULL, NULL, h, m, target, T);
+        assert_int_equal(o->logprob(device[i], logprob[i], lse[i], NULL, h, m, &beyond, 1, NULL), KN_BAD_ARGUMENT);
+        o->logprob(device[i], logprob[i], NULL, NULL, h, m, target, T, NULL);
         o->matrix_free(device[i], m);
     }
     assert_near("logprob", logprob[0], logprob[1], T, tolerance);
@@ -361,8 +361,8 @@ static void check_vocabulary(kn_device *cpu, size_t T, size_t vocab, size_t d, f
         float *onto = calloc(vocab * d, sizeof(*onto));
         assert_true(m && onto);
         o->matrix_set(device[i], m, w);
-        o->logprob_backward(device[i], dh[i], onto, dl, h, m, lse[1], target, T, true);
-        o->logprob_backward(device[i], dh[i], dw[i], dl, h, m, lse[1], target, T, false);
+        o->logprob_backward(device[i], dh[i], onto, dl, h, m, lse[1], target, T, true, NULL);
+        o->logprob_backward(device[i], dh[i], dw[i], dl, h, m, lse[1], target, T, false, NULL);
         assert_memory_equal(dw[i], onto, vocab * d * sizeof(*onto));
         o->matrix_free(device[i], m);
         free(onto);

@@ -113,9 +113,9 @@ int KE(attention_cached)(kn_device *, void *out, void *qkv, kn_cache *, size_t l
 /* One row's heads, in place, by the angles of its position; what rope does, for ops that order their own work. */
 void KE(turn)(void *x, const float *cos, const float *sin, size_t heads, size_t head_dim, bool inverse);
 int KN(logprob)(kn_device *, float *logprob, float *lse, float *entropy, const void *h, const kn_matrix *,
-                const uint32_t *target, size_t T);
+                const uint32_t *target, size_t T, float *kept);
 int KN(logprob_backward)(kn_device *, void *dh, float *dw, const float *dlogprob, const void *h, const kn_matrix *,
-                         const float *lse, const uint32_t *target, size_t T, bool accumulate);
+                         const float *lse, const uint32_t *target, size_t T, bool accumulate, float *kept);
 int KN(logits)(kn_device *, float *logits, const void *h, const kn_matrix *, size_t T);
 int KN(choose)(kn_device *, kn_chosen *, float *logits, const kn_choice *, size_t T, size_t vocab);
 int KN(to_bf16)(kn_device *, uint16_t *to, const float *from, size_t n);

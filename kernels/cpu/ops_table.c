@@ -17,6 +17,13 @@ static const char *numerics(const kn_device *device)
     return KN_ELEMENT == KN_F32 ? ((const kn_cpu *)device)->numerics : ((const kn_cpu *)device)->numerics_bf16;
 }
 
+/* Memory costs more here than a product. */
+static size_t logits_kept(kn_device *device, const kn_matrix *m, size_t T)
+{
+    (void)device, (void)m, (void)T;
+    return 0;
+}
+
 static size_t row_group(const kn_device *device)
 {
     return KN_ELEMENT == KN_F32 ? 1 : ((const kn_cpu *)device)->way16->row_group;
@@ -121,6 +128,7 @@ static const kn_ops table = {
     .attention_cached = KE(attention_cached),
     .logprob = KN(logprob),
     .logprob_backward = KN(logprob_backward),
+    .logits_kept = logits_kept,
     .logits = KN(logits),
     .choose = KN(choose),
     .to_bf16 = KN(to_bf16),

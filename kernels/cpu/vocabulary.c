@@ -191,8 +191,9 @@ static void logprob_piece(void *arg, size_t index, unsigned worker)
 }
 
 int KN(logprob)(kn_device *device, float *logprob, float *lse, float *entropy, const void *h, const kn_matrix *m,
-                const uint32_t *target, size_t T)
+                const uint32_t *target, size_t T, float *kept)
 {
+    (void)kept; /* logits_kept gives 0 */
     kn_cpu *cpu = (kn_cpu *)device;
     for (size_t t = 0; t < T; t++)
         if (target[t] >= m->out)
@@ -340,8 +341,10 @@ static int back_products(kn_cpu *cpu, const back_job *j, void *dh, float *dw)
 }
 
 int KN(logprob_backward)(kn_device *device, void *dh, float *dw, const float *dlogprob, const void *h,
-                         const kn_matrix *m, const float *lse, const uint32_t *target, size_t T, bool accumulate)
+                         const kn_matrix *m, const float *lse, const uint32_t *target, size_t T, bool accumulate,
+                         float *kept)
 {
+    (void)kept;
     kn_cpu *cpu = (kn_cpu *)device;
     const bool rounded = m->dtype == KN_BF16;
     if (!m->back && !m->back16)

@@ -5,9 +5,11 @@
  * Every product of logits is by one algorithm whatever the number of rows (kn_product.each_row), so a row's
  * log-probability is the same bits in any chunk, and those that choose finds in what logits gave.
  *
- * The backward pass makes a chunk's logits again and turns them in place into the gradient (softmax - target) ·
- * dlogprob, in the table's type, for the two products that take it. dw sums over chunks in order; how many rows a chunk
- * has follows from V and the device alone, so the same call gives the same bits.
+ * The backward pass turns a chunk's logits in place into the gradient (softmax - target) · dlogprob, in the table's
+ * type, for the two products that take it. The first chunk's, which at some thousand tokens is all there is, may have
+ * been kept from the forward pass, which therefore goes through the chunks from the last to the first; the others are
+ * made again. dw sums over chunks in order; how many rows a chunk has follows from V and the device alone, so the same
+ * call gives the same bits, whether logits were kept or not.
  */
 #include "linear.cuh"
 #include "softmax.cuh"
@@ -74,6 +76,11 @@ static bool all_below(const uint32_t *target, size_t T, size_t vocab)
     return true;
 }
 
+static size_t logits_kept(kn_device *device, const kn_matrix *m, size_t T)
+{
+    return chunk_rows((kn_cuda *)device, m->out, T);
+}
+
 /* --- forward --- */
 
 static int logits(kn_device *device, float *logits, const void *h, const kn_matrix *m, size_t T)
@@ -138,7 +145,7 @@ static float *chunk_of(kn_cuda *c, size_t *rows, size_t vocab)
 }
 
 static int logprob(kn_device *device, float *logprob, float *lse, float *entropy, const void *h, const kn_matrix *m,
-                   const uint32_t *target, size_t T)
+                   const uint32_t *target, size_t T, float *kept)
 {
     if (!all_below(target, T, m->out))
         return KN_BAD_ARGUMENT;
@@ -148,11 +155,11 @@ static int logprob(kn_device *device, float *logprob, float *lse, float *entropy
     if (T == 0)
         return kn_cuda_end(c);
     size_t most = chunk_rows(c, m->out, T);
-    float *chunk = chunk_of(c, &most, m->out);
+    float *chunk = kept != NULL ? kept : chunk_of(c, &most, m->out);
     softmax_sums *part = (softmax_sums *)kn_cuda_scratch(c, most * softmax_slices(m->out) * sizeof(*part));
     const uint32_t *targets = (const uint32_t *)kn_cuda_upload(c, target, T * sizeof(*target));
-    for (size_t t = 0; t < T && c->status == KN_OK; t += most) {
-        const size_t rows = most < T - t ? most : T - t;
+    for (size_t n = (T + most - 1) / most; n-- > 0 && c->status == KN_OK;) {
+        const size_t t = n * most, rows = most < T - t ? most : T - t;
         ask_logits(c, chunk, row_of(h, m, t), m, rows);
         float *row_lse = lse != NULL ? lse + t : NULL;
         if (entropy != NULL)
@@ -267,7 +274,8 @@ static void ask_gradients(kn_cuda *c, void *dh, float *dw, const void *gradient,
 }
 
 static int logprob_backward(kn_device *device, void *dh, float *dw, const float *dlogprob, const void *h,
-                            const kn_matrix *m, const float *lse, const uint32_t *target, size_t T, bool accumulate)
+                            const kn_matrix *m, const float *lse, const uint32_t *target, size_t T, bool accumulate,
+                            float *kept)
 {
     if (!all_below(target, T, m->out))
         return KN_BAD_ARGUMENT;
@@ -280,11 +288,12 @@ static int logprob_backward(kn_device *device, void *dh, float *dw, const float 
         return kn_cuda_end(c);
     }
     const size_t most = chunk_rows(c, m->out, T);
-    float *chunk = (float *)kn_cuda_scratch(c, most * m->out * sizeof(float));
+    float *chunk = kept != NULL ? kept : (float *)kn_cuda_scratch(c, most * m->out * sizeof(float));
     const uint32_t *targets = (const uint32_t *)kn_cuda_upload(c, target, T * sizeof(*target));
     for (size_t t = 0; t < T && c->status == KN_OK; t += most) {
         const size_t rows = most < T - t ? most : T - t;
-        ask_logits(c, chunk, row_of(h, m, t), m, rows);
+        if (kept == NULL || t > 0)
+            ask_logits(c, chunk, row_of(h, m, t), m, rows);
         if (m->dtype == KN_F32)
             ask_gradient<float>(c, chunk, dlogprob + t, lse + t, targets + t, rows, m->out);
         else
@@ -301,6 +310,7 @@ void kn_cuda_vocabulary_ops(kn_ops *f32, kn_ops *bf16)
     for (size_t i = 0; i < 2; i++) {
         tables[i]->logprob = logprob;
         tables[i]->logprob_backward = logprob_backward;
+        tables[i]->logits_kept = logits_kept;
         tables[i]->logits = logits;
     }
 }

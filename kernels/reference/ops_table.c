@@ -10,6 +10,12 @@ static const char *numerics(const kn_device *device)
     return ELEMENT == KN_BF16 ? "reference1-bf16" : "reference1-f32";
 }
 
+static size_t logits_kept(kn_device *device, const kn_matrix *m, size_t T)
+{
+    (void)device, (void)m, (void)T;
+    return 0;
+}
+
 static size_t row_group(const kn_device *device)
 {
     return 1;
@@ -102,6 +108,7 @@ static const kn_ops table = {
     .attention_cached = REF(attention_cached),
     .logprob = REF(logprob),
     .logprob_backward = REF(logprob_backward),
+    .logits_kept = logits_kept,
     .logits = REF(logits),
     .choose = kn_ref_choose,
     .to_bf16 = kn_ref_to_bf16,

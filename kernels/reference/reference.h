@@ -124,9 +124,9 @@ int REF(cache_copy_page)(kn_device *, kn_cache *, uint32_t to, uint32_t from, si
 
 /* vocabulary.c */
 int REF(logprob)(kn_device *, float *logprob, float *lse, float *entropy, const void *h, const kn_matrix *,
-                 const uint32_t *target, size_t T);
+                 const uint32_t *target, size_t T, float *kept);
 int REF(logprob_backward)(kn_device *, void *dh, float *dw, const float *dlogprob, const void *h, const kn_matrix *,
-                          const float *lse, const uint32_t *target, size_t T, bool accumulate);
+                          const float *lse, const uint32_t *target, size_t T, bool accumulate, float *kept);
 int REF(logits)(kn_device *, float *logits, const void *h, const kn_matrix *, size_t T);
 /* device.c: log Σ exp of one row of logits. */
 double kn_ref_lse(const float *logits, size_t vocab);

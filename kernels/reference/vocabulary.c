@@ -24,8 +24,9 @@ int REF(logits)(kn_device *device, float *logits, const void *h, const kn_matrix
 }
 
 int REF(logprob)(kn_device *device, float *logprob, float *lse, float *entropy, const void *h, const kn_matrix *m,
-                 const uint32_t *target, size_t T)
+                 const uint32_t *target, size_t T, float *kept)
 {
+    (void)kept; /* logits_kept gives 0 */
     for (size_t t = 0; t < T; t++)
         if (target[t] >= m->out)
             return KN_BAD_ARGUMENT;
@@ -53,8 +54,10 @@ int REF(logprob)(kn_device *device, float *logprob, float *lse, float *entropy, 
 
 /* d logprob/d logit[v] = [v = target] - p(v). */
 int REF(logprob_backward)(kn_device *device, void *dh, float *dw, const float *dlogprob, const void *h,
-                          const kn_matrix *m, const float *lse, const uint32_t *target, size_t T, bool accumulate)
+                          const kn_matrix *m, const float *lse, const uint32_t *target, size_t T, bool accumulate,
+                          float *kept)
 {
+    (void)kept;
     for (size_t t = 0; t < T; t++)
         if (target[t] >= m->out)
             return KN_BAD_ARGUMENT;

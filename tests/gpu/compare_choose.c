@@ -134,7 +134,7 @@ static void check_scored(compare *c, size_t T, size_t vocab)
     for (size_t t = 0; t < T; t++)
         target[t] = chosen[t].token;
     compare_ok(c, "choose",
-               s->ops->logprob(s->device, noted.at[DEVICE], NULL, NULL, h.at[DEVICE], m[DEVICE], target, T));
+               s->ops->logprob(s->device, noted.at[DEVICE], NULL, NULL, h.at[DEVICE], m[DEVICE], target, T, NULL));
     float *scored = twin_read(c, &noted, DEVICE);
     for (size_t t = 0; t < T; t++)
         compare_true(c, "choose", memcmp(&scored[t], &chosen[t].logprob, sizeof(float)) == 0,

@@ -206,12 +206,14 @@ static void check_vocabulary(compare *c, size_t T, size_t vocab, size_t d, float
     for (int i = 0; i < SIDES; i++) {
         kn_device *v = c->side[i].device;
         const kn_ops *o = c->side[i].ops;
-        compare_ok(c, "logprob", o->logprob(v, logprob.at[i], lse.at[i], entropy.at[i], h.at[i], m[i], target, T));
+        compare_ok(c, "logprob",
+                   o->logprob(v, logprob.at[i], lse.at[i], entropy.at[i], h.at[i], m[i], target, T, NULL));
         compare_ok(c, "logits", o->logits(v, logits.at[i], h.at[i], m[i], T));
-        compare_ok(c, "logprob_backward",
-                   o->logprob_backward(v, dh.at[i], dw.at[i], dl.at[i], h.at[i], m[i], lse.at[i], target, T, true));
+        compare_ok(
+            c, "logprob_backward",
+            o->logprob_backward(v, dh.at[i], dw.at[i], dl.at[i], h.at[i], m[i], lse.at[i], target, T, true, NULL));
         compare_true(c, "logprob",
-                     o->logprob(v, logprob.at[i], NULL, NULL, h.at[i], m[i], &beyond, 1) == KN_BAD_ARGUMENT,
+                     o->logprob(v, logprob.at[i], NULL, NULL, h.at[i], m[i], &beyond, 1, NULL) == KN_BAD_ARGUMENT,
                      "a target beyond the vocabulary is refused");
     }
     compare_twin(c, "logprob", &logprob, WITHIN_F32);
@@ -223,11 +225,77 @@ static void check_vocabulary(compare *c, size_t T, size_t vocab, size_t d, float
     for (int i = 0; i < SIDES; i++)
         compare_ok(c, "logprob_backward",
                    c->side[i].ops->logprob_backward(c->side[i].device, dh.at[i], dw.at[i], dl.at[i], h.at[i], m[i],
-                                                    lse.at[i], target, T, false));
+                                                    lse.at[i], target, T, false, NULL));
     compare_twin(c, "logprob_backward, dw, written", &dw, WITHIN_SUM);
     twin *const all[] = {&h, &dl, &logprob, &lse, &entropy, &logits, &dh, &dw};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         twin_free(c, all[i]);
+    free(target);
+    matrices_free(c, m);
+}
+
+/* Logits kept from the forward pass: the first rows', as `logits` gives them; the gradient is the same bits with them
+ * as without, and another where they were tampered with. Asked in the order in which a step asks. */
+static void check_kept(compare *c, size_t T, size_t vocab, size_t d)
+{
+    const kn_ops *o = c->side[DEVICE].ops;
+    kn_device *v = c->side[DEVICE].device;
+    kn_matrix *m[SIDES];
+    matrices_new(c, m, vocab, d, 0.3f, 1);
+    const size_t rows = o->logits_kept(v, m[DEVICE], T);
+    compare_true(c, "logits_kept",
+                 rows <= T && (rows > 0) == !v->host_memory && rows == o->logits_kept(v, m[DEVICE], T),
+                 "a GPU keeps some of the rows, and the same each time");
+    if (rows == 0) {
+        matrices_free(c, m);
+        return;
+    }
+    twin h = twin_random(c, c->type, T * d, 1, 2), dl = twin_random(c, KN_F32, T, 1, 3);
+    twin kept = twin_random(c, KN_F32, rows * vocab, 1, 4), logits = twin_random(c, KN_F32, T * vocab, 1, 5);
+    twin lse = twin_random(c, KN_F32, T, 1, 6), logprob[3], dh[3], dw[3];
+    uint32_t *target = compare_tokens(T, (uint32_t)vocab, 7);
+    compare_ok(c, "logits", o->logits(v, logits.at[DEVICE], h.at[DEVICE], m[DEVICE], T));
+    for (int k = 0; k < 3; k++) { /* not kept, kept, tampered with */
+        float *room = k > 0 ? kept.at[DEVICE] : NULL;
+        logprob[k] = twin_random(c, KN_F32, T, 1, 8);
+        dh[k] = twin_random(c, c->type, T * d, 1, 9);
+        dw[k] = twin_random(c, KN_F32, vocab * d, 1, 10);
+        compare_ok(
+            c, "logprob",
+            o->logprob(v, logprob[k].at[DEVICE], lse.at[DEVICE], NULL, h.at[DEVICE], m[DEVICE], target, T, room));
+        if (k == 1) {
+            float *one = twin_read(c, &kept, DEVICE), *all = twin_read(c, &logits, DEVICE);
+            compare_host(c, "logprob, kept logits", one, all, rows * vocab, 0);
+            free(one);
+            free(all);
+        }
+        if (k == 2)
+            compare_ok(c, "clear", o->clear(v, room, vocab * sizeof(*room)));
+        compare_ok(c, "logprob_backward",
+                   o->logprob_backward(v, dh[k].at[DEVICE], dw[k].at[DEVICE], dl.at[DEVICE], h.at[DEVICE], m[DEVICE],
+                                       lse.at[DEVICE], target, T, true, room));
+    }
+    float *read[3][3];
+    for (int k = 0; k < 3; k++) {
+        read[k][0] = twin_read(c, &logprob[k], DEVICE);
+        read[k][1] = twin_read(c, &dh[k], DEVICE);
+        read[k][2] = twin_read(c, &dw[k], DEVICE);
+    }
+    compare_host(c, "logprob, kept or not", read[1][0], read[0][0], T, 0);
+    compare_host(c, "logprob_backward, dh, kept or not", read[1][1], read[0][1], T * d, 0);
+    compare_host(c, "logprob_backward, dw, kept or not", read[1][2], read[0][2], vocab * d, 0);
+    compare_true(c, "logprob_backward", memcmp(read[2][2], read[0][2], vocab * d * sizeof(float)) != 0,
+                 "what was kept is used");
+    for (int k = 0; k < 3; k++) {
+        twin *const three[] = {&logprob[k], &dh[k], &dw[k]};
+        for (int i = 0; i < 3; i++) {
+            twin_free(c, three[i]);
+            free(read[k][i]);
+        }
+    }
+    twin *const rest[] = {&h, &dl, &kept, &logits, &lse};
+    for (size_t i = 0; i < sizeof(rest) / sizeof(rest[0]); i++)
+        twin_free(c, rest[i]);
     free(target);
     matrices_free(c, m);
 }
@@ -255,11 +323,11 @@ static void check_same_bits(compare *c, size_t T, size_t vocab, size_t d)
     }
     compare_ok(
         c, "logprob",
-        s->ops->logprob(s->device, all.at[DEVICE], NULL, entropy.at[DEVICE], h.at[DEVICE], m[DEVICE], target, T));
+        s->ops->logprob(s->device, all.at[DEVICE], NULL, entropy.at[DEVICE], h.at[DEVICE], m[DEVICE], target, T, NULL));
     for (size_t t = 0; t < T; t++)
         compare_ok(c, "logprob",
                    s->ops->logprob(s->device, at_row(&one, DEVICE, t, 1), NULL, NULL, at_row(&h, DEVICE, t, d),
-                                   m[DEVICE], target + t, 1));
+                                   m[DEVICE], target + t, 1, NULL));
     float *together = twin_read(c, &all, DEVICE), *alone = twin_read(c, &one, DEVICE);
     compare_host(c, "logprob, alone and among others", alone, together, T, 0);
     compare_host(c, "logprob and choose, same bits", found, together, T, 0);
@@ -287,9 +355,14 @@ void compare_vocabulary(compare *c)
     check_vocabulary(c, 29, 300, 24, 1);
     check_vocabulary(c, 17, 1100, 32, 1);
     check_same_bits(c, 33, 512, 64);
+    check_kept(c, 33, 300, 24);
+    check_kept(c, 40, 512, 64);
     unsetenv("SLUICE_CUDA_LOGITS_BYTES");
     check_same_bits(c, 21, 700, 24);
+    check_kept(c, 1, 5, 3);
+    check_kept(c, 21, 700, 24);
     if (!c->quick) {
+        check_kept(c, 300, 151936, 896);
         check_vocabulary(c, 8, 151936, 896, 0.1f);
         check_same_bits(c, 300, 151936, 896);
     }

@@ -235,12 +235,17 @@ typedef struct kn_ops {
 
     /* --- the vocabulary, some rows at a time: a T × V matrix never exists --- */
     /* logprob[t] = log softmax(h[t]·Wᵀ)[target[t]]; lse[T] kept for backward (may be NULL); entropy[T] in nats (may be
-     * NULL). */
+     * NULL). kept (NULL = none): room for the logits of logits_kept(T) rows, left there for the backward pass. */
     int (*logprob)(kn_device *, float *logprob, float *lse, float *entropy, const void *h, const kn_matrix *,
-                   KN_HOST const uint32_t *target, size_t T);
-    /* Given dlogprob[T]: dh[T,in] = …; dw[out,in] = …, or += when accumulate (both required). */
+                   KN_HOST const uint32_t *target, size_t T, float *kept);
+    /* Given dlogprob[T]: dh[T,in] = …; dw[out,in] = …, or += when accumulate (both required). kept: what logprob left
+     * of the same rows, which is overwritten; with NULL all logits are made again, and the result is the same to the
+     * bit. */
     int (*logprob_backward)(kn_device *, void *dh, float *dw, const float *dlogprob, const void *h, const kn_matrix *,
-                            const float *lse, KN_HOST const uint32_t *target, size_t T, bool accumulate);
+                            const float *lse, KN_HOST const uint32_t *target, size_t T, bool accumulate, float *kept);
+    /* How many of T rows' logits, V floats each, are worth keeping between the two; 0 where none are, and then `kept`
+     * is not looked at. The same for the same device, matrix and T. */
+    size_t (*logits_kept)(kn_device *, const kn_matrix *, size_t T);
     /* logits[T, V], for those who must see them (hooks, `--top`). */
     int (*logits)(kn_device *, float *logits, const void *h, const kn_matrix *, size_t T);
     /* One token a row of logits [T, V], one kn_choice a row; logits are overwritten. No full sort of the vocabulary.
