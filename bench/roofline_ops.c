@@ -104,11 +104,15 @@ static void norm_backward(job *j, size_t i)
         j->T, j->in, false);
 }
 
-static void norms(roofline *r, size_t T, bool decoding)
+/* Those of a step are short; `many` rows show what they make of the memory. */
+static void norms(roofline *r, size_t T, bool decoding, bool many)
 {
     const size_t d = r->shape->hidden;
-    const double n = (double)(T * d), times = 2.0 * (double)r->shape->layers + 1;
-    const char *const names[] = {decoding ? "rms_norm, a token" : "rms_norm", "rms_norm_backward"};
+    const double n = (double)(T * d), times = many ? 0 : 2.0 * (double)r->shape->layers + 1;
+    const char *const names[] = {decoding ? "rms_norm, a token"
+                                 : many   ? "rms_norm, many rows"
+                                          : "rms_norm",
+                                 many ? "rms_norm_backward, many rows" : "rms_norm_backward"};
     for (int k = 0; k < (decoding ? 1 : 2); k++) {
         if (!wanted(r, names[k]))
             continue;
@@ -450,7 +454,8 @@ void roofline_training(roofline *r)
 {
     layers(r, r->tokens, false);
     attentions(r);
-    norms(r, r->tokens, false);
+    norms(r, r->tokens, false, false);
+    norms(r, 32 * r->tokens, false, true);
     ropes(r, r->tokens, false);
     gates(r, r->tokens, false);
     embeddings(r);
@@ -462,7 +467,7 @@ void roofline_decoding(roofline *r)
 {
     layers(r, r->batch, true);
     decoding_attention(r);
-    norms(r, r->batch, true);
+    norms(r, r->batch, true, false);
     ropes(r, r->batch, true);
     gates(r, r->batch, true);
     decoding_vocabulary(r);
