@@ -77,6 +77,8 @@ static int open_gpus(service_device *d, const sluice_host *host, int devices, in
                    d->backend->name(d->kn), d->count, d->together->name);
     else if (rc == SLUICE_OK)
         sluice_log(host, SLUICE_LOG_INFO, "models are computed on the GPU %s", d->backend->name(d->kn));
+    if (rc == SLUICE_OK && d->together && d->together->note)
+        sluice_log(host, SLUICE_LOG_INFO, "%s", d->together->note);
     if (rc == SLUICE_OK)
         service_device_tell(d, host);
     if (rc != SLUICE_OK)

@@ -26,6 +26,7 @@ typedef struct group {
     kn_collective base;
     pthread_mutex_t lock;
     char name[48];
+    char note[256];
     char why[640]; /* "" while it works */
     struct member {
         kn_cuda *c;
@@ -212,21 +213,54 @@ static const char *differ(kn_device *const *devices, size_t count)
 
 /* Where GPUs of one process reach each other, NCCL writes to the others' arrays as they lie. Memory of a pool is its
  * own GPU's alone until the pool says otherwise. */
-static cudaError_t open_pools(const group *g)
+static cudaError_t open_pool(const kn_cuda *c, const kn_cuda *to)
+{
+    const struct cudaMemAccessDesc access = {.location = {.type = cudaMemLocationTypeDevice, .id = to->ordinal},
+                                             .flags = cudaMemAccessFlagsProtReadWrite};
+    int reaches = 0;
+    const cudaError_t error = cudaDeviceCanAccessPeer(&reaches, to->ordinal, c->ordinal);
+    return error == cudaSuccess && reaches ? cudaMemPoolSetAccess(c->pool, &access, 1) : error;
+}
+
+/* The error of a GPU that no longer works, which none of its calls lives down. */
+static cudaError_t lasting(const group *g)
 {
     cudaError_t error = cudaSuccess;
-    for (size_t i = 0; i < g->base.count; i++)
-        for (size_t k = 0; k < g->base.count && error == cudaSuccess; k++) {
-            const struct cudaMemAccessDesc access = {
-                .location = {.type = cudaMemLocationTypeDevice, .id = g->member[k].c->ordinal},
-                .flags = cudaMemAccessFlagsProtReadWrite};
-            int reaches = 0;
-            if (k != i)
-                error = cudaDeviceCanAccessPeer(&reaches, g->member[k].c->ordinal, g->member[i].c->ordinal);
-            if (error == cudaSuccess && reaches)
-                error = cudaMemPoolSetAccess(g->member[i].c->pool, &access, 1);
-        }
+    cudaGetLastError();
+    for (size_t i = 0; error == cudaSuccess && i < g->base.count; i++) {
+        error = cudaSetDevice(g->member[i].c->ordinal);
+        if (error == cudaSuccess && (error = cudaStreamQuery(g->member[i].c->stream)) == cudaErrorNotReady)
+            error = cudaSuccess;
+    }
+    cudaGetLastError();
     return error;
+}
+
+/* Where a pool stays closed NCCL shall copy through buffers of its own. It is told by its variable, which it reads when
+ * it makes the first communicator of the process. */
+static const char *open_pools(group *g)
+{
+    const char *buffers = getenv("NCCL_P2P_DIRECT_DISABLE");
+    cudaError_t error = cudaSuccess;
+    char closed[160] = "";
+    if (buffers && strtol(buffers, NULL, 0) != 0)
+        return NULL;
+    for (size_t i = 0; i < g->base.count; i++)
+        for (size_t k = 0; k < g->base.count && error == cudaSuccess; k++)
+            if (k != i && (error = open_pool(g->member[i].c, g->member[k].c)) != cudaSuccess)
+                snprintf(closed, sizeof(closed), "GPU %d's memory cannot be opened to GPU %d (%.100s)",
+                         g->member[i].c->ordinal, g->member[k].c->ordinal, cudaGetErrorString(error));
+    if (error == cudaSuccess)
+        return NULL;
+    if ((error = lasting(g)) != cudaSuccess)
+        return kn_cuda_say("%zu GPUs cannot be joined: %s", g->base.count, cudaGetErrorString(error));
+    if (buffers && *buffers)
+        return kn_cuda_say("%s, and NCCL_P2P_DIRECT_DISABLE=%.32s has NCCL write there; unset it", closed, buffers);
+    if (setenv("NCCL_P2P_DIRECT_DISABLE", "1", 1) != 0)
+        return "out of memory";
+    snprintf(g->note, sizeof(g->note), "sums over GPUs go through buffers of NCCL, which may be slower: %s", closed);
+    g->base.note = g->note;
+    return NULL;
 }
 
 static const char *make(group *g, kn_device *const *devices)
@@ -239,20 +273,21 @@ static const char *make(group *g, kn_device *const *devices)
         return kn_cuda_say("several GPUs train together by NCCL, and there is %s; install libnccl2, or set "
                            "LD_LIBRARY_PATH to where it is",
                            text);
-    const char *why = differ(devices, g->base.count);
-    if (why)
-        return why;
     for (size_t i = 0; i < g->base.count; i++) {
         g->member[i].c = (kn_cuda *)devices[i];
         ordinals[i] = g->member[i].c->ordinal;
     }
+    const char *why = differ(devices, g->base.count);
+    why = why ? why : open_pools(g);
+    if (why)
+        return why;
     const ncclResult_t result = ncclCommInitAll(comms, (int)g->base.count, ordinals);
     if (result != ncclSuccess)
         return kn_cuda_say("%s cannot join %zu GPUs: %s; NCCL_DEBUG=INFO tells more", text, g->base.count,
                            ncclGetErrorString(result));
     for (size_t i = 0; i < g->base.count; i++)
         g->member[i].comm = comms[i];
-    cudaError_t error = open_pools(g);
+    cudaError_t error = cudaSuccess;
     for (size_t i = 0; error == cudaSuccess && i < g->base.count; i++) {
         error = cudaSetDevice(ordinals[i]);
         if (error == cudaSuccess)

@@ -23,6 +23,7 @@ enum { MOST = 4 };
 static int fresh(void **state)
 {
     (void)state;
+    unsetenv("NCCL_P2P_DIRECT_DISABLE");
     emulate_reset();
     emulate()->devices = MOST;
     return 0;
@@ -144,6 +145,45 @@ static void one_call_for_all(void **state)
     cards_end(&c);
 }
 
+/* Where one GPU's memory stays its own NCCL takes buffers, and the sums are the same. */
+static void a_closed_pool_is_gone_round(void **state)
+{
+    float *seen[2];
+    for (int closed = 0; closed < 2; closed++) {
+        fresh(state);
+        emulate()->closed = closed ? 1 : -1;
+        cards c = cards_new(3, 1000);
+        kn_collective *group = join(&c);
+        if (closed) {
+            assert_string_equal(group->note, "sums over GPUs go through buffers of NCCL, which may be slower: GPU 1's "
+                                             "memory cannot be opened to GPU 0 (operation not supported)");
+            assert_string_equal(getenv("NCCL_P2P_DIRECT_DISABLE"), "1");
+        } else {
+            assert_null(group->note);
+            assert_null(getenv("NCCL_P2P_DIRECT_DISABLE"));
+        }
+        assert_int_equal(group->sum(group, c.x, c.n), KN_OK);
+        seen[closed] = read_card(&c, 2);
+        assert_string_equal(group->name, "nccl2.28.9");
+        assert_int_equal(cudaGetLastError(), cudaSuccess);
+        group->free(group);
+        cards_end(&c);
+    }
+    assert_memory_equal(seen[0], seen[1], 1000 * sizeof(float));
+    free(seen[0]);
+    free(seen[1]);
+    /* Who asked for buffers hears nothing of it. */
+    emulate_reset();
+    emulate()->devices = 2;
+    emulate()->closed = 0;
+    cards c = cards_new(2, 8);
+    kn_collective *group = join(&c);
+    assert_null(group->note);
+    assert_int_equal(group->sum(group, c.x, c.n), KN_OK);
+    group->free(group);
+    cards_end(&c);
+}
+
 /* --- what cannot be joined ------------------------------------------------------------------------------------------
  */
 
@@ -169,6 +209,30 @@ static void what_cannot_be_joined_says_why(void **state)
     fresh(state);
     emulate()->other = 1;
     refused("GPU 1 is of another kind (another device) than GPU 0 (emulated device)");
+}
+
+/* A pool that is not opened because its GPU stopped, or where the user forbids the way round. */
+static void a_closed_pool_that_cannot_be_gone_round_says_why(void **state)
+{
+    emulate()->closed = 0;
+    setenv("NCCL_P2P_DIRECT_DISABLE", "0", 1);
+    refused("GPU 0's memory cannot be opened to GPU 1 (operation not supported), and NCCL_P2P_DIRECT_DISABLE=0");
+    fresh(state);
+    emulate()->closed = 0;
+    cards c = cards_new(2, 8);
+    const char *why = NULL;
+    emulate()->fail_device = 1;
+    emulate()->fail_launch = 1;
+    c.device[1]->ops->add(c.device[1], c.x[1], c.x[1], 8);
+    float got[8];
+    assert_int_equal(c.device[1]->ops->read(c.device[1], got, c.x[1], sizeof(got)), KN_DEVICE_FAILED);
+    assert_null(kn_nccl_join(c.device, 2, &why));
+    assert_non_null(strstr(why, "2 GPUs cannot be joined: an illegal memory access was encountered"));
+    assert_null(getenv("NCCL_P2P_DIRECT_DISABLE"));
+    for (size_t d = 0; d < 2; d++) {
+        c.device[d]->ops->free(c.device[d], c.x[d]);
+        kn_cuda_free(c.device[d]);
+    }
 }
 
 /* --- what fails in the middle ---------------------------------------------------------------------------------------
@@ -373,7 +437,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(sum_as_the_host_does, fresh),
         cmocka_unit_test_setup(one_call_for_all, fresh),
+        cmocka_unit_test_setup(a_closed_pool_is_gone_round, fresh),
         cmocka_unit_test_setup(what_cannot_be_joined_says_why, fresh),
+        cmocka_unit_test_setup(a_closed_pool_that_cannot_be_gone_round_says_why, fresh),
         cmocka_unit_test_setup(a_card_that_fails_ends_the_sum, fresh),
         cmocka_unit_test_setup(cards_that_lose_each_other_end_the_sum, fresh),
         cmocka_unit_test_setup(misuse_is_found, fresh),

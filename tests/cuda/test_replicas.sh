@@ -9,7 +9,7 @@ trap 'rm -rf "$work"' EXIT
 passed=0 failed=0
 ok() { passed=$((passed + 1)); echo "ok: $*"; }
 bad() { failed=$((failed + 1)); echo "not ok: $*"; }
-unset SLUICE_CUDA_WAIT SLUICE_CUDA_MEMORY CUDA_VISIBLE_DEVICES
+unset NCCL_P2P_DIRECT_DISABLE SLUICE_CUDA_WAIT SLUICE_CUDA_MEMORY CUDA_VISIBLE_DEVICES
 cd "$work" || exit 1
 cp "$SLUICE_BUILD/sluice" .
 mkdir with
@@ -54,6 +54,9 @@ grep -qF '(nccl2.28.9)' d2/log.txt && ok 'the log names NCCL' || bad "log: $(cat
 on 2,seed=3 --out again && cmp -s d2/$weights again/$weights && ok 'in another order of work the same bits' || bad "other bits: $(cat out)"
 CUDA_VISIBLE_DEVICES=2,1 on 3 --out visible --set runtime.devices=0 && cmp -s d2/$weights visible/$weights && ok 'all that CUDA_VISIBLE_DEVICES shows' ||
     bad "visible: $(cat out)"
+on 2,closed=1 --out closed && cmp -s d2/$weights closed/$weights && ok 'memory that cannot be opened: the same bits by way of buffers' || bad "closed: $(cat out)"
+[ "$(grep -c "sums over GPUs go through buffers of NCCL, .*: GPU 1's memory cannot be opened to GPU 0" closed/log.txt)" = 1 ] && ok 'and the log says so' || bad "log: $(cat closed/log.txt)"
+grep -q 'buffers of NCCL' d2/log.txt && bad 'memory was open' || ok 'which it does not elsewhere'
 EMULATED_CUDA=devices=2 ./sluice env >out 2>&1
 says '2 such; for training on several: NCCL 2.28.9' 'env says what is there'
 

@@ -19,6 +19,7 @@ typedef struct kn_collective {
     size_t size; /* sizeof(kn_collective) */
     size_t count;
     const char *name; /* who sums, as part of the numerics' name: "nccl2.28.9", "host" */
+    const char *note; /* what a user should know of how it sums, in one line; NULL when there is nothing */
     /* x[d][n] of every device d becomes the sum over all, the same bits on each, and the same again for the same
      * numbers. Returns when it is done on all of them. */
     int (*sum)(struct kn_collective *, float *const *x, size_t n);

@@ -40,6 +40,7 @@ typedef struct emulate_settings {
     int other;               /* cards from this one on are of another kind; 0: all are of one */
     int nccl;                /* version of NCCL, as 22809; 0: there is none */
     int64_t fail_nccl;       /* the n-th collective call from now fails in the middle, and its ranks wait for ever */
+    int closed;              /* the card whose pools cannot be opened to others; -1: none */
     bool exclusive;          /* a card is the process's that came first (EMULATED_CUDA_SHARED) */
     int refuse_graph;        /* the cudaError_t that each graph is refused with: from 900 when its capture ends, below
                                 when it is instantiated; 0: none */

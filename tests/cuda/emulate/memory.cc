@@ -299,6 +299,9 @@ cudaError_t cudaMemPoolSetAccess(cudaMemPool_t pool, const cudaMemAccessDesc *ac
             (access[i].location.id == pool->device && access[i].flags != cudaMemAccessFlagsProtReadWrite)) {
             return answer(cudaErrorInvalidValue);
         }
+        if (settings.closed == pool->device && access[i].location.id != pool->device) {
+            return answer(cudaErrorNotSupported);
+        }
         pool->open_to.resize(rt.cards.size());
         pool->open_to[(size_t)access[i].location.id] = access[i].flags == cudaMemAccessFlagsProtReadWrite;
     }

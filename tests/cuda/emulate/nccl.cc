@@ -10,6 +10,7 @@
 
 #include <nccl.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -92,9 +93,13 @@ namespace emulate_cuda
 
 static __thread int groups; /* of the thread, open */
 
-/* A card writes to the arrays of the others where they lie: memory of a pool must be open to them. */
+/* A card writes to the arrays of the others where they lie: memory of a pool must be open to them. Unless it was told
+ * to take buffers. */
 static bool open_to_all(const Collective &c, size_t rank)
 {
+    if (rt.buffers != 0) {
+        return true;
+    }
     for (const void *p : {static_cast<const void *>(c.part[rank].from), static_cast<const void *>(c.part[rank].to)}) {
         size_t at;
         const cudaMemPool_t pool = block_of(p, &at)->pool;
@@ -233,6 +238,10 @@ ncclResult_t ncclCommInitAll(ncclComm_t *comms, int count, const int *devices)
         if (card_of_device(devices[i], &error) == nullptr || broken(devices[i]) != cudaSuccess) {
             return ncclUnhandledCudaError;
         }
+    }
+    if (rt.buffers < 0) {
+        const char *value = getenv("NCCL_P2P_DIRECT_DISABLE");
+        rt.buffers = value != nullptr && strtol(value, nullptr, 0) != 0;
     }
     auto all = std::make_shared<Communicators>();
     all->device.assign(devices, devices + count);

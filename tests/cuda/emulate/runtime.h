@@ -109,6 +109,7 @@ struct Runtime {
     int open = 0;                       /* how often device memory was opened */
     const void *kernel = nullptr;       /* at work, or the last one */
     std::vector<std::weak_ptr<Capture>> captures;
+    int buffers = -1; /* whether NCCL keeps off the arrays of other cards; -1: it has not read its variable yet */
 };
 
 extern Runtime &rt; /* never destroyed: what the card still holds at the end is no leak */

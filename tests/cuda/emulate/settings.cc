@@ -31,6 +31,7 @@ static emulate_settings usual()
     s.signal = SIGKILL;
     s.refusals = 1;
     s.fail_device = -1;
+    s.closed = -1;
     s.nccl = 22809;
     s.patience = 10000;
     return s;
@@ -94,6 +95,8 @@ static void set(const char *key, const char *value)
         settings.nccl = (int)n;
     } else if (strcmp(key, "fail_nccl") == 0) {
         settings.fail_nccl = n;
+    } else if (strcmp(key, "closed") == 0) {
+        settings.closed = (int)n;
     } else if (strcmp(key, "refuse_graph") == 0) {
         settings.refuse_graph = (int)n;
     } else if (strcmp(key, "patience") == 0) {
