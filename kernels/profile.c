@@ -8,6 +8,7 @@
 #define NAME(op) #op,
 static const char *const names[] = {KN_PROFILED(NAME)};
 #undef NAME
+_Static_assert(2 * KN_PROFILE_OPS <= KN_PROFILE_ROWS, "both element types have room");
 
 double kn_profile_now(void)
 {
@@ -16,9 +17,32 @@ double kn_profile_now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* The step that the calling thread is in. */
+static _Thread_local struct step {
+    const kn_profile *of;
+    double since, flops, bytes;
+} step;
+
+void kn_profile_step_begin(kn_profile *p, double since)
+{
+    step = (struct step){.of = p, .since = since};
+}
+
+void kn_profile_step_end(kn_profile *p, kn_dtype dtype)
+{
+    const struct step whole = step;
+    step.of = NULL;
+    kn_profile_count(p, dtype, KN_PROFILE_step_end, whole.since, whole.flops, whole.bytes);
+}
+
 void kn_profile_count(kn_profile *p, kn_dtype dtype, int op, double since, double flops, double bytes)
 {
     uint32_t word;
+    if (step.of == p) { /* to wait for each op would take the step apart */
+        step.flops += flops;
+        step.bytes += bytes;
+        return;
+    }
     if (p->word)
         p->inner->ops->read(p->inner, &word, p->word, sizeof(word));
     const double seconds = kn_profile_now() - since;
@@ -65,6 +89,10 @@ size_t kn_profile_read(kn_device *device, kn_profile_row *rows, size_t room)
     return n;
 }
 
+#define LEAVE_OUT(op)               \
+    if (!inner[i] || !inner[i]->op) \
+        p->ops[i].op = NULL;
+
 kn_device *kn_profile_new(kn_device *wrapped)
 {
     kn_profile *p = calloc(1, sizeof(*p));
@@ -73,9 +101,9 @@ kn_device *kn_profile_new(kn_device *wrapped)
     const kn_ops *const inner[] = {wrapped->ops, wrapped->ops_bf16};
     p->ops[0] = *kn_profile_ops_f32();
     p->ops[1] = *kn_profile_ops_bf16();
-    for (int i = 0; i < 2; i++)
-        if (!inner[i] || !inner[i]->matrix_at)
-            p->ops[i].matrix_at = NULL;
+    for (int i = 0; i < 2; i++) {
+        KN_PROFILE_MAYBE(LEAVE_OUT)
+    }
     p->base.ops = &p->ops[0];
     p->base.ops_bf16 = wrapped->ops_bf16 ? &p->ops[1] : NULL;
     p->base.host_memory = wrapped->host_memory;

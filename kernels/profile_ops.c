@@ -104,32 +104,53 @@ static void parallel(kn_device *d, size_t n, size_t grain, kn_task task, void *a
     WRAPPED(d)->parallel(INNER(d), n, grain, task, arg);
 }
 
+static int memory(kn_device *d, kn_memory_use *use)
+{
+    return WRAPPED(d)->memory(INNER(d), use);
+}
+
+static const char *refusal(kn_device *d)
+{
+    return WRAPPED(d)->refusal(INNER(d));
+}
+
+static int step_begin(kn_device *d)
+{
+    const double since = kn_profile_now();
+    const int status = WRAPPED(d)->step_begin(INNER(d));
+    if (status == KN_OK)
+        kn_profile_step_begin((kn_profile *)d, since);
+    return status;
+}
+
+static int step_end(kn_device *d)
+{
+    const int status = WRAPPED(d)->step_end(INNER(d));
+    kn_profile_step_end((kn_profile *)d, ELEMENT);
+    return status;
+}
+
 /* --- matrix products --- */
+
+/* A matrix of the wrapped device, in the form that this one gives out. */
+static kn_matrix *matrix_around(kn_device *d, kn_matrix *inner, size_t out, size_t in)
+{
+    matrix *m = inner ? malloc(sizeof(*m)) : NULL;
+    if (m)
+        *m = (matrix){inner, (double)out, (double)in};
+    else if (inner)
+        WRAPPED(d)->matrix_free(INNER(d), inner);
+    return (kn_matrix *)m;
+}
 
 static kn_matrix *matrix_new(kn_device *d, size_t out, size_t in, bool with_backward)
 {
-    matrix *m = malloc(sizeof(*m));
-    if (!m)
-        return NULL;
-    *m = (matrix){WRAPPED(d)->matrix_new(INNER(d), out, in, with_backward), (double)out, (double)in};
-    if (!m->inner) {
-        free(m);
-        return NULL;
-    }
-    return (kn_matrix *)m;
+    return matrix_around(d, WRAPPED(d)->matrix_new(INNER(d), out, in, with_backward), out, in);
 }
 
 static kn_matrix *matrix_at(kn_device *d, const void *w, size_t out, size_t in)
 {
-    matrix *m = malloc(sizeof(*m));
-    if (!m)
-        return NULL;
-    *m = (matrix){WRAPPED(d)->matrix_at(INNER(d), w, out, in), (double)out, (double)in};
-    if (!m->inner) {
-        free(m);
-        return NULL;
-    }
-    return (kn_matrix *)m;
+    return matrix_around(d, WRAPPED(d)->matrix_at(INNER(d), w, out, in), out, in);
 }
 
 static void matrix_free(kn_device *d, kn_matrix *m)
@@ -143,6 +164,12 @@ static int matrix_set(kn_device *d, kn_matrix *m, const float *w)
 {
     const matrix *s = matrix_of(m);
     MEASURED(d, matrix_set, 0, (4 + SIZE) * s->out * s->in, s->inner, w);
+}
+
+static int matrix_bias(kn_device *d, kn_matrix *m, const float *bias)
+{
+    const matrix *s = matrix_of(m);
+    MEASURED(d, matrix_bias, 0, (4 + SIZE) * s->out, s->inner, bias);
 }
 
 /* Bytes of T rows times a matrix of this table. */
@@ -431,6 +458,9 @@ static const kn_ops table = {.size = sizeof(kn_ops),
                              .threads = threads,
                              .set_threads = set_threads,
                              .parallel = parallel,
+                             .memory = memory,
+                             .refusal = refusal,
+                             .step_begin = step_begin,
                              .matrix_new = matrix_new,
                              .matrix_at = matrix_at,
                              .matrix_free = matrix_free,

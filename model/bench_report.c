@@ -40,10 +40,8 @@ void bench_memory(const char *what)
 
 void bench_print_ops(kn_device *profile, const kn_limits *limits, double seconds)
 {
-    kn_profile_row rows[64];
-    size_t count = kn_profile_read(profile, rows, 64);
-    if (count > 64)
-        count = 64;
+    kn_profile_row rows[KN_PROFILE_ROWS];
+    const size_t count = kn_profile_read(profile, rows, KN_PROFILE_ROWS);
     double total = 0;
     printf("%-24s %-8s %7s %9s %6s %9s %6s %8s %6s\n", "op", "type", "calls", "ms", "share", "GFLOP/s", "limit", "GB/s",
            "limit");
