@@ -57,8 +57,15 @@ bool tp_baseline(const tp_subject *, const tp_records *, tp_outcome *, tp_report
 /* Reports a fault of this kind. */
 void tp_check_fault(const tp_outcome *, enum tp_fault, tp_report *);
 
-/* Drives in a process of its own. False when it was not done after so many seconds, and was killed for that. */
-bool tp_drive_apart(const tp_subject *, const tp_work *, int seconds, int *status);
+/* What a drive in a process of its own came to. */
+typedef struct tp_apart {
+    int status; /* as waitpid says */
+    int rc;     /* SLUICE_FAILED where it was not done */
+    size_t occasions;
+} tp_apart;
+/* Drives in a process of its own, which has a GPU only where this one has not asked for it yet. False when it was not
+ * done after so many seconds (longer where a GPU has to start), and was killed for that. */
+bool tp_drive_apart(const tp_subject *, const tp_work *, int seconds, tp_apart *);
 /* Copies the plugin to found/plugin.so, alone in its folder. */
 bool tp_copy_plugin(const tp_subject *);
 

@@ -22,8 +22,8 @@ typedef struct lives {
 /* Whether a class comes through is for other tests to say; here it decides what can be repeated. */
 static bool comes_through(const tp_subject *s, const tp_work *work)
 {
-    int status;
-    return tp_drive_apart(s, work, 1, &status) && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    tp_apart how;
+    return tp_drive_apart(s, work, 1, &how) && WIFEXITED(how.status) && WEXITSTATUS(how.status) == 0;
 }
 
 static bool lives_make(const tp_subject *s, lives *l)
