@@ -1,13 +1,13 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 #include "tools/test-plugin/gpu.h"
 
-#include <dirent.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <sluice/cuda.h>
 #include "core/run/host.h"
+#include "tools/test-plugin/process.h"
 
 static struct {
     pid_t process; /* that made them; 0 = nobody yet */
@@ -19,17 +19,6 @@ static struct {
 bool tp_gpu_knows(const char *id)
 {
     return strcmp(id, SLUICE_CUDA_SERVICE) == 0 || strcmp(id, SLUICE_DEVICE_SERVICE) == 0;
-}
-
-static long threads_now(void)
-{
-    DIR *dir = opendir("/proc/self/task");
-    long count = 0;
-    while (dir != NULL && readdir(dir) != NULL)
-        count++;
-    if (dir != NULL)
-        closedir(dir);
-    return count;
 }
 
 static void make(void)
@@ -50,13 +39,13 @@ static void make(void)
 
 const void *tp_gpu_service(const char *id)
 {
-    const long before = threads_now();
+    const long before = tp_entries(TP_THREADS);
     if (services.process == 0)
         make();
     if (services.host == NULL || services.process != getpid() || sl_registry_service(services.registry, id) == NULL)
         return NULL;
     const void *service = sluice_service(sl_free_host_public(services.host), id);
-    services.threads += threads_now() - before;
+    services.threads += tp_entries(TP_THREADS) - before;
     return service;
 }
 

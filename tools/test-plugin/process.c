@@ -1,6 +1,7 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 #include "tools/test-plugin/process.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -27,6 +28,17 @@ void *tp_shared(size_t size)
 {
     void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     return at != MAP_FAILED ? at : NULL;
+}
+
+long tp_entries(const char *folder)
+{
+    DIR *dir = opendir(folder);
+    long count = 0;
+    while (dir != NULL && readdir(dir) != NULL)
+        count++;
+    if (dir != NULL)
+        closedir(dir);
+    return count;
 }
 
 /* ---- in the child */

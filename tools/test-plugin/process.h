@@ -30,6 +30,11 @@ typedef struct tp_survey {
 /* Set by a signal: the test that runs is ended, and no other is begun. */
 extern volatile sig_atomic_t tp_interrupted;
 
+/* How many entries a folder has, . and .. among them; 0 when it cannot be read. */
+long tp_entries(const char *folder);
+/* The folder of this process's threads. */
+#define TP_THREADS "/proc/self/task"
+
 /* Memory that a child's writes can be read from; NULL when there is none. */
 void *tp_shared(size_t size);
 /* Runs a test (class_id: of a test that is TP_RUN) and fills the report, crash or not. Returns the seconds it took. */

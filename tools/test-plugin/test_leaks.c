@@ -1,6 +1,5 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /* What is left behind: printed words, memory, threads, processes, descriptors. */
-#include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +10,7 @@
 
 #include "tools/test-plugin/gpu.h"
 #include "tools/test-plugin/memory.h"
-#include "tools/test-plugin/test.h"
+#include "tools/test-plugin/process.h"
 
 /* Lives of an object: some whole, some cancelled early, some given what is odd. */
 typedef struct lives {
@@ -109,25 +108,14 @@ const tp_test tp_test_memory = {"memory", "no memory is left behind, however it 
 
 /* ---- threads, processes and descriptors */
 
-static long entries(const char *folder)
-{
-    DIR *dir = opendir(folder);
-    long count = 0;
-    while (dir != NULL && readdir(dir) != NULL)
-        count++;
-    if (dir != NULL)
-        closedir(dir);
-    return count;
-}
-
 static long threads_now(void)
 {
-    return entries("/proc/self/task");
+    return tp_entries(TP_THREADS);
 }
 
 static long descriptors_now(void)
 {
-    return entries("/proc/self/fd");
+    return tp_entries("/proc/self/fd");
 }
 
 /* A thread that was just told to end gets a moment to do so. */
