@@ -3,7 +3,8 @@
  * test-plugin must find. */
 #include <sluice/sluice.h>
 #include <sluice/cuda.h>
-#include <stdio.h>
+
+#include "tests/plugins/bad/counts.h"
 
 enum { STEPS = 6 };
 
@@ -33,42 +34,11 @@ static void fini(void *self)
         s->service->close(s->gpu);
 }
 
-/* counts: the next step, and the sum so far. */
-static int save(const sluice_host *host, const int *counts)
-{
-    char path[4096];
-    const char *folder;
-    int rc = sluice_checkpoint_begin(host, &folder);
-    if (rc < 0)
-        return rc == SLUICE_UNSUPPORTED ? SLUICE_OK : rc;
-    snprintf(path, sizeof path, "%s/counts", folder);
-    FILE *out = fopen(path, "we");
-    if (out)
-        fprintf(out, "%d %d", counts[0] + AHEAD, counts[1]);
-    if (!out || fclose(out) != 0)
-        return sluice_error(host, SLUICE_IO, "cannot write %s", path);
-    return sluice_checkpoint_commit(host);
-}
-
-static void load(const sluice_host *host, int *counts)
-{
-    char path[4096];
-    const char *folder;
-    if (sluice_checkpoint(host, &folder) != SLUICE_OK)
-        return;
-    snprintf(path, sizeof path, "%s/counts", folder);
-    FILE *in = fopen(path, "re");
-    if (in && fscanf(in, "%d %d", &counts[0], &counts[1]) != 2)
-        counts[0] = counts[1] = 0;
-    if (in)
-        fclose(in);
-}
-
-/* The counts lie on the GPU from step to step. */
+/* The next step and the sum so far lie on the GPU from step to step. */
 static int take_steps(struct state *s, void *there)
 {
     int counts[2] = {0, 0};
-    load(s->host, counts);
+    load(s->host, &counts[0], &counts[1]);
     int rc = s->service->write(s->gpu, there, counts, sizeof counts);
     while (rc >= 0 && counts[0] < STEPS) {
         counts[0] = counts[1] = -1;
@@ -76,7 +46,7 @@ static int take_steps(struct state *s, void *there)
             break;
         counts[1] += ++counts[0];
         if ((rc = s->service->write(s->gpu, there, counts, sizeof counts)) >= 0)
-            rc = save(s->host, counts);
+            rc = save(s->host, counts[0] + AHEAD, counts[1]);
         if (rc >= 0 && sluice_cancelled(s->host))
             rc = SLUICE_CANCELLED;
     }

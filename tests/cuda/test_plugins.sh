@@ -44,7 +44,7 @@ done
 [ "$(grep -c '^PASSED  *\(works\|batches\|cancel\|resume\|seed\|borrowed\|memory\|threads\) ' log)" = 8 ] && ok "test-plugin drives it" || bad "test-plugin drives it"
 # Runs on a GPU are killed too, after a checkpoint, and gone on with: what does so rightly passes, and what does not is found.
 for ahead in 0 1; do
-    "$nvcc" -shared -o counts-$ahead.so -DAHEAD=$ahead -I"$SLUICE_SOURCE/core/include" "$SLUICE_SOURCE/tests/cuda/counts_on_gpu.c" >log 2>err || bad "counts_on_gpu.c"
+    "$nvcc" -shared -o counts-$ahead.so -DAHEAD=$ahead -I"$SLUICE_SOURCE" -I"$SLUICE_SOURCE/core/include" "$SLUICE_SOURCE/tests/cuda/counts_on_gpu.c" >log 2>err || bad "counts_on_gpu.c"
     "$sluice" test-plugin counts-$ahead.so --timeout 60 >log 2>err
     [ "$(awk '/^(WARNING|FAILED|CRASHED|HUNG) / { print $2 $1 }' log)" = "$([ $ahead = 0 ] || echo resumeFAILED)" ] && ok "checkpoints on a GPU (ahead by $ahead)" ||
         bad "checkpoints on a GPU (ahead by $ahead)"

@@ -1,8 +1,8 @@
 /* Copyright (c) the sluice authors. SPDX-License-Identifier: Apache-2.0 */
 /* Its checkpoint is one step ahead of what was done.
  * Caught by: resume=FAILED */
-#include <stdio.h>
 #include "tests/plugins/bad/bad.h"
+#include "tests/plugins/bad/counts.h"
 
 enum { STEPS = 6 };
 
@@ -18,36 +18,6 @@ static int init(void *self, const sluice_host *host)
     return SLUICE_OK;
 }
 
-static int save(const sluice_host *host, int step, int sum)
-{
-    char path[4096];
-    const char *folder;
-    int rc = sluice_checkpoint_begin(host, &folder);
-    if (rc < 0)
-        return rc == SLUICE_UNSUPPORTED ? SLUICE_OK : rc;
-    snprintf(path, sizeof path, "%s/counts", folder);
-    FILE *out = fopen(path, "we");
-    if (out)
-        fprintf(out, "%d %d", step + 1, sum);
-    if (!out || fclose(out) != 0)
-        return sluice_error(host, SLUICE_IO, "cannot write %s", path);
-    return sluice_checkpoint_commit(host);
-}
-
-static void load(const sluice_host *host, int *step, int *sum)
-{
-    char path[4096];
-    const char *folder;
-    if (sluice_checkpoint(host, &folder) != SLUICE_OK)
-        return;
-    snprintf(path, sizeof path, "%s/counts", folder);
-    FILE *in = fopen(path, "re");
-    if (in && fscanf(in, "%d %d", step, sum) != 2)
-        *step = *sum = 0;
-    if (in)
-        fclose(in);
-}
-
 static int run(void *self)
 {
     const sluice_host *host = ((struct state *)self)->host;
@@ -61,7 +31,7 @@ static int run(void *self)
     load(host, &step, &sum);
     for (; step < STEPS; step++) {
         sum += step + 1;
-        if ((rc = save(host, step + 1, sum)) < 0)
+        if ((rc = save(host, step + 2, sum)) < 0) /* step + 1 is next */
             return rc;
         if (sluice_cancelled(host))
             return SLUICE_CANCELLED;
