@@ -259,13 +259,13 @@ void dies(const char *message, const std::function<void()> &act)
     int ends[2];
     CHECK(pipe(ends) == 0);
     fflush(NULL);
+    emulate_reset();
     const pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0) {
         dup2(ends[1], STDERR_FILENO);
         close(ends[0]);
         close(ends[1]);
-        emulate_reset();
         act();
         _exit(0);
     }

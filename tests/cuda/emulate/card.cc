@@ -242,9 +242,11 @@ bool usable(const void *p, size_t size, const Stream *by, std::string *why)
 
 bool host_pointer(uint64_t word)
 {
-    /* Two small numbers side by side may look like an address in the shadow that ASan keeps below here. */
+    /* Two small numbers side by side may look like an address in the shadow that ASan or TSan keeps below here. */
 #ifdef EMULATE_ASAN
     const uint64_t lowest = 0x10007fff8000;
+#elif defined(EMULATE_TSAN)
+    const uint64_t lowest = 0x550000000000;
 #else
     const uint64_t lowest = 65536;
 #endif

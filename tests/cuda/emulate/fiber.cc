@@ -23,18 +23,8 @@ asm(".text\n.globl emulate_switch\n.hidden emulate_switch\n.type emulate_switch,
 
 /* ---- stacks ---- */
 
-/* Memory that no thread has touched yet, as TSan sees it: its shadow would remember another block's fibers. */
-QUIET static char *fresh(char *old, size_t size)
+QUIET static char *map(size_t size)
 {
-#ifdef EMULATE_TSAN
-    if (old != nullptr) {
-        munmap(old, size);
-    }
-#else
-    if (old != nullptr) {
-        return old;
-    }
-#endif
     void *p = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) {
         abort();
@@ -44,13 +34,14 @@ QUIET static char *fresh(char *old, size_t size)
 
 QUIET static void lay_stacks(Worker *w)
 {
-    char *before = w->stacks;
-    w->stacks = fresh(w->stacks, (size_t)MAX_THREADS * (STACK + GUARD));
+    if (w->stacks == nullptr) {
+        w->stacks = map((size_t)MAX_THREADS * (STACK + GUARD));
+    }
     w->free_stack = nullptr;
     for (int i = w->threads; i-- > 0;) {
         Stack &s = w->stack[i];
         char *guard = w->stacks + (size_t)i * (STACK + GUARD);
-        if (w->stacks != before || s.base == nullptr) {
+        if (s.base == nullptr) {
             mprotect(guard, GUARD, PROT_NONE);
         }
         s.base = guard + GUARD;
@@ -65,11 +56,15 @@ QUIET static void lay_stacks(Worker *w)
 static void entry();
 
 /* A fiber that begins gets a stack: those of ended ones are used again, so that kernels without barriers stay in the
- * processor's cache. TSan wants one each. */
+ * processor's cache. To TSan each fiber has its own, always the same. */
 QUIET static void begin(Worker *w, Fiber *f)
 {
+#ifdef EMULATE_TSAN
+    Stack *s = &w->stack[f->number];
+#else
     Stack *s = w->free_stack;
     w->free_stack = s->next;
+#endif
     f->stack = s;
     f->state = READY;
 #ifdef EMULATE_UCONTEXT
@@ -108,7 +103,9 @@ QUIET static void go(Fiber *to)
     __sanitizer_start_switch_fiber(me->state == ENDED ? nullptr : &me->fake_stack, to->stack->base,
                                    to == &w->main ? w->main_size : (size_t)STACK);
 #elif defined(EMULATE_TSAN)
-    __tsan_switch_to_fiber(to->tsan, __tsan_switch_to_fiber_no_sync);
+    if (!w->prologue || me == &w->main || to == &w->main) {
+        __tsan_switch_to_fiber(w->prologue && to != &w->main ? w->together : to->tsan, __tsan_switch_to_fiber_no_sync);
+    }
 #endif
 #ifdef EMULATE_UCONTEXT
     swapcontext(&me->context, &to->context);
@@ -441,6 +438,18 @@ QUIET static void check_shared(Worker *w)
 
 /* ---- blocks and grids ---- */
 
+#ifdef EMULATE_TSAN
+/* Of a fiber that stays where it stands: the worker is in step with it. */
+QUIET static void drop(Worker *w, void *tsan)
+{
+    __tsan_switch_to_fiber(tsan, 0);
+    __tsan_switch_to_fiber(w->main.tsan, 0);
+    __tsan_destroy_fiber(tsan);
+}
+#endif
+
+/* To TSan a thread's fibers of all blocks of a worker are one, since making one costs more than most kernels: blocks
+ * race where they are of two workers. A prologue's threads, which are dropped half way, are one all together. */
 QUIET static void run_block(Worker *w, uint3 block, size_t dynamic)
 {
     w->block = block;
@@ -452,12 +461,13 @@ QUIET static void run_block(Worker *w, uint3 block, size_t dynamic)
         w->warp[i / 32][i % 32].here = 0;
     }
 #ifdef EMULATE_TSAN
-    const bool first = true;
-#else
-    const bool first = w->arena == nullptr;
+    if (w->arena != nullptr) { /* what TSan knows of it is of another block */
+        munmap(w->arena, ARENA);
+        w->arena = nullptr;
+    }
 #endif
-    w->arena = fresh(w->arena, ARENA);
-    if (first) {
+    if (w->arena == nullptr) {
+        w->arena = map(ARENA);
         memset(w->arena, 0xff, ARENA);
         ASAN_POISON_MEMORY_REGION(w->arena, ARENA);
     }
@@ -480,18 +490,26 @@ QUIET static void run_block(Worker *w, uint3 block, size_t dynamic)
         f.fake_stack = nullptr;
         f.state = NOT_STARTED;
 #ifdef EMULATE_TSAN
-        f.tsan = __tsan_create_fiber(0);
+        if (f.tsan == nullptr && !w->prologue) {
+            f.tsan = __tsan_create_fiber(0);
+        }
 #endif
         wake(w, (int)i);
     }
+#ifdef EMULATE_TSAN
+    if (w->prologue) {
+        w->together = __tsan_create_fiber(0);
+    }
+#endif
+    TSAN_RELEASE(&w->begin);
     give_way();
 #ifdef EMULATE_TSAN
-    for (int i = 0; i < w->threads; i++) {
-        if (w->fault[0] != 0 || w->prologue) { /* its fibers are dropped: be in step with each */
-            __tsan_switch_to_fiber(w->fiber[i].tsan, 0);
-            __tsan_switch_to_fiber(w->main.tsan, 0);
-        }
-        __tsan_destroy_fiber(w->fiber[i].tsan);
+    if (w->prologue) {
+        drop(w, w->together);
+    }
+    for (int i = 0; i < w->threads && w->fault[0] != 0 && !w->prologue; i++) {
+        drop(w, w->fiber[i].tsan);
+        w->fiber[i].tsan = nullptr;
     }
 #endif
     check_shared(w);
@@ -556,7 +574,6 @@ QUIET static void *work(void *p)
     w->seed = g->seed;
     w->prologue = g->prologue;
     const uint64_t blocks = (uint64_t)g->grid.x * g->grid.y * g->grid.z;
-    TSAN_RELEASE(&w->begin);
     /* every thread of the processor has its share, however busy it is: a race between blocks is there each time */
     for (uint64_t i = (uint64_t)start->slot; i < blocks && !__atomic_load_n(&g->stop, __ATOMIC_RELAXED);
          i += (uint64_t)g->workers) {
@@ -576,6 +593,20 @@ QUIET static void *work(void *p)
     TSAN_ACQUIRE(&w->end);
     worker = nullptr;
     return nullptr;
+}
+
+void forget_fibers()
+{
+#ifdef EMULATE_TSAN
+    for (Worker *w : workers) {
+        for (int i = 0; w != nullptr && i < MAX_THREADS; i++) {
+            if (w->fiber[i].tsan != nullptr) {
+                __tsan_destroy_fiber(w->fiber[i].tsan);
+                w->fiber[i].tsan = nullptr;
+            }
+        }
+    }
+#endif
 }
 
 static char last_fault[2048];

@@ -98,6 +98,7 @@ struct Worker {
     dim3 block_size, grid;
     const std::function<void()> *body;
     Meeting barrier, warp[MAX_THREADS / 32][32];
+    void *together; /* to TSan: all threads of a prologue */
     char *stacks, *arena, begin, end, dynamic, fence_sync;
     Stack stack[MAX_THREADS], *free_stack;
     size_t used, payload, room, main_size; /* room: bytes of shared memory that the launch may have */

@@ -147,6 +147,8 @@ std::string name_of(const void *function);
 /* A fault of the program under test that no CUDA error tells: ends the process, or breaks the device. */
 void fault(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void note_fault(const char *text);
+/* Of idle blocks: a process that forks afterwards has no more than one thread to TSan. */
+void forget_fibers();
 /* Lets other threads of the host call, within a call that waits. */
 void let_others();
 uint64_t draw();

@@ -275,6 +275,7 @@ void emulate_reset(void)
     }
     rt = Runtime();
     rt.begun = true;
+    forget_fibers();
     settings = defaults;
     last = cudaSuccess;
     choose_device(0);
