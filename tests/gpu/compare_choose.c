@@ -166,7 +166,9 @@ void compare_choose(compare *c)
     };
     static const size_t vocabs[] = {1, 3, 33, 701, 5003, 33003, 151936};
     tally sum = {0};
-    for (size_t v = 0; v < sizeof(vocabs) / sizeof(vocabs[0]); v++)
+    const side *s = &c->side[DEVICE];
+    const bool seen = s->ops != s->device->ops && s->ops->choose == s->device->ops->choose; /* one op for both types */
+    for (size_t v = 0; !seen && v < sizeof(vocabs) / sizeof(vocabs[0]); v++)
         for (size_t h = 0; h < sizeof(how) / sizeof(how[0]); h++)
             for (int kind = 0; kind < KINDS; kind++)
                 if (vocabs[v] <= 5003 || !c->quick ||
