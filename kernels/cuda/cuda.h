@@ -59,6 +59,17 @@ typedef struct kn_cuda_uploads kn_cuda_uploads;
 typedef struct kn_cuda_graphs kn_cuda_graphs;
 typedef struct kn_cuda_products kn_cuda_products;
 
+/* What the environment asks: settings.c. */
+typedef struct kn_cuda_settings {
+    bool waits;          /* SLUICE_CUDA_WAIT: after each launch, so that an error names its kernel */
+    bool invariant;      /* SLUICE_CUDA_INVARIANT */
+    bool overlaps;       /* SLUICE_CUDA_OVERLAP: kernels may follow where the device and the build can */
+    bool own, timed;     /* SLUICE_CUDA_PRODUCTS */
+    size_t logits_bytes; /* SLUICE_CUDA_LOGITS_BYTES; 0 = unset */
+} kn_cuda_settings;
+/* NULL, or a line about the first value that says nothing. */
+const char *kn_cuda_read_settings(kn_cuda_settings *);
+
 typedef struct kn_cuda {
     kn_device base; /* the op tables */
     kn_ops f32, bf16;
@@ -69,7 +80,9 @@ typedef struct kn_cuda {
     size_t l2_bytes;
     char name[128]; /* as the driver says */
     char bus[32];   /* where it is, "0000:17:00.0": nvidia-smi's name for it whatever CUDA_VISIBLE_DEVICES numbers it */
-    char numerics_f32[128], numerics_bf16[128];
+    char numerics_f32[160], numerics_bf16[160];
+    size_t logits_bytes; /* at a time, at most: vocabulary.cu */
+    kn_cuda_settings settings;
 
     cudaStream_t stream;
     cudaMemPool_t pool; /* stream-ordered; what it keeps and gives back: memory.c */
@@ -90,7 +103,7 @@ typedef struct kn_cuda {
     char refusal[256];                /* why memory was last refused, in one line with the numbers */
     bool stepping;                    /* calls are written down: graph.c */
     bool overlaps;                    /* kernels may follow (kn_launch): overlap.cu */
-    bool waits;                       /* after each launch, so that an error names its kernel: SLUICE_CUDA_WAIT=1 */
+    bool waits;                       /* after each launch: settings */
     struct kn_cuda_name *names;       /* kept by kn_cuda_keep_name */
     const char *asked[KN_CUDA_ASKED]; /* the last kernels, a ring */
     unsigned asked_count;
@@ -180,6 +193,8 @@ void kn_cuda_memory_free(kn_cuda *);
 /* The most bytes that a run may have: the device's, or SLUICE_CUDA_MEMORY. */
 size_t kn_cuda_allowed(const kn_cuda *);
 void kn_cuda_scratch_end(kn_cuda *);
+/* vocabulary.cu: how many bytes of logits exist at a time, after the memory. */
+size_t kn_cuda_logits_bytes(const kn_cuda *);
 bool kn_cuda_uploads_new(kn_cuda *, const char **why);
 void kn_cuda_uploads_free(kn_cuda *);
 /* linear_lt.cu: with cuBLAS' workspace, after the memory. */
@@ -217,7 +232,7 @@ void kn_cuda_graph_ops(kn_ops *f32, kn_ops *bf16);      /* graph.c: step_begin, 
  * compute capability 8.0, no memory for the context. */
 kn_device *kn_cuda_new(int ordinal, const char **why);
 void kn_cuda_free(kn_device *);
-/* Whether kernels of this build may follow each other on the current device; SLUICE_CUDA_OVERLAP=0 says no. */
+/* Whether kernels of this build may follow each other on the current device. */
 bool kn_cuda_overlaps(int capability);
 /* How many CUDA shows; 0 when there is none. */
 int kn_cuda_count(void);

@@ -275,21 +275,22 @@ static const char *open_context(kn_cuda *c)
         error = cudaFree(NULL); /* makes the primary context */
     if (error == cudaSuccess)
         error = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking);
-    c->overlaps = error == cudaSuccess && kn_cuda_overlaps(c->capability);
+    c->overlaps = error == cudaSuccess && c->settings.overlaps && kn_cuda_overlaps(c->capability);
     cudaGetLastError();
     return error == cudaSuccess ? NULL : say_no_device(error, c);
 }
 
-/* What decides the bits: the device's kind, and the library that multiplies. */
+/* What decides the bits: the device's kind, the library that multiplies, and how many logits a gradient of the
+ * vocabulary is summed by. */
 static void name_numerics(kn_cuda *c)
 {
     char name[64];
     const size_t version = cublasLtGetVersion();
     plain_name(name, sizeof(name), c->name);
-    snprintf(c->numerics_f32, sizeof(c->numerics_f32), "cuda-sm%d-%s-cublas%zu%s-own2-f32", c->capability, name,
-             version, kn_cuda_products_mode(c));
-    snprintf(c->numerics_bf16, sizeof(c->numerics_bf16), "cuda-sm%d-%s-cublas%zu%s-own2-bf16", c->capability, name,
-             version, kn_cuda_products_mode(c));
+    snprintf(c->numerics_f32, sizeof(c->numerics_f32), "cuda-sm%d-%s-cublas%zu%s-logits%zu-own2-f32", c->capability,
+             name, version, kn_cuda_products_mode(c), c->logits_bytes);
+    snprintf(c->numerics_bf16, sizeof(c->numerics_bf16), "cuda-sm%d-%s-cublas%zu%s-logits%zu-own2-bf16", c->capability,
+             name, version, kn_cuda_products_mode(c), c->logits_bytes);
 }
 
 static const char *open_rest(kn_cuda *c)
@@ -301,6 +302,7 @@ static const char *open_rest(kn_cuda *c)
     if (!kn_cuda_memory_new(c, &why) || !kn_cuda_uploads_new(c, &why) || !kn_cuda_graphs_new(c, &why) ||
         !kn_cuda_products_new(c, &why))
         return why;
+    c->logits_bytes = kn_cuda_logits_bytes(c);
     if (cublasLtCreate(&c->lt) != CUBLAS_STATUS_SUCCESS)
         return kn_cuda_say("cuBLAS cannot start on GPU %d (%s): no memory, or its libraries, of the CUDA that this "
                            "backend was built with, are not found",
@@ -321,10 +323,11 @@ kn_device *kn_cuda_new(int ordinal, const char **why)
     pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
     pthread_mutex_init(&c->lock, &recursive);
     pthread_mutexattr_destroy(&recursive);
-    const char *wait = getenv("SLUICE_CUDA_WAIT");
-    c->waits = wait && strcmp(wait, "1") == 0;
     c->ordinal = ordinal;
-    *why = open_context(c);
+    *why = kn_cuda_read_settings(&c->settings);
+    c->waits = c->settings.waits;
+    if (!*why)
+        *why = open_context(c);
     if (!*why)
         *why = open_rest(c);
     if (*why) {

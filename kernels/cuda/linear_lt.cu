@@ -7,7 +7,7 @@
  * version of the library they answer the same each time, so the same configuration gives the same bits. The
  * environment may say otherwise:
  *
- *   SLUICE_CUDA_PRODUCTS = heuristic | timed | own    timed: the fastest of some proposals, measured at first use (the
+ *   SLUICE_CUDA_PRODUCTS = timed | own    timed: the fastest of some proposals, measured at first use (the
  *       choice, and so the last bits, may differ from run to run); own: our own kernel for everything.
  *   SLUICE_CUDA_INVARIANT = 1    one algorithm a weight whatever the number of rows, and no sum split: a row's result
  *       does not depend on the rows beside it. The vocabulary's products are always like that.
@@ -313,21 +313,15 @@ static choice *choose(kn_cuda *c, const kn_product *p, const void *bias)
     return e;
 }
 
-static bool is_set(const char *name, const char *value)
-{
-    const char *is = getenv(name);
-    return is != NULL && strcmp(is, value) == 0;
-}
-
 bool kn_cuda_products_new(kn_cuda *c, const char **why)
 {
     kn_cuda_products *t = c->products = (kn_cuda_products *)calloc(1, sizeof(*t));
     *why = "out of memory";
     if (t == NULL)
         return false;
-    t->own = is_set("SLUICE_CUDA_PRODUCTS", "own");
-    t->timed = is_set("SLUICE_CUDA_PRODUCTS", "timed");
-    t->invariant = !t->own && is_set("SLUICE_CUDA_INVARIANT", "1"); /* our own kernel is like that anyway */
+    t->own = c->settings.own;
+    t->timed = c->settings.timed;
+    t->invariant = !t->own && c->settings.invariant; /* our own kernel is like that anyway */
     const bool roomy = kn_cuda_allowed(c) / ROOMY >= usual_workspace;
     t->workspace_bytes = roomy && !t->own ? usual_workspace : 0;
     snprintf(t->mode, sizeof(t->mode), "%s%s%s%s", t->own ? "-own" : "", t->timed ? "-timed" : "",

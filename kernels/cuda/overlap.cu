@@ -7,9 +7,6 @@
 #include "cuda.h"
 #include "launch.cuh"
 
-#include <stdlib.h>
-#include <string.h>
-
 enum { CUDA_12_3 = 12030 };
 
 /* Stands for all kernels of the build, which are compiled for the same architectures; it is never launched. */
@@ -19,9 +16,8 @@ static __global__ void __launch_bounds__(32) follower()
 
 bool kn_cuda_overlaps(int capability)
 {
-    const char *wish = getenv("SLUICE_CUDA_OVERLAP");
     int runtime = 0, driver = 0;
-    if (capability < 90 || (wish != NULL && strcmp(wish, "0") == 0) || cudaRuntimeGetVersion(&runtime) != cudaSuccess ||
+    if (capability < 90 || cudaRuntimeGetVersion(&runtime) != cudaSuccess ||
         cudaDriverGetVersion(&driver) != cudaSuccess || runtime < CUDA_12_3 || driver < CUDA_12_3)
         return false;
     cudaFuncAttributes code = {};

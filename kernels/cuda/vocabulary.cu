@@ -14,8 +14,6 @@
 #include "linear.cuh"
 #include "softmax.cuh"
 
-#include <stdlib.h>
-
 enum {
     GRADIENT_THREADS = 256,
     GRADIENT_EACH = 8, /* logits a thread holds */
@@ -24,24 +22,22 @@ enum {
 };
 
 /* Bytes of logits at a time, at most: for 2,000 rows of 150,000 tokens where the device has room for it, else a share
- * of its memory, or of what SLUICE_CUDA_MEMORY allows (not of what is free: dw is summed chunk by chunk, and the same
- * device is to give the same bits). SLUICE_CUDA_LOGITS_BYTES says another number. */
-static size_t chunk_bytes(kn_cuda *c)
+ * of its memory, or of what SLUICE_CUDA_MEMORY allows (not of what is free). dw is summed chunk by chunk, so the number
+ * is part of the numerics' name; as a power of two it is the same for most cards of a kind, and for most limits. */
+size_t kn_cuda_logits_bytes(const kn_cuda *c)
 {
-    const char *wish = getenv("SLUICE_CUDA_LOGITS_BYTES");
-    const unsigned long long n = wish != NULL ? strtoull(wish, NULL, 10) : 0;
-    if (n > 0)
-        return (size_t)n;
-    const size_t most = (size_t)1280 << 20;
-    kn_memory_use use = {};
-    c->f32.memory(&c->base, &use);
-    const size_t share = (use.limit > 0 && use.limit < use.total ? use.limit : use.total) / 32;
-    return share < most ? share : most;
+    if (c->settings.logits_bytes > 0)
+        return c->settings.logits_bytes;
+    const size_t most = (size_t)1280 << 20, share = kn_cuda_allowed(c) / 32;
+    size_t bytes = 1;
+    while (bytes <= share / 2)
+        bytes *= 2;
+    return share < most ? bytes : most;
 }
 
-static size_t chunk_rows(kn_cuda *c, size_t vocab, size_t T)
+static size_t chunk_rows(const kn_cuda *c, size_t vocab, size_t T)
 {
-    size_t rows = chunk_bytes(c) / (vocab * sizeof(float));
+    size_t rows = c->logits_bytes / (vocab * sizeof(float));
     rows = rows > EVEN_ROWS ? rows / EVEN_ROWS * EVEN_ROWS : rows;
     rows = rows > 0 ? rows : 1;
     return rows < T ? rows : T;
@@ -78,7 +74,7 @@ static bool all_below(const uint32_t *target, size_t T, size_t vocab)
 
 static size_t logits_kept(kn_device *device, const kn_matrix *m, size_t T)
 {
-    return chunk_rows((kn_cuda *)device, m->out, T);
+    return chunk_rows((const kn_cuda *)device, m->out, T);
 }
 
 /* --- forward --- */

@@ -28,6 +28,7 @@ for seed in ${SEEDS:-4}; do
         ops "$seed" $products --only products
     done
     ops "$seed" own --only vocabulary
+    ops "$seed" own --only chunks
 done
 wait $attention
 status=$?

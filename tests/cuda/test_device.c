@@ -94,6 +94,53 @@ static void what_cannot_start_says_why(void **state)
     assert_int_equal(left.allocations + left.pinned + left.streams + left.events, 0);
 }
 
+/* A value that says nothing is not taken for another, and empty is unset. */
+static void settings_that_say_nothing_are_refused(void **state)
+{
+    static const struct {
+        const char *name, *value, *words;
+    } cases[] = {{"SLUICE_CUDA_WAIT", "yes", "SLUICE_CUDA_WAIT=yes is neither 0 nor 1"},
+                 {"SLUICE_CUDA_INVARIANT", "2", "SLUICE_CUDA_INVARIANT=2 is neither 0 nor 1"},
+                 {"SLUICE_CUDA_OVERLAP", "off", "SLUICE_CUDA_OVERLAP=off is neither 0 nor 1"},
+                 {"SLUICE_CUDA_PRODUCTS", "Own", "write own or timed"},
+                 {"SLUICE_CUDA_LOGITS_BYTES", "256M", "write digits"},
+                 {"SLUICE_CUDA_LOGITS_BYTES", "-1", "write digits"},
+                 {"SLUICE_CUDA_LOGITS_BYTES", "0", "write digits"},
+                 {"SLUICE_CUDA_LOGITS_BYTES", "99999999999999999999", "write digits"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        setenv(cases[i].name, cases[i].value, 1);
+        refused(0, cases[i].words);
+        setenv(cases[i].name, "", 1);
+        device_end(device_new());
+        unsetenv(cases[i].name);
+    }
+}
+
+/* The gradient of the vocabulary is summed chunk by chunk. */
+static void numerics_tell_how_many_logits_are_summed_at_once(void **state)
+{
+    static const struct {
+        const char *memory, *logits, *part;
+    } cases[] = {{"", "", "-logits134217728-"},
+                 {"3G", "", "-logits67108864-"},
+                 {"2G", "", "-logits67108864-"},
+                 {"", "36000", "-logits36000-"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        setenv("SLUICE_CUDA_MEMORY", cases[i].memory, 1);
+        setenv("SLUICE_CUDA_LOGITS_BYTES", cases[i].logits, 1);
+        kn_device *device = device_new();
+        const char *told[] = {device->ops->numerics(device), device->ops_bf16->numerics(device)};
+        for (int k = 0; k < 2; k++)
+            if (!strstr(told[k], cases[i].part))
+                fail_msg("'%s' does not say '%s'", told[k], cases[i].part);
+        device_end(device);
+    }
+    unsetenv("SLUICE_CUDA_LOGITS_BYTES");
+    unsetenv("SLUICE_CUDA_MEMORY");
+}
+
 static void one_context_for_several_devices_of_a_process(void **state)
 {
     (void)state;
@@ -491,6 +538,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(what_cannot_start_says_why, fresh),
+        cmocka_unit_test_setup(settings_that_say_nothing_are_refused, fresh),
+        cmocka_unit_test_setup(numerics_tell_how_many_logits_are_summed_at_once, fresh),
         cmocka_unit_test_setup(one_context_for_several_devices_of_a_process, fresh),
         cmocka_unit_test_setup(bytes_come_back, fresh),
         cmocka_unit_test_setup(index_arrays_are_sent_once_and_never_overwritten_too_early, fresh),

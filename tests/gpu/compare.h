@@ -75,6 +75,7 @@ uint32_t *compare_tokens(size_t n, uint32_t below, uint64_t seed);
 /* The parts; each asks compare->type alone. */
 void compare_products(compare *);
 void compare_vocabulary(compare *);
+void compare_chunks(compare *);
 void compare_rows(compare *);
 void compare_optimizer(compare *);
 void compare_attention(compare *);
