@@ -41,6 +41,9 @@ EMULATED_CUDA=capability=75 "$sluice" env >out 2>&1
 says 'no GPU: GPU 0 (emulated device) has compute capability 7.5' 'env says why'
 
 # --- small cards: cuBLAS goes without its workspace ------------------------------------------------------------------------
+# What is another answer on another card, and not looked at here: how many logits a gradient sums at once.
+SLUICE_CUDA_LOGITS_BYTES=524288
+export SLUICE_CUDA_LOGITS_BYTES
 for memory in 4G 64M 16M; do
     EMULATED_CUDA=memory=$memory "$sluice" run few.cfg --quiet --out on-$memory --set runtime.device=cuda >out 2>&1 && ok "a card of $memory" || bad "a card of $memory"
 done

@@ -49,6 +49,16 @@ for ahead in 0 1; do
     [ "$(awk '/^(WARNING|FAILED|CRASHED|HUNG) / { print $2 $1 }' log)" = "$([ $ahead = 0 ] || echo resumeFAILED)" ] && ok "checkpoints on a GPU (ahead by $ahead)" ||
         bad "checkpoints on a GPU (ahead by $ahead)"
 done
+# Mistakes with the GPU are found, and told so that their place is clear: in the kernel, with memory, in a launch.
+# mistaken NAME FILE SED-SCRIPT WORDS
+mistaken() {
+    cp -R my-judge "mistake-$1" && sed "$3" "my-judge/$2" >"mistake-$1/$2"
+    (cd "mistake-$1" && ! cmp -s "$2" "../my-judge/$2" && make -s my-judge.so NVCC="$nvcc" && "$sluice" test-plugin ./my-judge.so --only works) >log 2>&1
+    grep -q "$4" log && ok "a mistake: $1" || bad "a mistake: $1"
+}
+mistaken number my-judge.cu 's/: NO_SHARE;/: 7;/' '^FAILED  *works .*the kernel says that [0-9.]* of answer'
+mistaken memory my-judge.c '/cuda->free(gpu, texts);/d' '^WARNING  *works .*warns: [0-9]* bytes of GPU or page-locked memory in'
+mistaken launch my-judge.cu 's/<<<count, 128,/<<<count, 4096,/' '^FAILED  *works .*left a CUDA error pending: invalid configuration'
 # Where there is no GPU test-plugin says what is missing and what to do, in one line.
 for why in driver=0 devices=0; do
     EMULATED_CUDA=$why "$sluice" test-plugin my-judge/my-judge.so --only works --only batches --only threads --only quiet >log 2>err || bad "test-plugin without a GPU ($why)"

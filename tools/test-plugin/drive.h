@@ -49,8 +49,9 @@ typedef struct tp_outcome {
     size_t occasions;  /* how often a run could have noticed that it is cancelled */
     size_t commits;
     char error[1024];
-    bool wants_gpu; /* it asked for sluice.cuda/1 … */
-    bool began;     /* … and came to life */
+    char warning[512]; /* the first that was logged */
+    bool wants_gpu;    /* it asked for sluice.cuda/1 … */
+    bool began;        /* … and came to life */
     enum tp_fault fault;
     char what[512]; /* about the fault */
 } tp_outcome;

@@ -51,9 +51,11 @@ static void host_verror(const sluice_host *public, const sluice_record *record, 
 
 static void host_vlog(const sluice_host *public, int level, const char *format, va_list args)
 {
+    tp_host *host = of(public);
     char text[1024];
-    (void)public, (void)level;
     vsnprintf(text, sizeof text, format, args); /* so that bad arguments show */
+    if (level == SLUICE_LOG_WARNING && host->out->warning[0] == '\0')
+        snprintf(host->out->warning, sizeof host->out->warning, "%.500s", text);
 }
 
 static bool declared(const sluice_class *type, const char *name)

@@ -22,11 +22,15 @@ static void works(tp_subject *s, tp_report *r)
         tp_drive(s, &(tp_work){.records = &records}, &out);
         if (out.rc < 0 && out.wants_gpu && !out.began)
             tp_warn(r, "does not start: %s; " TP_GPU_ADVICE, out.error);
+        else if (out.rc == SLUICE_FAILED && s->type->traits & SLUICE_USES_CUDA)
+            tp_fail(r, "fails on the sample records: %s", out.error);
         else if (out.rc < 0)
             tp_warn(r,
                     "refuses the sample records, so that little can be tested: %s; give it what it needs with --set "
                     "NAME=VALUE",
                     out.error);
+        else if (s->type->traits & SLUICE_USES_CUDA && out.warning[0] != '\0') /* as of memory that was not freed */
+            tp_warn(r, "warns: %s", out.warning);
         tp_check_fault(&out, TP_FAULT_UNDECLARED, r);
         tp_check_fault(&out, TP_FAULT_METRIC, r);
         tp_check_fault(&out, TP_FAULT_RECORD, r);

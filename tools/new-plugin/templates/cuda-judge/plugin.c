@@ -163,8 +163,12 @@ static int process_batch(void *self, sluice_record *const *records, bool *keep, 
     for (size_t i = 0; rc == SLUICE_OK && i < count; i++)
         for (size_t k = 0; rc == SLUICE_OK && k < sluice_record_candidates(records[i]); k++) {
             const float share = judge->overlap[text++];
-            if (share < 0) /* too short to judge: no score, which is not 0 */
+            if (share == NO_SHARE) /* too short to judge: no score, which is not 0 */
                 continue;
+            if (!(share >= 0 && share <= 1)) /* a mistake in the kernel, told with its place */
+                return sluice_record_error(judge->host, records[i], SLUICE_FAILED,
+                                           "the kernel says that %g of answer %zu stands in the reference",
+                                           (double)share, k);
             rc = sluice_record_set_score(records[i], sluice_stage_name(judge->host), k, share);
             judge->answers++;
             judge->sum += share;

@@ -26,7 +26,7 @@ __global__ void overlap_kernel(float *overlap, const struct text *texts, const u
         uint32_t all = 0;
         for (uint32_t i = 0; i < blockDim.x; i++)
             all += found[i];
-        overlap[blockIdx.x] = grams > 0 ? (float)all / (float)grams : -1.0f;
+        overlap[blockIdx.x] = grams > 0 ? (float)all / (float)grams : NO_SHARE;
     }
 }
 

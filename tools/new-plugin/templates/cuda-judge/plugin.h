@@ -14,8 +14,10 @@ struct text {
     uint32_t begin, end, reference, reference_end;
 };
 
-/* overlap[i] = the share of text i's n-grams that stand in its reference; -1 where it has none. All arrays are memory
- * of the device. Returns the launch's cudaError_t. */
+#define NO_SHARE (-1.0f)
+
+/* overlap[i] = the share of text i's n-grams that stand in its reference; NO_SHARE where it has none. All arrays are
+ * memory of the device. Returns the launch's cudaError_t. */
 int launch_overlap(float *overlap, const struct text *texts, uint32_t count, const uint64_t *words, uint32_t n,
                    void *stream);
 
