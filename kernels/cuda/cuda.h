@@ -58,6 +58,7 @@ typedef struct kn_cuda_memory kn_cuda_memory;
 typedef struct kn_cuda_uploads kn_cuda_uploads;
 typedef struct kn_cuda_graphs kn_cuda_graphs;
 typedef struct kn_cuda_products kn_cuda_products;
+typedef struct kn_cuda_timeline kn_cuda_timeline;
 
 /* What the environment asks: settings.c. */
 typedef struct kn_cuda_settings {
@@ -91,6 +92,7 @@ typedef struct kn_cuda {
     kn_cuda_uploads *uploads;   /* upload.c */
     kn_cuda_graphs *graphs;     /* graph.c */
     kn_cuda_products *products; /* linear_lt.cu: chosen algorithms by shape */
+    kn_cuda_timeline *timeline; /* timeline.c; NULL unless SLUICE_CUDA_TIMELINE names a file */
 
     kn_device *host; /* threads of the host, for `parallel` */
 
@@ -208,6 +210,13 @@ bool kn_cuda_graphs_new(kn_cuda *, const char **why);
 void kn_cuda_graphs_free(kn_cuda *);
 /* One line once a step could not be made a graph, good as long as the device; NULL before. */
 const char *kn_cuda_graphs_note(kn_cuda *);
+/* timeline.c, made after and unmade before the stream: around each call on it; after the host has waited for a result.
+ * Nothing without a timeline. */
+bool kn_cuda_timeline_new(kn_cuda *, const char **why);
+void kn_cuda_timeline_free(kn_cuda *); /* writes the file */
+void kn_cuda_timeline_before(kn_cuda *);
+void kn_cuda_timeline_after(kn_cuda *, const char *what);
+void kn_cuda_timeline_read(kn_cuda *);
 /* While a step is written down: a place for an upload, at the same address in each such step; NULL when there is none.
  */
 const void *kn_cuda_step_upload(kn_cuda *, const void *host, size_t bytes);

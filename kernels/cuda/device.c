@@ -299,8 +299,8 @@ static const char *open_rest(kn_cuda *c)
     c->host = kn_cpu_new(0, "plain", &why);
     if (!c->host)
         return why;
-    if (!kn_cuda_memory_new(c, &why) || !kn_cuda_uploads_new(c, &why) || !kn_cuda_graphs_new(c, &why) ||
-        !kn_cuda_products_new(c, &why))
+    if (!kn_cuda_timeline_new(c, &why) || !kn_cuda_memory_new(c, &why) || !kn_cuda_uploads_new(c, &why) ||
+        !kn_cuda_graphs_new(c, &why) || !kn_cuda_products_new(c, &why))
         return why;
     c->logits_bytes = kn_cuda_logits_bytes(c);
     if (cublasLtCreate(&c->lt) != CUBLAS_STATUS_SUCCESS)
@@ -365,6 +365,7 @@ static void give_back(kn_cuda *c)
     cudaSetDevice(c->ordinal);
     if (c->stream)
         cudaStreamSynchronize(c->stream);
+    kn_cuda_timeline_free(c);
     kn_cuda_graphs_free(c);
     kn_cuda_products_free(c);
     if (c->lt)
@@ -383,6 +384,8 @@ void kn_cuda_free(kn_device *device)
         return;
     if (!c->failed)
         give_back(c);
+    else
+        kn_cuda_timeline_free(c);
     if (c->host)
         kn_cpu_free(c->host);
     for (struct kn_cuda_name *n = c->names, *next; n; n = next) {

@@ -106,6 +106,17 @@ static uint64_t hash_of(const list *l)
     return hash;
 }
 
+static cudaError_t carry_out(kn_cuda *c, kn_cuda_run run, const void *with, const char *what)
+{
+    kn_cuda_timeline_before(c);
+    const cudaError_t error = run(with, c->stream);
+    if (error == cudaSuccess) {
+        kn_cuda_timeline_after(c, what);
+        kn_cuda_asked(c, what);
+    }
+    return error;
+}
+
 /* Carries out each call, as a capture or in earnest. */
 static cudaError_t run_list(kn_cuda *c, const list *l, bool in_earnest)
 {
@@ -113,10 +124,9 @@ static cudaError_t run_list(kn_cuda *c, const list *l, bool in_earnest)
     const char *what = NULL;
     for (size_t i = 0; i < l->bytes && error == cudaSuccess && c->status == KN_OK;) {
         const call *head = (const call *)(l->at + i);
-        error = head->run(l->at + i + sizeof(*head), c->stream);
         what = head->what;
-        if (in_earnest && error == cudaSuccess)
-            kn_cuda_asked(c, what);
+        error = in_earnest ? carry_out(c, head->run, l->at + i + sizeof(*head), what)
+                           : head->run(l->at + i + sizeof(*head), c->stream);
         i += sizeof(*head) + head->room;
     }
     if (in_earnest && error != cudaSuccess)
@@ -223,10 +233,12 @@ static void send_uploads(kn_cuda *c)
     kn_cuda_graphs *s = c->graphs;
     if (s->used == s->copied_to)
         return;
+    kn_cuda_timeline_before(c);
     kn_cuda_note(c,
                  cudaMemcpyAsync(s->area + s->copied_to, s->host[s->now] + s->copied_to, s->used - s->copied_to,
                                  cudaMemcpyHostToDevice, c->stream),
                  "sending a step's arrays");
+    kn_cuda_timeline_after(c, "sending a step's arrays");
     kn_cuda_note(c, cudaEventRecord(s->copied[s->now], c->stream), "sending a step's arrays");
     s->copied_to = s->used;
 }
@@ -244,10 +256,12 @@ void kn_cuda_flush(kn_cuda *c)
         g = graph_new(c, hash);
     if (g) {
         g->last_use = ++s->uses;
+        kn_cuda_timeline_before(c);
         const cudaError_t error = cudaGraphLaunch(g->ready, c->stream);
-        if (error == cudaSuccess)
+        if (error == cudaSuccess) {
+            kn_cuda_timeline_after(c, "a decoding step");
             kn_cuda_asked(c, "a decoding step");
-        else
+        } else
             kn_cuda_note(c, error, "a decoding step");
     } else if (c->status == KN_OK) {
         run_list(c, &s->list, true);
@@ -265,10 +279,8 @@ void kn_cuda_ask(kn_cuda *c, kn_cuda_run run, const void *with, size_t bytes, co
     if (c->status != KN_OK || (c->stepping && append(&c->graphs->list, &head, with)))
         return;
     kn_cuda_flush(c);
-    const cudaError_t error = run(with, c->stream);
-    if (error == cudaSuccess)
-        kn_cuda_asked(c, what);
-    else
+    const cudaError_t error = carry_out(c, run, with, what);
+    if (error != cudaSuccess)
         kn_cuda_note(c, error, what);
 }
 

@@ -97,7 +97,10 @@ int kn_cuda_write(kn_cuda *c, void *device, const void *host, size_t bytes)
         const size_t room = r->segment - r->used, piece = bytes < room ? bytes : room;
         char *staged = r->host + r->now * r->segment + r->used;
         memcpy(staged, from, piece);
+        kn_cuda_flush(c);
+        kn_cuda_timeline_before(c);
         KN_CUDA(c, cudaMemcpyAsync(to, staged, piece, cudaMemcpyHostToDevice, c->stream));
+        kn_cuda_timeline_after(c, "sending");
         r->used += (piece + 63) / 64 * 64;
         to += piece;
         from += piece;
@@ -119,8 +122,11 @@ int kn_cuda_read(kn_cuda *c, void *host, const void *device, size_t bytes)
             const size_t piece = i + 1 < pieces ? r->segment : bytes - i * r->segment;
             ring_turn(c, r);
             segment[i % 2] = r->now;
+            kn_cuda_flush(c);
+            kn_cuda_timeline_before(c);
             KN_CUDA(c, cudaMemcpyAsync(r->host + r->now * r->segment, from + i * r->segment, piece,
                                        cudaMemcpyDeviceToHost, c->stream));
+            kn_cuda_timeline_after(c, "reading");
             KN_CUDA(c, cudaEventRecord(r->copied[r->now], c->stream));
             r->used = r->segment;
         }
@@ -134,6 +140,7 @@ int kn_cuda_read(kn_cuda *c, void *host, const void *device, size_t bytes)
     }
     if (bytes == 0)
         KN_CUDA(c, cudaStreamSynchronize(c->stream));
+    kn_cuda_timeline_read(c);
     return c->status;
 }
 
@@ -190,7 +197,10 @@ static const void *upload_small(kn_cuda *c, const void *host, size_t bytes)
             return NULL;
         memcpy(place, host, bytes);
         *e = (entry){.hash = hash, .at = (size_t)(place - u->small.host), .bytes = bytes};
+        kn_cuda_flush(c);
+        kn_cuda_timeline_before(c);
         KN_CUDA(c, cudaMemcpyAsync(u->twin + e->at, place, bytes, cudaMemcpyHostToDevice, c->stream));
+        kn_cuda_timeline_after(c, "sending arrays of indices");
     }
     u->last_op[e->at / SMALL_SEGMENT] = c->op;
     return u->twin + e->at;
