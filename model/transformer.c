@@ -129,7 +129,8 @@ int sm_forward_scored(const sm_network *n, sm_workspace *w, const sm_pack *pack,
     return kn == KN_OK ? SM_OK : sm_device_fail(n->device, kn, "the forward pass", error);
 }
 
-/* Where there is no memory nothing is kept, and the backward pass makes the logits again: the same bits. */
+/* Where there is no memory, for them or beside them, none are kept, and the backward pass makes them again: the same
+ * bits. */
 static void keep_logits(const sm_network *n, sm_workspace *w, size_t scored)
 {
     sm_workspace_drop_logits(w);
@@ -149,6 +150,11 @@ int sm_forward_pack(const sm_network *n, sm_workspace *w, const sm_pack *pack, c
         keep_logits(n, w, pack->scored);
     int kn = n->ops->logprob(n->device, w->logprob, w->scored_lse, entropy ? w->entropy : NULL, w->scored_normed,
                              n->head, pack->target, pack->scored, w->kept);
+    if (kn == KN_NO_MEMORY && w->kept) {
+        sm_workspace_drop_logits(w);
+        kn = n->ops->logprob(n->device, w->logprob, w->scored_lse, entropy ? w->entropy : NULL, w->scored_normed,
+                             n->head, pack->target, pack->scored, NULL);
+    }
     if (kn == KN_OK)
         kn = n->ops->read(n->device, w->host_logprob, w->logprob, bytes);
     if (kn == KN_OK && entropy)

@@ -269,9 +269,11 @@ static int FAR(logprob)(kn_device *d, float *logprob, float *lse, float *entropy
                         const uint32_t *target, size_t T, float *kept)
 {
     far_device *f = (far_device *)d;
-    const size_t rows = (T + 1) / 2;
+    const size_t rows = (T + 1) / 2, beside = 1000; /* bytes of memory, which it gives back */
     if (!far_begin(f, false))
         return KN_DEVICE_FAILED;
+    if (f->limit - f->used < beside)
+        return far_end(f, KN_NO_MEMORY);
     int status = f->inner->INNER->logprob(f->inner, D(logprob, T * F32), D(lse, T * F32), D(entropy, T * F32),
                                           D(h, T * M(m)->in * E), M(m)->inner, H(target, T * sizeof(*target)), T, NULL);
     if (status == KN_OK && kept)

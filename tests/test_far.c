@@ -387,46 +387,59 @@ static void a_step_waits_twice(void **state)
     golden_free(&g);
 }
 
-/* Where there is no memory for logits they are made again: fewer were kept, and the bits are the same. */
+/* Two steps on a device with so much memory: what they made, and how many gradients took logits that were kept. */
+static int limited(const golden *g, kn_device *cpu, size_t limit, trace *made, size_t *kept)
+{
+    kn_device *far = far_device_new(cpu);
+    job j = {far, KN_F32, g, "grouped", NULL};
+    far_device_limit(far, limit);
+    sm_training *t;
+    int rc = begin(&j, false, &t);
+    for (int i = 0; rc == SM_OK && i < 2; i++)
+        if ((rc = gradient(&j, t)) == SM_OK)
+            rc = step(&j, t, 1e-2);
+    if (rc == SM_OK)
+        rc = note_training(&j, t);
+    sm_training_free(t);
+    *made = j.made;
+    *kept = far_device_kept(far);
+    far_device_free(far);
+    return rc;
+}
+
+/* The least memory with which two steps succeed, or with which they keep their logits as well. */
+static size_t least(const golden *g, kn_device *cpu, bool keeping)
+{
+    size_t without = 0, with = (size_t)64 << 20, kept;
+    while (with - without > 1) {
+        const size_t limit = without + (with - without) / 2;
+        trace made;
+        const int rc = limited(g, cpu, limit, &made, &kept);
+        free(made.bytes);
+        *(rc == SM_OK && (kept == 2 || !keeping) ? &with : &without) = limit;
+    }
+    return with;
+}
+
+/* Where there is no memory for logits, or for what lies beside them, they are made again: the same bits. */
 static void logits_are_kept_where_there_is_memory(void **state)
 {
     golden g;
     golden_load(&g, "grouped");
     kn_device *cpu = kn_cpu_new(1, NULL, NULL);
-    struct {
+    const size_t enough = least(&g, cpu, false), keeping = least(&g, cpu, true);
+    assert_true(enough < keeping);
+    const size_t limit[] = {SIZE_MAX, keeping, keeping - 1, enough};
+    trace made[4];
+    for (int i = 0; i < 4; i++) {
         size_t kept;
-        job job;
-    } run[2] = {{0}};
-    size_t without = 0, with = (size_t)64 << 20; /* the least memory that suffices is between the two */
-    for (bool first = true; first || with - without > 64; first = false) {
-        const size_t limit = first ? with : without + (with - without) / 2;
-        kn_device *far = far_device_new(cpu);
-        job j = {far, KN_F32, &g, "grouped", NULL};
-        far_device_limit(far, limit);
-        sm_training *t;
-        int rc = begin(&j, false, &t);
-        for (int i = 0; rc == SM_OK && i < 2; i++)
-            if ((rc = gradient(&j, t)) == SM_OK)
-                rc = step(&j, t, 1e-2);
-        if (rc == SM_OK)
-            rc = note_training(&j, t);
-        sm_training_free(t);
-        *(rc == SM_OK ? &with : &without) = limit;
-        if (rc == SM_OK) {
-            free(run[!first].job.made.bytes);
-            run[!first].job = j;
-            run[!first].kept = far_device_kept(far);
-        } else {
-            free(j.made.bytes);
-        }
-        far_device_free(far);
+        assert_int_equal(limited(&g, cpu, limit[i], &made[i], &kept), SM_OK);
+        assert_true(i < 2 ? kept == 2 : kept < 2);
+        assert_int_equal(made[i].size, made[0].size);
+        assert_memory_equal(made[i].bytes, made[0].bytes, made[0].size);
     }
-    assert_int_equal(run[0].kept, 2);
-    assert_int_equal(run[1].kept, 0);
-    assert_int_equal(run[0].job.made.size, run[1].job.made.size);
-    assert_memory_equal(run[0].job.made.bytes, run[1].job.made.bytes, run[0].job.made.size);
-    free(run[0].job.made.bytes);
-    free(run[1].job.made.bytes);
+    for (int i = 0; i < 4; i++)
+        free(made[i].bytes);
     kn_cpu_free(cpu);
     golden_free(&g);
 }
