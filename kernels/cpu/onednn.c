@@ -72,7 +72,7 @@ typedef struct flavour {
 } flavour;
 
 struct kn_onednn_side {
-    kn_onednn *library;
+    kn_onednn *onednn;
     size_t K, N, row_stride, column_stride;
     flavour write, add;
     dnnl_memory_t weights; /* in the layout that the primitives ask for */
@@ -186,7 +186,7 @@ static bool make_weights(kn_onednn_side *s)
     const dnnl_memory_desc_t *layout = dnnl_primitive_desc_query_md(s->write.desc, dnnl_query_weights_md, 0);
 #endif
     s->packed = kn_memory_new(dnnl_memory_desc_get_size(layout));
-    if (!s->packed || dnnl_memory_create(&s->weights, layout, s->library->engine, s->packed) != dnnl_success)
+    if (!s->packed || dnnl_memory_create(&s->weights, layout, s->onednn->engine, s->packed) != dnnl_success)
         return false;
     memset(s->packed, 0, dnnl_memory_desc_get_size(layout));
     /* The adding flavour is asked for the very same layout. */
@@ -201,7 +201,7 @@ static bool make_weights(kn_onednn_side *s)
 #else
             *layout;
 #endif
-        ok = make_flavour(&s->add, s->library->engine, &x, &same, &y, true);
+        ok = make_flavour(&s->add, s->onednn->engine, &x, &same, &y, true);
         drop_shape(&y);
     }
     drop_shape(&x);
@@ -213,7 +213,7 @@ kn_onednn_side *kn_onednn_side_new(kn_onednn *o, size_t K, size_t N, size_t row_
     kn_onednn_side *s = calloc(1, sizeof(*s));
     if (!s)
         return NULL;
-    *s = (kn_onednn_side){.library = o, .K = K, .N = N, .row_stride = row_stride, .column_stride = column_stride};
+    *s = (kn_onednn_side){.onednn = o, .K = K, .N = N, .row_stride = row_stride, .column_stride = column_stride};
     shape x, w, y;
     bool ok = false;
     if (make_shape(&x, KN_ONEDNN_ROWS, K, K, 1, false)) {
@@ -260,7 +260,7 @@ int kn_onednn_side_set(kn_onednn_side *s, const float *w)
     dnnl_primitive_desc_t desc = NULL;
     dnnl_primitive_t reorder = NULL;
     dnnl_stream_t stream = NULL;
-    dnnl_engine_t engine = s->library->engine;
+    dnnl_engine_t engine = s->onednn->engine;
     if (!make_shape(&plain, s->K, s->N, s->row_stride, s->column_stride, false))
         return KN_NO_MEMORY;
 #if DNNL_VERSION_MAJOR >= 3
@@ -318,7 +318,7 @@ static bool run_tile(const product_job *j, const flavour *f, const float *x, flo
     const kn_onednn_side *s = j->side;
     dnnl_memory_t mx = NULL, my = NULL, ms = NULL;
     dnnl_stream_t stream = NULL;
-    dnnl_engine_t engine = s->library->engine;
+    dnnl_engine_t engine = s->onednn->engine;
     bool ok = dnnl_memory_create(&mx, dnnl_primitive_desc_query_md(f->desc, dnnl_query_src_md, 0), engine, (void *)x) ==
                   dnnl_success &&
               dnnl_memory_create(&my, dnnl_primitive_desc_query_md(f->desc, dnnl_query_dst_md, 0), engine, y) ==

@@ -20,7 +20,7 @@ static const char *read_switch(const char *name, bool *on)
     if (!value)
         return NULL;
     if (strcmp(value, "0") != 0 && strcmp(value, "1") != 0)
-        return kn_cuda_say("%s=%.32s is neither 0 nor 1", name, value);
+        return kn_cuda_say("%s=%.32s is neither 0 nor 1; write one of them, or unset it", name, value);
     *on = *value == '1';
     return NULL;
 }
